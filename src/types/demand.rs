@@ -1,0 +1,70 @@
+//! What the forecaster says and what the target rule answers: the words between `forecast`, `target`, `pool` and `control`.
+
+use super::{Timestamp, WarmReason};
+
+/// One live pre-trigger's share in a function's demand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Notice {
+    /// The pre-trigger's id.
+    pub id: String,
+    /// Calls that it still announces: expected × confidence, less those that have come. Never negative.
+    pub calls: f64,
+    /// When it stops asking (exclusive).
+    pub expires_at: Timestamp,
+}
+
+/// How many instances of one function will be in use at once, and who says so.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Demand {
+    /// Instances in use at once that history makes likely, busy ones included.
+    pub history: f64,
+    /// Live pre-triggers, oldest first: calls still to come, on top of the busy instances.
+    pub notices: Vec<Notice>,
+    /// Calls in flight now, running and waiting.
+    pub in_flight: u32,
+}
+
+/// Why instances are wanted.
+pub type Reason = WarmReason;
+
+/// One part of a warm target.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetPart {
+    /// Who asks.
+    pub reason: Reason,
+    /// How many ready instances it asks for, before ceiling and budget.
+    pub instances: u32,
+}
+
+/// Ready instances wanted now, with the reasons for it.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct WarmTarget {
+    /// Ready instances wanted (those being prepared count as ready; busy ones do not).
+    pub ready: u32,
+    /// Who asked for how many, smallest first; empty where nobody asked.
+    pub parts: Vec<TargetPart>,
+}
+
+impl WarmTarget {
+    /// Why the `nth` ready instance (from 1) is wanted: the smallest part that reaches as far as it.
+    pub fn reason_for(&self, nth: u32) -> Option<&Reason> {
+        self.parts.iter().find(|part| part.instances >= nth).map(|part| &part.reason)
+    }
+}
+
+/// What the pool holds of one function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct PoolUsage {
+    /// Instances on the shelf.
+    pub ready: u32,
+    /// Instances being prepared.
+    pub preparing: u32,
+    /// Instances that serve a call.
+    pub busy: u32,
+    /// Calls that wait for an instance.
+    pub waiting: u32,
+    /// Most calls in flight at once (running and waiting) since the last look.
+    pub in_flight_peak: u32,
+    /// Bytes of linear memory that one instance of it holds; 0 while none was ever made.
+    pub instance_bytes: u64,
+}

@@ -1,0 +1,334 @@
+//! A function: its name, artifact, limits and policies, as registered on the `functions` topic.
+//!
+//! Must not: fetch, compile or judge an artifact; `artifacts` and `execute` do.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A function's name: 1 to 128 characters of `a-z A-Z 0-9 . _ - /`, starting with a letter or digit. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FunctionName(Arc<str>);
+
+impl FunctionName {
+    /// The longest name, in bytes (inclusive).
+    pub const LEN_MAX: usize = 128;
+
+    /// Checks and takes a name.
+    ///
+    /// # Errors
+    /// Where it is empty, too long, or has a character outside the set.
+    pub fn new(name: &str) -> Result<Self, InvalidName> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
+        let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if name.len() > Self::LEN_MAX || !starts_well || !name.chars().all(legal) {
+            return Err(InvalidName { name: name.chars().take(Self::LEN_MAX).collect() });
+        }
+        Ok(Self(name.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A text that cannot be a function's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("function name {name:?} is not valid: use 1 to 128 of a-z A-Z 0-9 . _ - / and start with a letter or digit")]
+pub struct InvalidName {
+    /// The text, cut at 128 characters.
+    pub name: String,
+}
+
+impl Borrow<str> for FunctionName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for FunctionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for FunctionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl FromStr for FunctionName {
+    type Err = InvalidName;
+    fn from_str(name: &str) -> Result<Self, InvalidName> {
+        Self::new(name)
+    }
+}
+
+impl Serialize for FunctionName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for FunctionName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::new(&name).map_err(serde::de::Error::custom)
+    }
+}
+
+/// The SHA-256 of an artifact. As text: 64 lower-case hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sha256(pub [u8; 32]);
+
+impl Sha256 {
+    /// The digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        use sha2::Digest;
+        Self(sha2::Sha256::digest(bytes).into())
+    }
+}
+
+impl fmt::Display for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Sha256 {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fault = || format!("{text:?} is not a SHA-256: give 64 hexadecimal digits");
+        if text.len() != 64 || !text.is_ascii() {
+            return Err(fault());
+        }
+        let mut digest = [0; 32];
+        for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| fault())?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| fault())?;
+        }
+        Ok(Self(digest))
+    }
+}
+
+impl Serialize for Sha256 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Sha256 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Where the WebAssembly bytes are, and what they must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// `file:///absolute/path`, or `store:` for the artifact directory, where the file is named by its digest.
+    pub uri: String,
+    /// The digest that the bytes must have.
+    pub sha256: Sha256,
+}
+
+/// What world the guest lives in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FunctionKind {
+    /// A component of the world `forewarm:function/function` (see `wit/`).
+    Component,
+    /// A WASI command module: payload on stdin, answer on stdout, one call an instance.
+    Command,
+}
+
+/// What one call may use. Every bound is inclusive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Linear memory of one instance, in bytes.
+    pub memory_bytes: u64,
+    /// Run time of one call, in milliseconds.
+    pub timeout_ms: u64,
+    /// Largest payload in, in bytes.
+    pub payload_in_bytes: u64,
+    /// Largest answer, in bytes.
+    pub payload_out_bytes: u64,
+    /// Calls in flight at once on one node.
+    pub concurrency: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 128 << 20,
+            timeout_ms: 30_000,
+            payload_in_bytes: 1 << 20,
+            payload_out_bytes: 900_000,
+            concurrency: 64,
+        }
+    }
+}
+
+/// May an instance serve more than one call?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reuse {
+    /// Up to `max_invocations` calls in one instance, one at a time.
+    #[default]
+    Reuse,
+    /// One call an instance.
+    Fresh,
+}
+
+/// How many instances to hold ready, and for how many calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WarmPolicy {
+    /// Instances that are kept whatever the forecast says.
+    pub floor: u32,
+    /// Instances that the forecast never asks to exceed (ready and busy together).
+    pub ceiling: u32,
+    /// Whether instances are reused.
+    pub reuse: Reuse,
+    /// With `reuse`: calls after which an instance is retired; at least 1.
+    pub max_invocations: u32,
+}
+
+impl Default for WarmPolicy {
+    fn default() -> Self {
+        Self { floor: 0, ceiling: 64, reuse: Reuse::Reuse, max_invocations: 10_000 }
+    }
+}
+
+/// When a pre-trigger for this function acts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Criteria {
+    /// Live notices needed before any acts; at least 1.
+    pub notices_min: u32,
+    /// The time within which those notices must have come, in milliseconds.
+    pub within_ms: u64,
+    /// Least confidence that counts, 0.0 to 1.0 inclusive.
+    pub confidence_min: f64,
+    /// Sources that count; empty: every source.
+    pub sources: Vec<String>,
+}
+
+impl Default for Criteria {
+    fn default() -> Self {
+        Self { notices_min: 1, within_ms: 60_000, confidence_min: 0.0, sources: Vec::new() }
+    }
+}
+
+/// In what order calls of the function run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ordering {
+    /// As they come, in parallel.
+    #[default]
+    Unordered,
+    /// Calls with one message key one after another; keys in parallel.
+    Key,
+    /// Calls of one partition one after another.
+    Partition,
+}
+
+/// Whether and how a failed call is tried again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Retry {
+    /// Attempts in all; at least 1. 1 means that nothing is tried again.
+    pub attempts_max: u32,
+    /// Wait before the second attempt, in milliseconds; doubles from then on.
+    pub backoff_ms: u64,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts_max: 1, backoff_ms: 1_000 }
+    }
+}
+
+/// One version of a function, as it stands on the `functions` topic under the function's name as key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FunctionDefinition {
+    /// The function's name; equal to the message key.
+    pub name: FunctionName,
+    /// The user's name for this version; any text of 1 to 128 bytes.
+    pub version: String,
+    /// Its code.
+    pub artifact: Artifact,
+    /// What world the guest lives in.
+    pub kind: FunctionKind,
+    /// A disabled function rejects its calls.
+    #[serde(default = "enabled")]
+    pub enabled: bool,
+    /// What one call may use.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Environment variables that the guest sees.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// How many instances to hold ready.
+    #[serde(default)]
+    pub warm: WarmPolicy,
+    /// When a pre-trigger acts.
+    #[serde(default)]
+    pub pre_trigger: Criteria,
+    /// In what order calls run.
+    #[serde(default)]
+    pub ordering: Ordering,
+    /// Whether a failed call is tried again.
+    #[serde(default)]
+    pub retry: Retry,
+}
+
+const fn enabled() -> bool {
+    true
+}
+
+impl FunctionDefinition {
+    /// Every fault that the definition has in itself, each with its field; empty where it has none.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut check = |holds: bool, fault: &str| {
+            if !holds {
+                faults.push(fault.to_owned());
+            }
+        };
+        check((1..=128).contains(&self.version.len()), "version must have 1 to 128 bytes");
+        check(self.limits.memory_bytes >= 65_536, "limits.memory_bytes must be at least 65536 (one page)");
+        check(self.limits.timeout_ms >= 1, "limits.timeout_ms must be at least 1");
+        check(self.limits.concurrency >= 1, "limits.concurrency must be at least 1");
+        check(self.warm.floor <= self.warm.ceiling, "warm.floor must not be above warm.ceiling");
+        check(self.warm.max_invocations >= 1, "warm.max_invocations must be at least 1");
+        check(self.pre_trigger.notices_min >= 1, "pre_trigger.notices_min must be at least 1");
+        check(
+            (0.0..=1.0).contains(&self.pre_trigger.confidence_min),
+            "pre_trigger.confidence_min must be from 0.0 to 1.0",
+        );
+        check(self.retry.attempts_max >= 1, "retry.attempts_max must be at least 1");
+        // Said plainly rather than ignored: a user who asks for order or retries must not silently go without.
+        check(self.ordering == Ordering::Unordered, "ordering other than unordered is not supported by this version");
+        check(self.retry.attempts_max <= 1, "retry.attempts_max above 1 is not supported by this version");
+        faults
+    }
+
+    /// Whether an instance of this function can serve a second call.
+    pub fn reuses_instances(&self) -> bool {
+        self.kind == FunctionKind::Component && self.warm.reuse == Reuse::Reuse && self.warm.max_invocations > 1
+    }
+}

@@ -1,0 +1,22 @@
+//! The words that every room shares: events, functions, positions, time, demand.
+//!
+//! Duty: plain data with its invariants. Must not: do I/O, read a clock, know a wire format, or import any other room.
+
+mod demand;
+mod event;
+mod function;
+mod payload;
+mod position;
+mod time;
+
+pub use demand::{Demand, Notice, PoolUsage, Reason, TargetPart, WarmTarget};
+pub use event::{
+    Attributes, Invocation, InvocationError, InvocationResult, PreTrigger, StartKind, Status, WarmKind, WarmReason,
+};
+pub use function::{
+    Artifact, Criteria, FunctionDefinition, FunctionKind, FunctionName, InvalidName, Limits, Ordering, Retry, Reuse,
+    Sha256, WarmPolicy,
+};
+pub use payload::Payload;
+pub use position::{Generation, NextOffset, Offset, Position};
+pub use time::Timestamp;
