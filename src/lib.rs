@@ -22,6 +22,10 @@ pub mod artifacts;
 #[cfg(feature = "service")]
 pub mod cli;
 #[cfg(feature = "service")]
+pub mod client;
+#[cfg(feature = "service")]
+pub mod demo;
+#[cfg(feature = "service")]
 pub mod driver;
 #[cfg(feature = "service")]
 pub mod execute;
