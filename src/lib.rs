@@ -10,6 +10,7 @@ pub mod types;
 pub mod codec;
 pub mod control;
 pub mod forecast;
+pub mod invariant;
 pub mod pool;
 pub mod progress;
 pub mod target;
