@@ -135,6 +135,18 @@ fn the_watermark_crosses_a_resumed_run_as_soon_as_it_is_reached() {
 }
 
 #[test]
+fn a_watermark_that_moves_without_a_completion_is_offered_too() {
+    let mut tracker = fresh();
+    take(&mut tracker, 0..10);
+    end(&mut tracker, 5..10);
+    let commit = tracker.commit().unwrap();
+    let (mut tracker, _) = Tracker::resume(Generation(2), Some(commit.next), &commit.metadata);
+    // 0 to 4 were compacted away meanwhile.
+    assert_eq!(tracker.received(Offset(5)), Receipt::AlreadyDone);
+    assert_eq!(tracker.commit().map(|commit| (commit.next, commit.metadata)), Some((NextOffset(10), String::new())));
+}
+
+#[test]
 fn damaged_metadata_costs_repeats_only() {
     let (mut tracker, fault) = Tracker::resume(FIRST, Some(NextOffset(5)), "forewarm1:AAAAAAAA");
     assert_eq!(fault, Some(MetadataFault::Check));
