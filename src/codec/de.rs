@@ -74,8 +74,8 @@ impl<'de> Deserializer<'de> for ValueReader<'_, '_, 'de> {
         match self.settle()? {
             Schema::Null => visitor.visit_unit(),
             Schema::Boolean => visitor.visit_bool(self.input.boolean()?),
-            Schema::Int | Schema::Date | Schema::TimeMillis => visitor.visit_i32(self.input.int()?),
-            Schema::Long | Schema::TimeMicros | Schema::TimestampMillis => visitor.visit_i64(self.input.long()?),
+            Schema::Int => visitor.visit_i32(self.input.int()?),
+            Schema::Long | Schema::TimestampMillis => visitor.visit_i64(self.input.long()?),
             Schema::Float => visitor.visit_f32(f32::from_le_bytes(self.input.array()?)),
             Schema::Double => visitor.visit_f64(f64::from_le_bytes(self.input.array()?)),
             Schema::Bytes
@@ -85,7 +85,7 @@ impl<'de> Deserializer<'de> for ValueReader<'_, '_, 'de> {
                 visitor.visit_borrowed_bytes(self.input.bytes()?)
             }
             Schema::String | Schema::Uuid(UuidSchema::String) => visitor.visit_borrowed_str(self.input.text()?),
-            // Other time units are refused and not read as milliseconds: that would be wrong by a factor of a thousand.
+            // Days and other units of time are refused: read as milliseconds they would be wrong by factors of a thousand.
             schema => mismatch(schema, "a plain value of the reader's type (times: timestamp-millis)"),
         }
     }

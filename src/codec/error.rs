@@ -84,7 +84,9 @@ pub enum DecodeError {
         cause: String,
     },
     /// The writer's schema describes something else: the event was sent to the wrong topic.
-    #[error("an event of kind {kind} was expected and the message's schema describes {found}; send it to its own topic")]
+    #[error(
+        "an event of kind {kind} was expected and the message's schema describes {found}; send it to its own topic"
+    )]
     OtherEvent {
         /// What was expected.
         kind: EventKind,

@@ -13,11 +13,14 @@ mod bounds;
 mod de;
 mod error;
 mod fault;
+mod fingerprint;
 mod input;
 #[cfg(test)]
 mod properties;
 mod schema;
 mod ser;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use bounds::{ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX, ID_BYTES_MAX, WINDOW_MS_MAX};
@@ -164,10 +167,10 @@ impl Codec {
     fn writer(&self, kind: EventKind, fingerprint: u64) -> Result<&Schema, DecodeError> {
         let mine = self.kind(kind);
         let mut known = std::iter::once(&mine.current).chain(&mine.older);
-        if let Some(known) = known.find(|known| known.fingerprint == fingerprint) {
+        if let Some(known) = known.find(|known| known.wrote(fingerprint)) {
             return Ok(&known.schema);
         }
-        let other = self.kinds.iter().find(|other| other.current.fingerprint == fingerprint);
+        let other = self.kinds.iter().find(|other| other.current.wrote(fingerprint));
         Err(match other {
             Some(other) => DecodeError::OtherEvent { kind, found: other.kind.record_name().to_owned() },
             None => DecodeError::UnknownFingerprint { kind, fingerprint, current: mine.current.fingerprint },

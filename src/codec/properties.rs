@@ -93,8 +93,11 @@ fn invocations() -> impl Strategy<Value = Invocation> {
 
 fn results() -> impl Strategy<Value = InvocationResult> {
     let kinds = [WarmKind::Floor, WarmKind::PreTrigger, WarmKind::Chain, WarmKind::History, WarmKind::Invocation];
-    let error = (id(), option::of(id()), option::of(id()))
-        .prop_map(|(message, code, backtrace)| InvocationError { message, code, backtrace });
+    let error = (id(), option::of(id()), option::of(id())).prop_map(|(message, code, backtrace)| InvocationError {
+        message,
+        code,
+        backtrace,
+    });
     let reason =
         (prop::sample::select(kinds.to_vec()), option::of(id())).prop_map(|(kind, detail)| WarmReason { kind, detail });
     let who = (id(), name(), option::of(id()), id());

@@ -6,12 +6,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use apache_avro::Schema;
-use apache_avro::rabin::Rabin;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::bounds;
 use super::error::{InvalidSchema, OutOfBounds};
+use super::fingerprint;
 use crate::types::{FunctionDefinition, Invocation, InvocationResult, PreTrigger};
 
 /// The kinds of events, one schema each.
@@ -188,17 +188,20 @@ impl EnumDefaults {
     }
 }
 
-/// A schema of one kind, parsed, with its fingerprint.
+/// A schema of one kind, parsed, with its fingerprints.
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) schema: Schema,
+    /// By the specification: what is written.
     pub(super) fingerprint: u64,
+    /// As writers that use `apache-avro` compute it: read as well.
+    fingerprint_apache: u64,
 }
 
 impl Known {
     pub(super) fn parse(kind: EventKind, json: &str) -> Result<Self, InvalidSchema> {
-        let schema =
-            Schema::parse_str(json).map_err(|fault| InvalidSchema { kind, cause: super::error::cut(fault.to_string()) })?;
+        let schema = Schema::parse_str(json)
+            .map_err(|fault| InvalidSchema { kind, cause: super::error::cut(fault.to_string()) })?;
         let found = described(&schema);
         if found != kind.record_name() {
             return Err(InvalidSchema {
@@ -206,8 +209,14 @@ impl Known {
                 cause: format!("it describes {found} and should describe the record {}", kind.record_name()),
             });
         }
-        let fingerprint = fingerprint(&schema);
-        Ok(Self { schema, fingerprint })
+        let fingerprint = fingerprint::of(&schema);
+        let fingerprint_apache = fingerprint::as_apache_avro(&schema);
+        Ok(Self { schema, fingerprint, fingerprint_apache })
+    }
+
+    /// Whether a message with this fingerprint was written with this schema.
+    pub(super) fn wrote(&self, fingerprint: u64) -> bool {
+        fingerprint == self.fingerprint || fingerprint == self.fingerprint_apache
     }
 }
 
@@ -217,11 +226,4 @@ pub(super) fn described(schema: &Schema) -> &str {
         Schema::Record(record) => record.name.name(),
         _ => "no record",
     }
-}
-
-/// CRC-64-AVRO of a schema's parsing canonical form (Avro specification 1.12, "Schema fingerprints"). In a
-/// single-object header it stands in little-endian order.
-fn fingerprint(schema: &Schema) -> u64 {
-    let digest = schema.fingerprint::<Rabin>().bytes;
-    digest.iter().rev().fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
 }

@@ -159,12 +159,7 @@ impl<'o> Serializer for DatumWriter<'o> {
         no_such(name)
     }
 
-    fn serialize_unit_variant(
-        mut self,
-        _: &'static str,
-        index: u32,
-        _: &'static str,
-    ) -> Result<(), Unrepresentable> {
+    fn serialize_unit_variant(mut self, _: &'static str, index: u32, _: &'static str) -> Result<(), Unrepresentable> {
         self.long(index.into());
         Ok(())
     }

@@ -67,7 +67,3 @@ pub enum ClientError {
     },
 }
 
-/// The code inside an error of librdkafka, where it has one.
-pub fn code_of(error: &KafkaError) -> Option<RDKafkaErrorCode> {
-    error.rdkafka_error_code()
-}

@@ -4,7 +4,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use rdkafka::message::{BorrowedHeaders, Header, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::message::{BorrowedHeaders, Header, Headers as _, OwnedHeaders};
 
 /// Headers in the order of the message; a name may come more than once. A value that is null becomes an empty one.
 pub type Headers = Vec<(String, Vec<u8>)>;
