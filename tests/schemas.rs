@@ -3,6 +3,8 @@
 //! The golden bytes in `schemas/examples` were written by another Avro implementation (fastavro 1.x), so they hold this
 //! codec to the specification and not to itself.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::fs;
@@ -132,6 +134,35 @@ fn only_what_nobody_can_guess_has_no_default() {
         "PreTrigger.source",
     ];
     assert_eq!(required.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+}
+
+/// Holds the defaults in code against those in the schema: `minimal` gives the fields without one.
+fn defaults<E: Event>(minimal: &str) {
+    let event = Codec::new().encode(&from_json::<E>(minimal), WireFormat::Json).unwrap();
+    let event: Value = serde_json::from_slice(&event).unwrap();
+    let given: Value = serde_json::from_str(minimal).unwrap();
+    let schema: Value = serde_json::from_str(E::KIND.schema_json()).unwrap();
+    walk(&schema, "", &mut |part, at| {
+        let Some(default) = part.get("default").filter(|_| part.get("symbols").is_none()) else { return };
+        let pointer = at.replace('.', "/");
+        if given.pointer(&pointer).is_some() {
+            return;
+        }
+        assert_eq!(event.pointer(&pointer), Some(default), "{}{at}", E::KIND);
+    });
+}
+
+#[test]
+fn defaults_in_code_are_those_of_the_schemas() {
+    defaults::<PreTrigger>(r#"{"id": "i", "source": "s", "function": "f", "emitted_at": 5}"#);
+    defaults::<Invocation>(r#"{"id": "i", "function": "f", "invoked_at": 5}"#);
+    defaults::<InvocationResult>(
+        r#"{"invocation_id": "i", "function": "f", "status": "ok", "node": "n", "completed_at": 5,
+            "error": {"message": "m"}, "warm_reason": {"kind": "floor"}}"#,
+    );
+    let definition =
+        r#"{"name": "f", "version": "1", "artifact": {"uri": "store:", "sha256": "SHA"}, "kind": "command"}"#;
+    defaults::<FunctionDefinition>(&definition.replace("SHA", &"0".repeat(64)));
 }
 
 #[test]
