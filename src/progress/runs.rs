@@ -38,11 +38,6 @@ impl Runs {
         self.ends.range(..=offset).next_back().is_some_and(|(_, &end)| end > offset)
     }
 
-    /// The end (exclusive) of the last run.
-    pub(super) fn end(&self) -> Option<i64> {
-        self.ends.last_key_value().map(|(_, &end)| end)
-    }
-
     /// Every run, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = Range<i64>> + '_ {
         self.ends.iter().map(|(&start, &end)| start..end)
@@ -141,7 +136,6 @@ mod tests {
         runs.insert(20, |_| true);
         assert_eq!(list(&runs), [(5, 21)]);
         assert!(runs.covers(5) && runs.covers(12) && runs.covers(20) && !runs.covers(4) && !runs.covers(21));
-        assert_eq!(runs.end(), Some(21));
     }
 
     #[test]

@@ -76,6 +76,9 @@ pub struct Tracker {
     in_flight: BTreeMap<i64, u64>,
     /// Done above `low`. Runs reach over holes below `high`; above it stand runs that were resumed and not yet met.
     done: Runs,
+    /// The end (exclusive) of the last run that was resumed. From there on nothing is done before it is received, so the
+    /// common message needs no look at the runs.
+    resumed_end: i64,
     /// Messages received, replays not counted.
     received: u64,
     /// Completions, and moves of the watermark without one, so far.
@@ -107,6 +110,7 @@ impl Tracker {
             Err(fault) => (Vec::new(), Some(fault)),
         };
         let at = start.unwrap_or_default();
+        let resumed_end = runs.last().map_or(at, |run| run.end);
         let tracker = Self {
             generation,
             start,
@@ -115,6 +119,7 @@ impl Tracker {
             cursor: at,
             in_flight: BTreeMap::new(),
             done: Runs::from_ordered(runs),
+            resumed_end,
             received: 0,
             changes: 0,
             changes_committed: 0,
@@ -132,7 +137,7 @@ impl Tracker {
         let offset = offset.0;
         if self.start.is_none() {
             self.start = Some(offset);
-            (self.low, self.high, self.cursor) = (offset, offset, offset);
+            (self.low, self.high, self.cursor, self.resumed_end) = (offset, offset, offset, offset);
         }
         if offset < self.cursor {
             return Receipt::WentBack { expected: NextOffset(self.cursor) };
@@ -145,7 +150,7 @@ impl Tracker {
         self.high = self.cursor;
         let ordinal = self.received;
         self.received += 1;
-        if offset < self.low || self.done.covers(offset) {
+        if offset < self.resumed_end && (offset < self.low || self.done.covers(offset)) {
             let low = self.low;
             self.advance();
             self.changes += u64::from(self.low != low);
@@ -185,7 +190,9 @@ impl Tracker {
         }
         // What lies between two offsets that were both passed, and is not in flight, is done or a hole.
         let (in_flight, high) = (&self.in_flight, self.high);
-        self.done.insert(offset, |between| between.end <= high && in_flight.range(between).next().is_none());
+        self.done.insert(offset, |between| {
+            between.is_empty() || (between.end <= high && in_flight.range(between).next().is_none())
+        });
         Completion::Counted
     }
 
@@ -219,9 +226,7 @@ impl Tracker {
     /// False where nothing is in flight (then nothing could end the pause), and while resumed runs are still ahead
     /// (receiving is what makes them fewer).
     pub fn full(&self) -> bool {
-        self.done.encoded_bytes(self.low) > FULL_BYTES
-            && !self.in_flight.is_empty()
-            && self.done.end().is_none_or(|end| end <= self.high)
+        self.done.encoded_bytes(self.low) > FULL_BYTES && !self.in_flight.is_empty() && self.resumed_end <= self.high
     }
 
     /// What to commit now; None where nothing has changed since the last [`committed`](Self::committed). Costs O(runs).
