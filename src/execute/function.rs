@@ -51,6 +51,8 @@ pub(super) struct Ready {
     pub(super) asked_at: Instant,
     /// When it was ready.
     pub(super) ready_at: Instant,
+    /// When it was last put on the shelf.
+    pub(super) shelved_at: Instant,
     /// Calls it has served.
     pub(super) uses: u32,
     /// Its place in the pool; given back when the instance is dropped.
