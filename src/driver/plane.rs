@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 
-use crate::control::{Action, Control, Event, Explanation};
+use crate::control::{Action, Control, Event, Verdict};
 use crate::execute::{Executor, Outcomes, wall_clock};
 use crate::telemetry::Metrics;
-use crate::types::{FunctionName, Timestamp};
+use crate::types::Timestamp;
 
 /// The bounded way from the data plane to the control plane. Cheap to clone.
 #[derive(Clone)]
@@ -78,9 +78,9 @@ impl ControlPlane {
         Ok(Self { stop, control, thread: Some(thread) })
     }
 
-    /// Why the target of a function is what it is; `None` where the function is not known.
-    pub fn explain(&self, function: &FunctionName) -> Option<Explanation> {
-        self.control.lock().unwrap_or_else(PoisonError::into_inner).explain(function)
+    /// Hands `look` the reasons for every function's target.
+    pub fn explain<R>(&self, look: impl FnOnce(&Control) -> R) -> R {
+        look(&self.control.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -117,9 +117,14 @@ fn step<O: Outcomes>(
         match action {
             Action::SetTarget { function, target } => executor.set_target(&function, target),
             Action::JudgedPreTrigger { id, source, function, verdict } => {
-                tracing::debug!(id, source, %function, verdict = verdict.as_str(), "pre-trigger judged");
+                let criterion = match verdict {
+                    Verdict::Refused(criterion) => Some(criterion.as_str()),
+                    _ => None,
+                };
+                tracing::debug!(id, source, %function, verdict = verdict.as_str(), criterion, "pre-trigger judged");
                 observations.metrics.pre_trigger_judged(verdict.as_str());
             }
+            Action::RefusedFunction { error } => tracing::warn!(%error, "a function gets no forecast"),
         }
     }
 }
