@@ -139,7 +139,10 @@ impl<S: FnMut(RegistryEvent) + Send + 'static> Follower for Reader<S> {
             Err((function, reason)) => {
                 self.counters.refused.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(
-                    function, partition = message.partition, offset = message.offset.0, reason,
+                    function,
+                    partition = message.partition,
+                    offset = message.offset.0,
+                    reason,
                     "function definition refused"
                 );
                 self.table.refuse(function, reason, &mut self.say);

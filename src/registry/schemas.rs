@@ -10,9 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use apache_avro::Schema;
-use schema_registry_converter::blocking::schema_registry::{
-    SrSettings, get_referenced_schema, get_schema_by_id,
-};
+use schema_registry_converter::blocking::schema_registry::{SrSettings, get_referenced_schema, get_schema_by_id};
 use schema_registry_converter::error::SRCError;
 use schema_registry_converter::schema_registry_common::{RegisteredReference, RegisteredSchema, SchemaType};
 
@@ -265,7 +263,8 @@ mod tests {
                 let (status, body) = found.map_or((404, "{}".to_owned()), |(_, status, body)| (*status, body.clone()));
                 paths.push(path);
                 let length = body.len();
-                let head = format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n");
+                let head =
+                    format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n");
                 write!(stream, "{head}connection: close\r\n\r\n{body}").unwrap();
             }
             paths
