@@ -178,7 +178,7 @@ fn fetch(settings: &SchemaRegistrySettings, asked: &Receiver<u32>, cache: &Cache
     }
 }
 
-fn client(settings: &SchemaRegistrySettings) -> Result<SrSettings, String> {
+pub(super) fn client(settings: &SchemaRegistrySettings) -> Result<SrSettings, String> {
     let mut urls = settings.urls.iter().map(|url| url.trim_end_matches('/').to_owned());
     let mut builder = SrSettings::new_builder(urls.next().unwrap_or_default());
     for url in urls {

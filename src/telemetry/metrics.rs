@@ -22,6 +22,11 @@ impl Counter {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Takes over a total that is counted elsewhere.
+    pub fn mirror(&self, total: u64) {
+        self.0.store(total, Ordering::Relaxed);
+    }
+
     /// The number so far.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
