@@ -13,7 +13,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use schemas::{PATIENCE, SchemaRegistry, SchemaRegistrySettings};
+pub use schemas::{PATIENCE, SchemaRegistry, SchemaRegistrySettings, register_schema};
 pub use table::{FUNCTIONS_MAX, RegistryEvent};
 
 use crate::codec::{Codec, WriterSchemas};
@@ -33,6 +33,16 @@ pub enum RegistryError {
     /// No schema registry is configured.
     #[error("no url of a schema registry is set; without one, messages that name a schema id are refused")]
     NoSchemaRegistryUrl,
+    /// The schema registry does not have this service's schema.
+    #[error(
+        "schema of subject {subject} not registered: {cause}; check kafka.schema-registry-url, or choose another format"
+    )]
+    SchemaNotRegistered {
+        /// The subject.
+        subject: String,
+        /// What the registry or its client says.
+        cause: String,
+    },
     /// No thread for the schema registry.
     #[error("thread {name} not started: {source}")]
     Thread {
