@@ -17,11 +17,21 @@ pub mod target;
 
 // Ring 2: the shell.
 #[cfg(feature = "service")]
+pub mod app;
+#[cfg(feature = "service")]
 pub mod artifacts;
+#[cfg(feature = "service")]
+pub mod cli;
 #[cfg(feature = "service")]
 pub mod client;
 #[cfg(feature = "service")]
+pub mod demo;
+#[cfg(feature = "service")]
+pub mod driver;
+#[cfg(feature = "service")]
 pub mod execute;
+#[cfg(feature = "service")]
+pub mod ingest;
 #[cfg(feature = "service")]
 pub mod kafka;
 #[cfg(feature = "service")]

@@ -135,12 +135,22 @@ pub(super) struct Function<T> {
 }
 
 impl<T> Function<T> {
+    /// A function whose first version is on its way.
     pub(super) fn new(definition: &FunctionDefinition) -> Self {
+        Self::in_phase(definition.name.clone(), definition.limits.concurrency, Phase::Loading)
+    }
+
+    /// A function that has a name and nothing that could run.
+    pub(super) fn refused(name: FunctionName, reason: String) -> Self {
+        Self::in_phase(name, 1, Phase::Refused(reason))
+    }
+
+    fn in_phase(name: FunctionName, concurrency: u32, phase: Phase) -> Self {
         Self {
-            name: definition.name.clone(),
+            name,
             state: Mutex::new(State {
-                shelf: Shelf::new(definition.limits.concurrency),
-                phase: Phase::Loading,
+                shelf: Shelf::new(concurrency),
+                phase,
                 version: None,
                 wanted_serial: 0,
                 planned_after: None,
@@ -190,7 +200,8 @@ mod tests {
     fn start(taken: u64, uses: u32, asked: u64, ready: u64, loaded: u64) -> (StartKind, u64, u64) {
         let origin = Instant::now();
         let at = |ms| origin + Duration::from_millis(ms);
-        let start = Start::judge((at(0), at(1), at(taken)), uses, at(asked), at(ready), (at(loaded), StartKind::Cold));
+        let start =
+            Start::judge((at(0), at(1), at(taken)), uses, at(asked), at(ready), (at(loaded), StartKind::Cold));
         (start.kind, start.queued.as_millis() as u64, start.prepare.as_millis() as u64)
     }
 

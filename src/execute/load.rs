@@ -52,6 +52,17 @@ impl<O: Outcomes> Executor<O> {
         node.handle.spawn(Arc::clone(node).load(function, definition, serial));
     }
 
+    /// Registers that the newest definition of a name is none that can be used. Calls are rejected with the reason, unless
+    /// an older version is there: that one stays.
+    pub fn refuse(&self, name: &str, reason: &str) {
+        let Ok(name) = FunctionName::new(name) else { return };
+        let mut functions = self.0.functions.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        functions.entry(name.clone()).or_insert_with(|| {
+            let reason = format!("its definition was refused: {reason}");
+            Arc::new(Function::refused(name, reason))
+        });
+    }
+
     /// Forgets a function: calls that wait are rejected, calls that run end as they may.
     pub fn remove(&self, name: &FunctionName) {
         let removed = self.0.functions.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(name.as_str());
@@ -77,12 +88,7 @@ impl<O: Outcomes> Node<O> {
         }
     }
 
-    async fn load(
-        self: Arc<Self>,
-        function: Arc<Function<O::Ticket>>,
-        definition: Arc<FunctionDefinition>,
-        serial: u64,
-    ) {
+    async fn load(self: Arc<Self>, function: Arc<Function<O::Ticket>>, definition: Arc<FunctionDefinition>, serial: u64) {
         let mut backoff = FETCH_BACKOFF;
         loop {
             let loaded = self.load_once(&definition).await;
@@ -136,8 +142,7 @@ impl<O: Outcomes> Node<O> {
         drop(state);
         self.retire(old);
         for pending in too_large {
-            let message =
-                format!("the payload is over limits.payload_in_bytes of function {} ({limit})", function.name);
+            let message = format!("the payload is over limits.payload_in_bytes of function {} ({limit})", function.name);
             self.reject(pending, "payload_in", message);
         }
         self.reconcile(function);
@@ -154,11 +159,7 @@ impl<O: Outcomes> Node<O> {
         if keeps.is_none() {
             state.phase = Phase::Refused(format!("version {} was refused: {reason}", definition.version));
             drop(state);
-            self.clear(
-                function,
-                "refused",
-                &format!("cannot run: version {} was refused: {reason}", definition.version),
-            );
+            self.clear(function, "refused", &format!("cannot run: version {} was refused: {reason}", definition.version));
         }
     }
 }

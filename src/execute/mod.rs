@@ -38,9 +38,7 @@ use crate::types::{FunctionName, InvocationResult, PoolUsage, Timestamp, WarmTar
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError {
     /// Wasmtime refused its settings, or the address space is too small for the pool.
-    #[error(
-        "the Wasmtime engine could not be set up: {0:#}; fewer execute.instances-max or a smaller execute.instance-memory-bytes-max may help"
-    )]
+    #[error("the Wasmtime engine could not be set up: {0:#}; fewer execute.instances-max or a smaller execute.instance-memory-bytes-max may help")]
     Engine(#[source] wasmtime::Error),
     /// The system gave no thread.
     #[error("a thread could not be started: {0}")]
@@ -173,6 +171,11 @@ impl<O: Outcomes> Executor<O> {
         self.0.slots.in_use()
     }
 
+    /// Whether a function is registered here.
+    pub fn knows(&self, function: &FunctionName) -> bool {
+        self.0.find(function.as_str()).is_some()
+    }
+
     /// Functions whose code is loaded.
     pub fn running(&self) -> usize {
         self.0.all().iter().filter(|function| function.state().phase == Phase::Running).count()
@@ -226,7 +229,7 @@ impl<O: Outcomes> Node<O> {
 }
 
 /// The wall clock, for deadlines and time stamps that others read.
-pub(crate) fn wall_clock() -> Timestamp {
+pub fn wall_clock() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }

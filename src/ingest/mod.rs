@@ -32,10 +32,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use counters::Counters;
-pub use invocations::{Acknowledger, Invocations};
+pub use invocations::{Acknowledger, Invocations, start};
 
 use crate::codec::DecodeError;
-use crate::config;
 use crate::kafka::ClientError;
 use crate::kafka::headers::Headers;
 use crate::types::{Invocation, Position, Timestamp};
@@ -55,23 +54,6 @@ pub struct Settings {
     pub commit_completions: u64,
     /// How long a partition that goes to another node may take to finish what is in flight.
     pub drain_timeout: Duration,
-}
-
-/// Completions after which a commit is made before its interval is over: about what a crash may repeat at most.
-const COMMIT_COMPLETIONS: u64 = 10_000;
-
-impl Settings {
-    /// From the service's settings.
-    pub fn new(ingest: &config::Ingest, topic: &str) -> Self {
-        Self {
-            topic: topic.to_owned(),
-            in_flight_max: usize::try_from(ingest.in_flight_max.get()).unwrap_or(usize::MAX),
-            in_flight_bytes_max: usize::try_from(ingest.in_flight_bytes_max.get()).unwrap_or(usize::MAX),
-            commit_interval: ingest.commit_interval,
-            commit_completions: COMMIT_COMPLETIONS,
-            drain_timeout: ingest.drain_timeout,
-        }
-    }
 }
 
 /// A message of the `invocations` topic.

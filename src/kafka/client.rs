@@ -9,8 +9,6 @@ use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 
-use crate::config;
-
 /// What every client needs to reach the brokers.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Connection {
@@ -46,16 +44,6 @@ const CONSUMER: [(&str, &str); 4] = [
 ];
 
 impl Connection {
-    /// From the service's settings, for the node `client_id`.
-    pub fn new(kafka: &config::Kafka, client_id: &str, group_id: &str) -> Self {
-        Self {
-            bootstrap_servers: kafka.bootstrap_servers.clone(),
-            client_id: client_id.to_owned(),
-            group_id: group_id.to_owned(),
-            properties: kafka.properties.clone(),
-        }
-    }
-
     /// Settings of a member of the consumer group.
     pub fn group_member(&self) -> ClientConfig {
         // Defaults that a free property may change: a group that is new begins where the topic begins, as calls that were

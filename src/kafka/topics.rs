@@ -15,7 +15,6 @@ use rdkafka::client::Client;
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::{ClientError, Connection, Quiet};
-use crate::config;
 
 const ROLE: &str = "admin";
 
@@ -30,21 +29,6 @@ pub struct TopicSpec {
     pub replication: i32,
     /// Whether it must keep the last record of every key for ever.
     pub compacted: bool,
-}
-
-impl TopicSpec {
-    /// Every topic of the service, from its settings.
-    pub fn all(topics: &config::Topics) -> Vec<Self> {
-        let number = |number: std::num::NonZeroU32| i32::try_from(number.get()).unwrap_or(i32::MAX);
-        let spec = |name: &String, compacted| Self {
-            name: name.clone(),
-            partitions: number(topics.partitions),
-            replication: number(topics.replication_factor),
-            compacted,
-        };
-        let plain = [&topics.pre_triggers, &topics.invocations, &topics.results, &topics.dead_letters];
-        plain.map(|name| spec(name, false)).into_iter().chain([spec(&topics.functions, true)]).collect()
-    }
 }
 
 /// Something about a topic that somebody should know.

@@ -6,6 +6,8 @@
 //! A function that is not known here need not be unknown: its definition may be on its way. [`Registry::fences`] answers
 //! once everything that was in the topic at that moment has been said.
 
+mod read;
+mod register;
 mod schemas;
 mod table;
 
@@ -13,7 +15,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use schemas::{PATIENCE, SchemaRegistry, SchemaRegistrySettings, register_schema};
+pub use read::read_all;
+pub use register::register;
+pub use schemas::{PATIENCE, SchemaRegistry, SchemaRegistrySettings};
 pub use table::{FUNCTIONS_MAX, RegistryEvent};
 
 use crate::codec::{Codec, WriterSchemas};
@@ -33,14 +37,20 @@ pub enum RegistryError {
     /// No schema registry is configured.
     #[error("no url of a schema registry is set; without one, messages that name a schema id are refused")]
     NoSchemaRegistryUrl,
-    /// The schema registry does not have this service's schema.
-    #[error(
-        "schema of subject {subject} not registered: {cause}; check kafka.schema-registry-url, or choose another format"
-    )]
-    SchemaNotRegistered {
+    /// The topic could not be read to its end in time.
+    #[error("topic {topic} not read to its end within {waited:?}; check that the brokers answer")]
+    NotRead {
+        /// The topic.
+        topic: String,
+        /// How long it was waited for.
+        waited: std::time::Duration,
+    },
+    /// The schema registry did not take a schema of ours.
+    #[error("schema for subject {subject} not registered: {cause}; check kafka.schema-registry-url and its compatibility mode")]
+    NotRegistered {
         /// The subject.
         subject: String,
-        /// What the registry or its client says.
+        /// The registry's own words.
         cause: String,
     },
     /// No thread for the schema registry.

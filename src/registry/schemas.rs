@@ -10,17 +10,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use apache_avro::Schema;
-use schema_registry_converter::blocking::schema_registry::{
-    SrSettings, get_referenced_schema, get_schema_by_id, post_schema,
-};
+use schema_registry_converter::blocking::schema_registry::{SrSettings, get_referenced_schema, get_schema_by_id};
 use schema_registry_converter::error::SRCError;
-use schema_registry_converter::schema_registry_common::{
-    RegisteredReference, RegisteredSchema, SchemaType, SuppliedSchema,
-};
+use schema_registry_converter::schema_registry_common::{RegisteredReference, RegisteredSchema, SchemaType};
 
 use super::RegistryError;
 use crate::codec::{SchemaLookup, WriterSchemas};
-use crate::config;
 
 /// How long an asker waits for an id that nobody asked for before. A registry nearby answers within this, and then the
 /// message need not be put aside.
@@ -28,8 +23,6 @@ pub const PATIENCE: Duration = Duration::from_millis(25);
 /// How long an answer other than a schema is believed: an id may be registered, and a registry come back.
 const REFUSAL_LIFE: Duration = Duration::from_secs(10);
 const UNAVAILABLE_LIFE: Duration = Duration::from_millis(500);
-/// How long one request may take, where the settings come from the service's.
-const REQUEST: Duration = Duration::from_secs(5);
 /// Most ids in memory, of either kind (inclusive).
 const KNOWN_MAX: usize = 4_096;
 const FAILED_MAX: usize = 1_024;
@@ -47,39 +40,6 @@ pub struct SchemaRegistrySettings {
     pub urls: Vec<String>,
     /// How long one request may take.
     pub timeout: Duration,
-}
-
-impl SchemaRegistrySettings {
-    /// From the service's settings; None where no registry is configured.
-    pub fn new(kafka: &config::Kafka) -> Option<Self> {
-        let urls = kafka.schema_registry_url.split(',').map(str::trim).filter(|url| !url.is_empty());
-        let urls: Vec<String> = urls.map(str::to_owned).collect();
-        (!urls.is_empty()).then_some(Self { urls, timeout: REQUEST })
-    }
-}
-
-/// Registers the schema of what this service writes to `topic`, under the subject `<topic>-value`, and returns its id. One
-/// that is registered already keeps its id. Blocks for up to the settings' timeout; usable from anywhere.
-///
-/// # Errors
-/// Where the registry cannot be asked, or does not want the schema.
-pub fn register_schema(settings: &SchemaRegistrySettings, topic: &str, schema: &str) -> Result<u32, RegistryError> {
-    let subject = format!("{topic}-value");
-    let supplied = SuppliedSchema::new(None, SchemaType::Avro, schema.to_owned());
-    // A thread of its own, because a blocking HTTP client may not be made inside an asynchronous runtime.
-    let registered = std::thread::scope(|scope| {
-        let subject = subject.clone();
-        let asking = scope.spawn(|| {
-            let client = client(settings)?;
-            post_schema(&client, subject, supplied).map_err(|error| format!("{} {}", error.error, cause_of(&error)))
-        });
-        asking.join().unwrap_or_else(|_| Err("the client panicked".to_owned()))
-    });
-    registered.map(|registered| registered.id).map_err(|cause| RegistryError::SchemaNotRegistered { subject, cause })
-}
-
-fn cause_of(error: &SRCError) -> &str {
-    error.cause.as_deref().unwrap_or_default()
 }
 
 #[derive(Clone, Debug)]
@@ -218,7 +178,7 @@ fn fetch(settings: &SchemaRegistrySettings, asked: &Receiver<u32>, cache: &Cache
     }
 }
 
-fn client(settings: &SchemaRegistrySettings) -> Result<SrSettings, String> {
+pub(super) fn client(settings: &SchemaRegistrySettings) -> Result<SrSettings, String> {
     let mut urls = settings.urls.iter().map(|url| url.trim_end_matches('/').to_owned());
     let mut builder = SrSettings::new_builder(urls.next().unwrap_or_default());
     for url in urls {
@@ -233,7 +193,8 @@ fn lookup_of(error: &SRCError) -> SchemaLookup {
     if error.error.contains("status 404") {
         return SchemaLookup::Unknown;
     }
-    SchemaLookup::Unavailable(format!("{} {}", error.error, cause_of(error)))
+    let cause = error.cause.as_deref().unwrap_or_default();
+    SchemaLookup::Unavailable(format!("{} {cause}", error.error))
 }
 
 /// A registered schema, with what it refers to put in its place.
@@ -400,10 +361,10 @@ mod tests {
     fn a_schema_is_registered_under_its_topic() {
         let (url, server) = serve(vec![("/subjects/results-value/versions", 200, r#"{"id":41}"#.to_owned())], 1);
         let settings = SchemaRegistrySettings { urls: vec![url], timeout: Duration::from_secs(2) };
-        assert_eq!(register_schema(&settings, "results", r#""int""#).unwrap(), 41);
+        let register = || crate::registry::register(&settings, "results", crate::codec::EventKind::InvocationResult);
+        assert_eq!(register().unwrap(), 41);
         assert_eq!(server.join().unwrap().len(), 1);
-        let error = register_schema(&settings, "results", r#""int""#).unwrap_err();
-        assert!(matches!(error, RegistryError::SchemaNotRegistered { subject, .. } if subject == "results-value"));
+        assert!(matches!(register(), Err(RegistryError::NotRegistered { subject, .. }) if subject == "results-value"));
     }
 
     #[test]

@@ -22,6 +22,11 @@ impl Counter {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Takes over a total that is counted elsewhere.
+    pub fn mirror(&self, total: u64) {
+        self.0.store(total, Ordering::Relaxed);
+    }
+
     /// The number so far.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -196,9 +201,7 @@ impl Metrics {
     pub(super) fn results_by_both(&self) -> Vec<(Status, &'static str, u64)> {
         let kinds = || StartKind::ALL.into_iter().map(Some).chain([None]);
         let cells = Status::ALL.into_iter().flat_map(|status| kinds().map(move |kind| (status, kind)));
-        cells
-            .map(|(status, kind)| (status, kind.map_or("none", StartKind::as_str), self.results_by(status, kind)))
-            .collect()
+        cells.map(|(status, kind)| (status, kind.map_or("none", StartKind::as_str), self.results_by(status, kind))).collect()
     }
 
     /// Where durations go from now on.
