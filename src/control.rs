@@ -1,1 +1,342 @@
-//! control: to come.
+//! The control plane as a pure state machine: events go in with the time, actions come out.
+//!
+//! It stands between the driver, which turns what happens into events and carries the actions out, and the rooms that think:
+//! it feeds the forecaster, asks it each tick for the demand that may have changed, has `target` make targets of it and cut
+//! them to the memory budget, and says what changed. The same code runs live, in simulations and in backtests.
+//!
+//! The executor keeps a target until it is told another one, and replaces ready instances that were taken by itself.
+//!
+//! Must not: read a clock, wait, log, or touch the pool. Must not act on calls one by one: the data plane does not wait for it.
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod story;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{ForecastConfig, TargetConfig};
+use crate::forecast::{self, Forecaster, Verdict};
+use crate::target::{Hold, Wish, decide, fit};
+use crate::types::{
+    Demand, FunctionDefinition, FunctionName, PoolUsage, PreTrigger, StartKind, Status, Timestamp, WarmTarget,
+};
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A function was registered, or registered anew.
+    FunctionDefined(Arc<FunctionDefinition>),
+    /// A function is no more.
+    FunctionRemoved(FunctionName),
+    /// A pre-trigger was read.
+    PreTriggerReceived(PreTrigger),
+    /// A call was read. Each is followed by one `InvocationEnded`, also where it is rejected.
+    InvocationArrived {
+        /// The function that is called.
+        function: FunctionName,
+    },
+    /// A call is over.
+    InvocationEnded {
+        /// The function that was called.
+        function: FunctionName,
+        /// What came of it.
+        status: Status,
+        /// How it began; absent where nothing ran.
+        start_kind: Option<StartKind>,
+        /// How long it was in the guest.
+        execute: Duration,
+    },
+    /// Time has passed. To be sent several times a second.
+    Ticked {
+        /// Every function of which the pool holds an instance or a call, or held one since the last tick. One that is not
+        /// listed has no call in flight.
+        usage: Vec<(FunctionName, PoolUsage)>,
+    },
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Hold that many instances of the function ready from now on, for these reasons. Said only where it changed.
+    SetTarget {
+        /// The function.
+        function: FunctionName,
+        /// Its whole target, not the difference.
+        target: WarmTarget,
+    },
+    /// Tell the metrics, and who wants to know, what became of a pre-trigger.
+    JudgedPreTrigger {
+        /// The pre-trigger's id.
+        id: String,
+        /// Who sent it.
+        source: String,
+        /// The function that it named.
+        function: FunctionName,
+        /// What became of it.
+        verdict: Verdict,
+    },
+    /// Say that a function will not be warmed, and why.
+    RefusedFunction {
+        /// Why, and which.
+        error: forecast::Error,
+    },
+}
+
+/// Why the target of a function is what it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Explanation<'a> {
+    /// The function.
+    pub definition: &'a FunctionDefinition,
+    /// The demand as it was decided on; its history is the level that is held.
+    pub demand: &'a Demand,
+    /// What the demand asks for: the target before the budget.
+    pub wanted: &'a WarmTarget,
+    /// What was said last.
+    pub target: &'a WarmTarget,
+    /// What one instance was taken to hold when the target was set, in bytes; at least 1.
+    pub instance_bytes: u64,
+}
+
+/// What is remembered of one function.
+#[derive(Debug)]
+struct Entry {
+    definition: Arc<FunctionDefinition>,
+    hold: Hold,
+    /// What one instance was measured to hold; 0 before.
+    measured_bytes: u64,
+    /// What one instance is taken to hold.
+    instance_bytes: u64,
+    demand: Demand,
+    wanted: WarmTarget,
+    target: WarmTarget,
+}
+
+impl Entry {
+    fn wanted_bytes(&self) -> u128 {
+        u128::from(self.wanted.ready) * u128::from(self.instance_bytes)
+    }
+
+    fn target_bytes(&self) -> u128 {
+        u128::from(self.target.ready) * u128::from(self.instance_bytes)
+    }
+}
+
+/// The state of the control plane.
+#[derive(Debug)]
+pub struct Control {
+    config: TargetConfig,
+    forecaster: Forecaster,
+    /// Only for look-ups: its order is random and must not reach an action.
+    functions: HashMap<FunctionName, Entry>,
+    /// Functions whose held level will fall by time alone.
+    settling: BTreeSet<FunctionName>,
+    /// Functions that want at least one ready instance; in this order they share the budget.
+    wishing: BTreeSet<FunctionName>,
+    /// Σ wanted × instance bytes.
+    wanted_bytes: u128,
+    /// Σ target × instance bytes.
+    target_bytes: u128,
+    /// Whether a target may be lower than wanted.
+    cut: bool,
+}
+
+impl Control {
+    /// A control plane that knows no function yet.
+    pub fn new(forecast: ForecastConfig, target: TargetConfig) -> Self {
+        Self {
+            config: target,
+            forecaster: Forecaster::new(forecast),
+            functions: HashMap::new(),
+            settling: BTreeSet::new(),
+            wishing: BTreeSet::new(),
+            wanted_bytes: 0,
+            target_bytes: 0,
+            cut: false,
+        }
+    }
+
+    /// Takes one event in and puts what is to be done behind what `actions` holds.
+    ///
+    /// `now` is the wall clock. It should not fall; where it does, nothing breaks, but what time alone ends may end late.
+    pub fn handle(&mut self, now: Timestamp, event: Event, actions: &mut Vec<Action>) {
+        match event {
+            Event::FunctionDefined(definition) => self.define(definition, actions),
+            Event::FunctionRemoved(function) => self.remove(&function, actions),
+            Event::PreTriggerReceived(pre_trigger) => self.pre_trigger(now, pre_trigger, actions),
+            Event::InvocationArrived { function } => self.forecaster.arrived(now, &function),
+            Event::InvocationEnded { function, .. } => self.forecaster.ended(&function),
+            Event::Ticked { usage } => self.tick(now, &usage, actions),
+        }
+    }
+
+    /// Why the function's target is what it is; `None` for a function that is not known.
+    pub fn explain(&self, function: &FunctionName) -> Option<Explanation<'_>> {
+        self.functions.get(function).map(explanation)
+    }
+
+    /// Every function's explanation, in no order: for checks and for a list of all.
+    pub fn explanations(&self) -> impl Iterator<Item = Explanation<'_>> {
+        self.functions.values().map(explanation)
+    }
+
+    /// What the targets of all functions may take together, in bytes.
+    pub fn memory_budget_bytes(&self) -> u64 {
+        self.config.memory_budget_bytes
+    }
+
+    /// What the forecaster passed over.
+    pub fn counters(&self) -> forecast::Counters {
+        self.forecaster.counters()
+    }
+
+    fn define(&mut self, definition: Arc<FunctionDefinition>, actions: &mut Vec<Action>) {
+        if let Err(error) = self.forecaster.define(&definition) {
+            actions.push(Action::RefusedFunction { error });
+            return;
+        }
+        if let Some(entry) = self.functions.get_mut(&definition.name) {
+            entry.definition = definition;
+            return;
+        }
+        let entry = Entry {
+            hold: Hold::default(),
+            measured_bytes: 0,
+            instance_bytes: 1,
+            demand: Demand::default(),
+            wanted: WarmTarget::default(),
+            target: WarmTarget::default(),
+            definition: Arc::clone(&definition),
+        };
+        self.functions.insert(definition.name.clone(), entry);
+    }
+
+    fn remove(&mut self, function: &FunctionName, actions: &mut Vec<Action>) {
+        self.forecaster.remove(function);
+        self.settling.remove(function);
+        self.wishing.remove(function);
+        let Some(entry) = self.functions.remove(function) else { return };
+        self.wanted_bytes -= entry.wanted_bytes();
+        self.target_bytes -= entry.target_bytes();
+        if entry.target != WarmTarget::default() {
+            actions.push(Action::SetTarget { function: function.clone(), target: WarmTarget::default() });
+        }
+    }
+
+    /// Judges a pre-trigger and acts on it at once, without waiting for the tick.
+    fn pre_trigger(&mut self, now: Timestamp, pre_trigger: PreTrigger, actions: &mut Vec<Action>) {
+        let verdict = self.forecaster.pre_trigger(now, &pre_trigger);
+        let PreTrigger { id, source, function, .. } = pre_trigger;
+        if matches!(verdict, Verdict::Accepted | Verdict::Replaced | Verdict::Withdrawn) {
+            self.revise(now, &function);
+            // Only what is free is given: sharing anew over all functions is the tick's, so that a flood costs O(1) each.
+            if let Some(entry) = self.functions.get(&function) {
+                let others = self.target_bytes - entry.target_bytes();
+                let free = u128::from(self.config.memory_budget_bytes).saturating_sub(others);
+                let fitting = u32::try_from(free / u128::from(entry.instance_bytes)).unwrap_or(u32::MAX);
+                let ready = entry.wanted.ready.min(fitting);
+                self.cut |= ready < entry.wanted.ready;
+                self.set_target(&function, ready, actions);
+            }
+        }
+        actions.push(Action::JudgedPreTrigger { id, source, function, verdict });
+    }
+
+    fn tick(&mut self, now: Timestamp, usage: &[(FunctionName, PoolUsage)], actions: &mut Vec<Action>) {
+        let mut visit = Vec::new();
+        for (function, usage) in usage {
+            self.forecaster.observed(now, function, usage);
+            let Some(entry) = self.functions.get_mut(function) else { continue };
+            if usage.instance_bytes > 0 && usage.instance_bytes != entry.measured_bytes {
+                entry.measured_bytes = usage.instance_bytes;
+                visit.push(function.clone());
+            }
+        }
+        self.forecaster.looked();
+        // A function may be in it more than once; the second visit changes nothing.
+        visit.extend(self.forecaster.take_changed(now));
+        visit.extend(self.settling.iter().cloned());
+        for function in &visit {
+            self.revise(now, function);
+        }
+        let budget = u128::from(self.config.memory_budget_bytes);
+        if self.wanted_bytes > budget {
+            self.cut = true;
+            self.share(&visit, actions);
+        } else if std::mem::take(&mut self.cut) {
+            self.share(&visit, actions);
+        } else {
+            for function in &visit {
+                let ready = self.functions.get(function).map_or(0, |entry| entry.wanted.ready);
+                self.set_target(function, ready, actions);
+            }
+        }
+    }
+
+    /// Makes the function's wanted target anew from its demand now.
+    fn revise(&mut self, now: Timestamp, function: &FunctionName) {
+        let Some(entry) = self.functions.get_mut(function) else { return };
+        let mut demand = self.forecaster.demand(now, function);
+        demand.history = entry.hold.settle(now, self.config.shrink_after, demand.history);
+        let definition = &entry.definition;
+        let wanted = if definition.enabled {
+            decide(&definition.warm, definition.reuses_instances(), &demand)
+        } else {
+            WarmTarget::default()
+        };
+        self.wanted_bytes -= entry.wanted_bytes();
+        self.target_bytes -= entry.target_bytes();
+        let assumed = definition.limits.memory_bytes.min(self.config.instance_bytes_assumed.get());
+        let bytes = if entry.measured_bytes > 0 { entry.measured_bytes } else { assumed };
+        entry.instance_bytes = bytes.max(1);
+        (entry.demand, entry.wanted) = (demand, wanted);
+        self.wanted_bytes += entry.wanted_bytes();
+        self.target_bytes += entry.target_bytes();
+        keep(&mut self.wishing, function, entry.wanted.ready > 0);
+        keep(&mut self.settling, function, entry.hold.is_settling());
+    }
+
+    /// Shares the budget anew over all functions that wish; those in `visited` that wish for nothing get that.
+    fn share(&mut self, visited: &[FunctionName], actions: &mut Vec<Action>) {
+        let wishing: Vec<FunctionName> = self.wishing.iter().cloned().collect();
+        let entries = wishing.iter().filter_map(|function| self.functions.get(function));
+        let wishes: Vec<_> =
+            entries.map(|entry| Wish { target: &entry.wanted, instance_bytes: entry.instance_bytes }).collect();
+        let granted = fit(self.config.memory_budget_bytes, &wishes);
+        for function in visited.iter().filter(|function| !self.wishing.contains(*function)).cloned().collect::<Vec<_>>()
+        {
+            self.set_target(&function, 0, actions);
+        }
+        for (function, ready) in wishing.iter().zip(granted) {
+            self.set_target(function, ready, actions);
+        }
+    }
+
+    /// Sets the function's target to what it wants, cut to `ready`, and says so if that is new.
+    fn set_target(&mut self, function: &FunctionName, ready: u32, actions: &mut Vec<Action>) {
+        let Some(entry) = self.functions.get_mut(function) else { return };
+        if entry.target.ready == ready && entry.target.parts == entry.wanted.parts {
+            return;
+        }
+        self.target_bytes -= entry.target_bytes();
+        entry.target = WarmTarget { ready, parts: entry.wanted.parts.clone() };
+        self.target_bytes += entry.target_bytes();
+        actions.push(Action::SetTarget { function: function.clone(), target: entry.target.clone() });
+    }
+}
+
+fn explanation(entry: &Entry) -> Explanation<'_> {
+    let Entry { definition, demand, wanted, target, instance_bytes, .. } = entry;
+    Explanation { definition, demand, wanted, target, instance_bytes: *instance_bytes }
+}
+
+/// Puts the name into the set or takes it out.
+fn keep(set: &mut BTreeSet<FunctionName>, function: &FunctionName, wanted: bool) {
+    if !wanted {
+        set.remove(function);
+    } else if !set.contains(function) {
+        set.insert(function.clone());
+    }
+}

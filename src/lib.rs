@@ -10,6 +10,7 @@ pub mod types;
 pub mod codec;
 pub mod control;
 pub mod forecast;
+pub mod invariant;
 pub mod pool;
 pub mod progress;
 pub mod target;
@@ -21,6 +22,10 @@ pub mod app;
 pub mod artifacts;
 #[cfg(feature = "service")]
 pub mod cli;
+#[cfg(feature = "service")]
+pub mod client;
+#[cfg(feature = "service")]
+pub mod demo;
 #[cfg(feature = "service")]
 pub mod driver;
 #[cfg(feature = "service")]

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `forewarm` command: arguments in, exit code out. Everything else is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    forewarm::cli::run()
+}

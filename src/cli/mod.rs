@@ -1,1 +1,135 @@
-//! cli: to come.
+//! The commands: one file each. Arguments → configuration → what the command does → exit code.
+//!
+//! Must not: hold logic that the service needs; a command is a thin user of the other rooms.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to its user")]
+
+mod check_config;
+mod demo;
+mod dev;
+mod function;
+mod invoke;
+mod pre_trigger;
+mod results;
+mod schema;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+
+use crate::client::Client;
+use crate::codec::{Codec, WireFormat};
+use crate::config::{self, Config, ConfigError};
+
+/// The exit code for a bad configuration or command line (`EX_USAGE` of BSD's sysexits).
+const EX_USAGE: u8 = 64;
+
+/// Runs WebAssembly functions for events on Kafka, and has them warm before the event comes.
+#[derive(Parser)]
+#[command(name = "forewarm", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve: consume pre-triggers and invocations, run functions, publish results.
+    Serve(ConfigArgument),
+    /// Check a configuration, and print the one that would be used.
+    CheckConfig(ConfigArgument),
+    /// Show it: an embedded broker, example functions, and the same load with and without pre-triggers.
+    Demo(demo::Arguments),
+    /// Serve on an embedded broker that other clients can reach, to try functions out.
+    Dev(dev::Arguments),
+    /// Deploy, list, show and remove functions.
+    #[command(subcommand)]
+    Function(function::Command),
+    /// Announce calls of a function.
+    PreTrigger(pre_trigger::Arguments),
+    /// Call a function and wait for its result.
+    Invoke(invoke::Arguments),
+    /// Print results as JSON, one a line.
+    Results(results::Arguments),
+    /// Print the Avro schema of an event.
+    Schema(schema::Arguments),
+}
+
+/// Where the configuration comes from.
+#[derive(clap::Args)]
+struct ConfigArgument {
+    /// A TOML file; its keys are those of config/default.toml. FOREWARM__SECTION__KEY in the environment goes above it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigArgument {
+    fn load(&self) -> Result<Config, ConfigError> {
+        config::load(self.config.as_deref(), std::env::vars())
+    }
+}
+
+/// Where the brokers are, for the commands that are clients.
+#[derive(clap::Args)]
+struct ClientArguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// The brokers, instead of those of the configuration.
+    #[arg(long, value_name = "HOST:PORT,…")]
+    bootstrap: Option<String>,
+}
+
+impl ClientArguments {
+    fn load(&self) -> Result<Config, ConfigError> {
+        let mut config = self.config.load()?;
+        if let Some(bootstrap) = &self.bootstrap {
+            config.kafka.bootstrap_servers.clone_from(bootstrap);
+        }
+        Ok(config)
+    }
+
+    fn connect(&self) -> anyhow::Result<Client> {
+        let config = self.load()?;
+        let connection = crate::app::connection(&config);
+        Ok(Client::new(connection, config.topics, Arc::new(Codec::new()), WireFormat::SingleObject)?)
+    }
+}
+
+/// Runs the command that the process's arguments name.
+pub fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(told) => {
+            // Help and version are no faults; both are printed by clap to the right stream.
+            let _ = told.print();
+            return if told.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let ended = match arguments.command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::CheckConfig(arguments) => check_config::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Dev(arguments) => dev::run(&arguments),
+        Command::Function(command) => function::run(&command),
+        Command::PreTrigger(arguments) => pre_trigger::run(&arguments),
+        Command::Invoke(arguments) => invoke::run(&arguments),
+        Command::Results(arguments) => results::run(&arguments),
+        Command::Schema(arguments) => schema::run(&arguments),
+    };
+    match ended {
+        Ok(code) => code,
+        Err(fault) => {
+            eprintln!("forewarm: {fault:#}");
+            if fault.is::<ConfigError>() { ExitCode::from(EX_USAGE) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+/// Prints a value as JSON on one line.
+fn print_json<T: serde::Serialize>(value: &T) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(value)?);
+    Ok(())
+}

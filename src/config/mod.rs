@@ -1,1 +1,131 @@
-//! config: to come.
+//! Every setting: its unit, its default, and what is wrong with it.
+//!
+//! `config/default.toml` is the reference of every key and holds the defaults. Above it stand the user's file and the
+//! environment (see `load`). Must not: do I/O outside `load`, or know what the settings do.
+
+mod execute;
+mod forecast;
+mod humantime_text;
+mod kafka;
+#[cfg(feature = "service")]
+mod load;
+mod service;
+mod target;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+pub use execute::{Artifacts, Execute};
+pub use forecast::ForecastConfig;
+pub use kafka::{Ingest, Kafka, PreTriggerStart, PreTriggers, Publish, ResultFormat, Topics};
+#[cfg(feature = "service")]
+pub use load::{DEFAULTS, load};
+pub use service::{Control, LogFormat, Node, Registry, Shutdown, Telemetry};
+pub use target::TargetConfig;
+
+/// What stands in place of a secret where a configuration is printed.
+const REDACTED: &str = "(redacted)";
+
+/// The whole configuration of one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Config {
+    /// The node.
+    pub node: Node,
+    /// The brokers.
+    pub kafka: Kafka,
+    /// The topics.
+    pub topics: Topics,
+    /// Consuming calls.
+    pub ingest: Ingest,
+    /// Consuming pre-triggers.
+    pub pre_triggers: PreTriggers,
+    /// Producing results.
+    pub publish: Publish,
+    /// Reading definitions.
+    pub registry: Registry,
+    /// Fetching artifacts.
+    pub artifacts: Artifacts,
+    /// Running guests.
+    pub execute: Execute,
+    /// The control plane.
+    pub control: Control,
+    /// The forecaster.
+    pub forecast: ForecastConfig,
+    /// The warm targets.
+    pub target: TargetConfig,
+    /// Logs, metrics, traces.
+    pub telemetry: Telemetry,
+    /// The way down.
+    pub shutdown: Shutdown,
+}
+
+/// Every fault of a configuration, each with its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// One sentence each; never empty.
+    pub faults: Vec<String>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration has {} fault{}:", self.faults.len(), if self.faults.len() == 1 { "" } else { "s" })?;
+        self.faults.iter().try_for_each(|fault| write!(f, "\n  - {fault}"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Faults that show only when the settings are seen together; empty where there are none.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = self.topics.faults();
+        faults.extend(self.execute.faults());
+        faults.extend(self.forecast.faults());
+        faults.extend(self.target.faults());
+        let mut check = |holds: bool, fault: &str| {
+            if !holds {
+                faults.push(fault.to_owned());
+            }
+        };
+        check(!self.kafka.bootstrap_servers.trim().is_empty(), "kafka.bootstrap-servers must name a broker");
+        check(!self.ingest.group_id.is_empty(), "ingest.group-id must not be empty");
+        check(!self.control.tick.is_zero(), "control.tick must be above 0s");
+        check(
+            self.ingest.drain_timeout < self.shutdown.deadline,
+            "ingest.drain-timeout must be below shutdown.deadline, which it is a part of",
+        );
+        check(!self.ingest.commit_interval.is_zero(), "ingest.commit-interval must be above 0s");
+        check(
+            self.publish.retry_backoff <= self.publish.retry_backoff_max && !self.publish.retry_backoff.is_zero(),
+            "publish.retry-backoff must be above 0s and not above publish.retry-backoff-max",
+        );
+        check(
+            self.publish.format != ResultFormat::Confluent || !self.kafka.schema_registry_url.is_empty(),
+            "publish.format \"confluent\" needs kafka.schema-registry-url",
+        );
+        check(
+            self.target.memory_budget_bytes <= self.execute.memory_bytes_max,
+            "target.memory-budget-bytes must not be above execute.memory-bytes-max",
+        );
+        check(!self.telemetry.export_interval.is_zero(), "telemetry.export-interval must be above 0s");
+        faults
+    }
+
+    /// The same configuration without its secrets, to be shown.
+    pub fn redacted(&self) -> Self {
+        let mut shown = self.clone();
+        for (property, value) in &mut shown.kafka.properties {
+            if kafka::is_secret(property) {
+                REDACTED.clone_into(value);
+            }
+        }
+        if let Some((scheme, rest)) = shown.kafka.schema_registry_url.split_once("://")
+            && let Some((_, host)) = rest.split_once('@')
+        {
+            shown.kafka.schema_registry_url = format!("{scheme}://{REDACTED}@{host}");
+        }
+        shown
+    }
+}

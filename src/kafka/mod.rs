@@ -1,1 +1,24 @@
-//! kafka: to come.
+//! What every room that talks to Kafka needs: client settings, log lines, topics, headers, and a reader of whole topics.
+//!
+//! Duty: keep librdkafka's ways in one place. Must not: know what an event means, or keep offsets; `ingest` does.
+//!
+//! Traps of rdkafka 0.39 (librdkafka 2.12) that the code in `kafka`, `ingest` and `publish` is built around:
+//! - An asynchronous commit never reports back: the crate asks for commit events, and librdkafka sends them only where a
+//!   commit callback is set, which the crate no longer does. A commit whose failure matters is a synchronous one, on a
+//!   thread that may wait.
+//! - While a rebalance waits for `assign` or `unassign`, librdkafka pauses every partition of the client.
+//! - Pausing throws away what was fetched ahead; resuming fetches it again.
+//! - A header whose name is not UTF-8 makes the crate panic (see [`headers`]).
+//! - The end-of-partition event does not say where the end is (see [`tail`]).
+
+mod client;
+mod error;
+mod health;
+pub mod headers;
+pub mod tail;
+mod topics;
+
+pub use client::{Connection, Quiet, log};
+pub use error::ClientError;
+pub use health::Health;
+pub use topics::{TopicFinding, TopicSpec, ensure_topics, partition_ids};

@@ -1,1 +1,149 @@
-//! target: to come.
+//! How many instances to hold ready: a function's demand becomes its warm target, with the reasons for it.
+//!
+//! Three steps, each by itself: [`Hold`] keeps history's part from falling too soon, [`decide`] makes the target of one
+//! function, [`fit`] cuts the targets of all functions to the memory budget.
+//!
+//! Must not: forecast, read a clock, or know what the pool does with a target.
+
+mod fit;
+mod hold;
+
+pub use fit::{Wish, fit};
+pub use hold::Hold;
+
+use crate::types::{Demand, TargetPart, WarmKind, WarmPolicy, WarmReason, WarmTarget};
+
+/// The warm target of one function, before the budget.
+///
+/// `reuses_instances`: whether an instance that serves a call can serve another one afterwards. Where it can, the busy
+/// instances are part of what floor and history ask for, and only the rest must be ready. Where it cannot, a busy instance
+/// never comes back, so nothing is taken off. What notices announce is still to come and is always on top of the busy ones.
+///
+/// `ready` is the **largest** of the parts, not their sum: a call that was announced is mostly one that history expects too,
+/// so a sum would prepare for it twice. It is at most the ceiling less the calls in flight.
+///
+/// The parts are sorted by size, equal ones as floor, history, notices; the parts of notices are cumulative, oldest first, so
+/// that the part that first reaches the k-th instance names who wants it. A part that asks for nothing is left out.
+pub fn decide(policy: &WarmPolicy, reuses_instances: bool, demand: &Demand) -> WarmTarget {
+    let in_use = if reuses_instances { demand.in_flight } else { 0 };
+    let mut parts = Vec::with_capacity(2 + demand.notices.len());
+    let mut ask = |kind: WarmKind, detail: Option<&str>, instances: u32| {
+        if instances > 0 {
+            let reason = WarmReason { kind, detail: detail.map(str::to_owned) };
+            parts.push(TargetPart { reason, instances });
+        }
+    };
+    ask(WarmKind::Floor, None, policy.floor.saturating_sub(in_use));
+    ask(WarmKind::History, None, whole(demand.history).saturating_sub(in_use));
+    let (mut calls, mut covered) = (0.0, 0);
+    for notice in &demand.notices {
+        calls += notice.calls.max(0.0);
+        let reaches = whole(calls);
+        // A notice whose share fits into what earlier ones round up to prepares nothing more.
+        if reaches > covered {
+            ask(WarmKind::PreTrigger, Some(&notice.id), reaches);
+            covered = reaches;
+        }
+    }
+    parts.sort_by_key(|part| part.instances);
+    let asked = parts.last().map_or(0, |part| part.instances);
+    WarmTarget { ready: asked.min(policy.ceiling.saturating_sub(demand.in_flight)), parts }
+}
+
+/// The least whole number of instances that covers `instances`; 0 for what is negative or no number.
+///
+/// A millionth is forgiven, so that a sum of fractions that should be 7 and is 7.000000000000001 does not ask for 8.
+fn whole(instances: f64) -> u32 {
+    // The cast saturates at both ends and makes 0 of NaN.
+    (instances - 1e-6).ceil() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Notice, Timestamp};
+
+    fn notice(id: &str, calls: f64) -> Notice {
+        Notice { id: id.to_owned(), calls, expires_at: Timestamp::from_millis(1) }
+    }
+
+    fn policy(floor: u32, ceiling: u32) -> WarmPolicy {
+        WarmPolicy { floor, ceiling, ..WarmPolicy::default() }
+    }
+
+    fn shape(target: &WarmTarget) -> (u32, Vec<(WarmKind, Option<&str>, u32)>) {
+        let parts = target.parts.iter();
+        (target.ready, parts.map(|part| (part.reason.kind, part.reason.detail.as_deref(), part.instances)).collect())
+    }
+
+    #[test]
+    fn nobody_asks_for_nothing() {
+        assert_eq!(decide(&policy(0, 64), true, &Demand::default()), WarmTarget::default());
+    }
+
+    #[test]
+    fn the_largest_part_is_the_target_and_the_parts_are_sorted() {
+        let demand = Demand { history: 5.0, notices: vec![notice("a", 1.5), notice("b", 1.5)], in_flight: 0 };
+        assert_eq!(
+            shape(&decide(&policy(2, 64), true, &demand)),
+            (
+                5,
+                vec![
+                    (WarmKind::Floor, None, 2),
+                    (WarmKind::PreTrigger, Some("a"), 2),
+                    (WarmKind::PreTrigger, Some("b"), 3),
+                    (WarmKind::History, None, 5),
+                ]
+            )
+        );
+    }
+
+    #[test]
+    fn the_reason_of_each_instance_is_the_first_that_reaches_it() {
+        let demand = Demand { history: 0.0, notices: vec![notice("a", 2.0), notice("b", 3.0)], in_flight: 0 };
+        let target = decide(&policy(1, 64), true, &demand);
+        let reasons: Vec<_> =
+            (1..=6).map(|nth| target.reason_for(nth).map(|r| (r.kind, r.detail.as_deref()))).collect();
+        let (a, b) = (Some((WarmKind::PreTrigger, Some("a"))), Some((WarmKind::PreTrigger, Some("b"))));
+        assert_eq!(reasons, [Some((WarmKind::Floor, None)), a, b, b, b, None]);
+    }
+
+    #[test]
+    fn busy_instances_count_for_floor_and_history_only_where_they_come_back() {
+        let demand = Demand { history: 4.0, notices: vec![notice("a", 2.0)], in_flight: 3 };
+        assert_eq!(
+            shape(&decide(&policy(2, 64), true, &demand)),
+            (2, vec![(WarmKind::History, None, 1), (WarmKind::PreTrigger, Some("a"), 2)])
+        );
+        assert_eq!(
+            shape(&decide(&policy(2, 64), false, &demand)),
+            (4, vec![(WarmKind::Floor, None, 2), (WarmKind::PreTrigger, Some("a"), 2), (WarmKind::History, None, 4)])
+        );
+    }
+
+    #[test]
+    fn the_ceiling_counts_busy_instances_whether_they_come_back_or_not() {
+        let demand = Demand { history: 0.0, notices: vec![notice("a", 100.0)], in_flight: 3 };
+        for reuses_instances in [true, false] {
+            let target = decide(&policy(0, 10), reuses_instances, &demand);
+            assert_eq!((target.ready, target.parts[0].instances), (7, 100));
+        }
+        assert_eq!(decide(&policy(0, 2), true, &demand).ready, 0);
+    }
+
+    #[test]
+    fn fractions_round_up_but_rounding_errors_do_not() {
+        let rows =
+            [(0.0, 0), (1e-9, 0), (0.01, 1), (1.0, 1), (7.000000000000001, 7), (7.1, 8), (-3.0, 0), (f64::NAN, 0)];
+        for (calls, instances) in rows {
+            assert_eq!(whole(calls), instances, "{calls}");
+        }
+        assert_eq!(whole(f64::INFINITY), u32::MAX);
+        let demand =
+            Demand { notices: vec![notice("a", 0.2), notice("b", 0.3), notice("c", 0.6)], ..Demand::default() };
+        assert_eq!(
+            shape(&decide(&policy(0, 64), true, &demand)),
+            (2, vec![(WarmKind::PreTrigger, Some("a"), 1), (WarmKind::PreTrigger, Some("c"), 2)])
+        );
+    }
+}

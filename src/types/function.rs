@@ -301,6 +301,23 @@ const fn enabled() -> bool {
 }
 
 impl FunctionDefinition {
+    /// A definition with the defaults for everything else.
+    pub fn new(name: FunctionName, version: &str, artifact: Artifact, kind: FunctionKind) -> Self {
+        Self {
+            name,
+            version: version.to_owned(),
+            artifact,
+            kind,
+            enabled: true,
+            limits: Limits::default(),
+            environment: BTreeMap::new(),
+            warm: WarmPolicy::default(),
+            pre_trigger: Criteria::default(),
+            ordering: Ordering::default(),
+            retry: Retry::default(),
+        }
+    }
+
     /// Every fault that the definition has in itself, each with its field; empty where it has none.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();

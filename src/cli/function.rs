@@ -1,0 +1,173 @@
+//! `function deploy|list|show|remove`: the registry topic, for people.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{ClientArguments, print_json};
+use crate::artifacts::DirectoryStore;
+use crate::registry;
+use crate::types::{Artifact, FunctionDefinition, FunctionKind, FunctionName, Reuse, Sha256};
+
+const BROKER_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Publish a function's definition, and keep its artifact where the nodes find it.
+    Deploy(Box<Deploy>),
+    /// Print the definitions of all functions, one a line.
+    List {
+        #[command(flatten)]
+        client: ClientArguments,
+    },
+    /// Print one function's definition.
+    Show {
+        /// The function's name.
+        name: FunctionName,
+        #[command(flatten)]
+        client: ClientArguments,
+    },
+    /// Remove a function: its calls are rejected from then on.
+    Remove {
+        /// The function's name.
+        name: FunctionName,
+        #[command(flatten)]
+        client: ClientArguments,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct Deploy {
+    /// The function's name.
+    name: FunctionName,
+    /// Its WebAssembly file.
+    #[arg(value_name = "WASM")]
+    artifact: PathBuf,
+    /// A TOML file with other fields of the definition (limits, warm, pre_trigger, environment, …).
+    #[arg(long, value_name = "FILE")]
+    definition: Option<PathBuf>,
+    /// The version's name; the start of the artifact's digest where it is not given.
+    #[arg(long)]
+    version: Option<String>,
+    /// What world the guest lives in; told from the file where it is not given.
+    #[arg(long)]
+    kind: Option<Kind>,
+    /// Instances that are kept ready whatever the forecast says.
+    #[arg(long)]
+    floor: Option<u32>,
+    /// One call an instance.
+    #[arg(long)]
+    fresh: bool,
+    /// An environment variable of the guest.
+    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = key_value)]
+    environment: Vec<(String, String)>,
+    /// Publish a file:// address of the artifact instead of copying it to artifacts.directory.
+    #[arg(long)]
+    in_place: bool,
+    #[command(flatten)]
+    client: ClientArguments,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    Component,
+    Command,
+}
+
+pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Deploy(arguments) => deploy(arguments),
+        Command::List { client } => {
+            for definition in definitions(client)?.values() {
+                print_json(definition)?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Show { name, client } => {
+            let definitions = definitions(client)?;
+            let definition = definitions.get(name).with_context(|| format!("function {name} is not registered"))?;
+            print_json(definition)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Remove { name, client } => {
+            let client = client.connect()?;
+            client.remove(name)?;
+            client.flush(BROKER_TIMEOUT)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn deploy(arguments: &Deploy) -> anyhow::Result<ExitCode> {
+    let path = &arguments.artifact;
+    let wasm = std::fs::read(path).with_context(|| format!("artifact {}", path.display()))?;
+    let kind = match arguments.kind {
+        Some(Kind::Component) => FunctionKind::Component,
+        Some(Kind::Command) => FunctionKind::Command,
+        None => kind_of(&wasm).with_context(|| format!("{} is no WebAssembly binary", path.display()))?,
+    };
+    let sha256 = Sha256::of(&wasm);
+    let artifact = if arguments.in_place {
+        let path = std::fs::canonicalize(path)?;
+        Artifact { uri: format!("file://{}", path.display()), sha256 }
+    } else {
+        DirectoryStore::new(&arguments.client.load()?.artifacts).put(&wasm)?
+    };
+    let mut definition = template(arguments, kind, artifact)?;
+    if let Some(floor) = arguments.floor {
+        definition.warm.floor = floor;
+    }
+    if arguments.fresh {
+        definition.warm.reuse = Reuse::Fresh;
+    }
+    definition.environment.extend(arguments.environment.iter().cloned());
+    let faults = definition.faults();
+    anyhow::ensure!(faults.is_empty(), "the definition has faults: {}", faults.join("; "));
+    let client = arguments.client.connect()?;
+    client.define(&definition)?;
+    client.flush(BROKER_TIMEOUT)?;
+    print_json(&definition)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The definition from the file, where there is one, with what the command line knows better.
+fn template(arguments: &Deploy, kind: FunctionKind, artifact: Artifact) -> anyhow::Result<FunctionDefinition> {
+    let mut fields = match &arguments.definition {
+        Some(file) => {
+            let text = std::fs::read_to_string(file).with_context(|| format!("definition {}", file.display()))?;
+            toml::from_str::<toml::Table>(&text).with_context(|| format!("definition {}", file.display()))?
+        }
+        None => toml::Table::new(),
+    };
+    let version = arguments.version.clone().unwrap_or_else(|| artifact.sha256.to_string()[..12].to_owned());
+    fields.insert("name".to_owned(), arguments.name.as_str().into());
+    if arguments.version.is_some() || !fields.contains_key("version") {
+        fields.insert("version".to_owned(), version.into());
+    }
+    fields.insert("kind".to_owned(), toml::Value::try_from(kind)?);
+    fields.insert("artifact".to_owned(), toml::Value::try_from(artifact)?);
+    Ok(fields.try_into()?)
+}
+
+/// What a WebAssembly binary says it is: its header's layer is 0 for a module and 1 for a component.
+fn kind_of(wasm: &[u8]) -> Option<FunctionKind> {
+    match wasm.get(..8)? {
+        [0, b'a', b's', b'm', _, _, 0, 0] => Some(FunctionKind::Command),
+        [0, b'a', b's', b'm', _, _, 1, 0] => Some(FunctionKind::Component),
+        _ => None,
+    }
+}
+
+fn definitions(client: &ClientArguments) -> anyhow::Result<BTreeMap<FunctionName, FunctionDefinition>> {
+    let config = client.load()?;
+    Ok(registry::read_all(&crate::app::connection(&config), &config.topics.functions, BROKER_TIMEOUT)?)
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}

@@ -1,0 +1,17 @@
+//! `serve`: the service itself, until a signal ends it.
+
+use std::process::ExitCode;
+
+use super::ConfigArgument;
+use crate::app::Service;
+use crate::{app, telemetry};
+
+pub(super) fn run(arguments: &ConfigArgument) -> anyhow::Result<ExitCode> {
+    let config = arguments.load()?;
+    let telemetry = telemetry::start(&config.telemetry, &config.node_id())?;
+    let signals = app::Signals::listen()?;
+    let service = Service::start(config, &telemetry)?;
+    let ended = service.run_until(&signals);
+    drop(telemetry);
+    Ok(if ended.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

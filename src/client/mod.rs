@@ -1,0 +1,205 @@
+//! A client of the service, as a user would write one: publishes definitions, pre-triggers and calls, reads results.
+//!
+//! Used by the commands, the load generator and the demo. Must not: know anything of the service but its topics.
+
+mod results;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+
+pub use self::results::{Came, Results, Start};
+use crate::codec::{CONTENT_TYPE_AVRO, CONTENT_TYPE_JSON, Codec, EncodeError, Event, WireFormat};
+use crate::config::Topics;
+use crate::kafka::{ClientError, Connection, headers};
+use crate::types::{FunctionDefinition, FunctionName, Invocation, PreTrigger};
+
+/// Why a client's request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The client itself could not be made.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The event has no form on the wire.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The record could not be handed to the producer.
+    #[error("record for topic {topic} not sent: {source}")]
+    Send {
+        /// The topic.
+        topic: String,
+        /// librdkafka's own words.
+        source: KafkaError,
+    },
+    /// Some records were not acknowledged.
+    #[error("{unacknowledged} records were not acknowledged within {waited:?}; last error: {last}")]
+    Unacknowledged {
+        /// How many.
+        unacknowledged: u64,
+        /// For how long they were waited for.
+        waited: Duration,
+        /// What the producer said last.
+        last: String,
+    },
+    /// Reading failed.
+    #[error("results not read: {0}")]
+    Read(#[source] KafkaError),
+}
+
+/// Counts deliveries.
+#[derive(Default)]
+struct Deliveries {
+    failed: AtomicU64,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+        crate::kafka::log("client", level, facility, message);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((fault, _)) = result {
+            tracing::debug!(%fault, "record not delivered");
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// See the head of this file.
+pub struct Client {
+    producer: ThreadedProducer<Deliveries>,
+    connection: Connection,
+    topics: Topics,
+    codec: Arc<Codec>,
+    format: WireFormat,
+}
+
+impl Client {
+    /// A client that writes events in `format`.
+    ///
+    /// # Errors
+    /// Where librdkafka refuses the settings.
+    pub fn new(
+        connection: Connection,
+        topics: Topics,
+        codec: Arc<Codec>,
+        format: WireFormat,
+    ) -> Result<Self, RequestError> {
+        let producer = connection
+            .producer()
+            .create_with_context(Deliveries::default())
+            .map_err(|source| ClientError::Create { role: "client", source })?;
+        Ok(Self { producer, connection, topics, codec, format })
+    }
+
+    /// Publishes a definition.
+    ///
+    /// # Errors
+    /// See [`RequestError`]; acknowledged only after [`flush`](Self::flush).
+    pub fn define(&self, definition: &FunctionDefinition) -> Result<(), RequestError> {
+        self.publish(&self.topics.functions, Some(definition.name.as_str().as_bytes()), definition, &[])
+    }
+
+    /// Publishes the tombstone that removes a function.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub fn remove(&self, function: &FunctionName) -> Result<(), RequestError> {
+        let record = BaseRecord::<[u8], [u8]>::to(&self.topics.functions).key(function.as_str().as_bytes());
+        self.send(&self.topics.functions, record)
+    }
+
+    /// Publishes a pre-trigger.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub fn pre_trigger(&self, pre_trigger: &PreTrigger) -> Result<(), RequestError> {
+        let key = pre_trigger.function.as_str().as_bytes();
+        self.publish(&self.topics.pre_triggers, Some(key), pre_trigger, &[])
+    }
+
+    /// Publishes a call. Without a key, the calls spread over the partitions.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub fn invoke(
+        &self,
+        invocation: &Invocation,
+        key: Option<&[u8]>,
+        headers: &[(String, Vec<u8>)],
+    ) -> Result<(), RequestError> {
+        self.publish(&self.topics.invocations, key, invocation, headers)
+    }
+
+    /// Waits until everything that was published is acknowledged.
+    ///
+    /// # Errors
+    /// Where some of it was refused, or not acknowledged within `deadline`.
+    pub fn flush(&self, deadline: Duration) -> Result<(), RequestError> {
+        let started = Instant::now();
+        let flushed = self.producer.flush(deadline);
+        let failed = self.producer.context().failed.swap(0, Ordering::Relaxed);
+        let unacknowledged = failed + u64::try_from(self.producer.in_flight_count()).unwrap_or(0);
+        if unacknowledged == 0 && flushed.is_ok() {
+            return Ok(());
+        }
+        let last = flushed.err().map_or_else(|| "refused by the broker".to_owned(), |fault| fault.to_string());
+        Err(RequestError::Unacknowledged { unacknowledged, waited: started.elapsed(), last })
+    }
+
+    /// Reads results from a place in the topic on. Everything that is published after this returns is seen.
+    ///
+    /// # Errors
+    /// Where the topic cannot be read.
+    pub fn results(&self, from: Start) -> Result<Results, RequestError> {
+        Results::open(&self.connection, &self.topics.results, from, Arc::clone(&self.codec))
+    }
+
+    fn publish<E: Event>(
+        &self,
+        topic: &str,
+        key: Option<&[u8]>,
+        event: &E,
+        extra: &[(String, Vec<u8>)],
+    ) -> Result<(), RequestError> {
+        let payload = self.codec.encode(event, self.format)?;
+        let content_type = if self.format == WireFormat::Json { CONTENT_TYPE_JSON } else { CONTENT_TYPE_AVRO };
+        let mut all = vec![("content-type".to_owned(), content_type.as_bytes().to_vec())];
+        all.extend_from_slice(extra);
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic).payload(&payload);
+        if let Some(key) = key {
+            record = record.key(key);
+        }
+        if let Some(headers) = headers::write(&all) {
+            record = record.headers(headers);
+        }
+        self.send(topic, record)
+    }
+
+    /// Hands a record to the producer; where its queue is full, waits for room.
+    fn send(&self, topic: &str, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<(), RequestError> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned))
+                    if Instant::now() < deadline =>
+                {
+                    record = returned;
+                    // Gives deliveries time to make room; the error of this is the next round's.
+                    let _ = self.producer.flush(Duration::from_millis(10));
+                }
+                Err((source, _)) => return Err(RequestError::Send { topic: topic.to_owned(), source }),
+            }
+        }
+    }
+}

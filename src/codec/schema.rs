@@ -1,0 +1,229 @@
+//! Which events there are, their embedded schemas, and how schemas of other writers are asked for.
+//!
+//! Must not: fetch a schema. The registry's client in the shell implements [`WriterSchemas`].
+
+use std::fmt;
+use std::sync::Arc;
+
+use apache_avro::Schema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::bounds;
+use super::error::{InvalidSchema, OutOfBounds};
+use super::fingerprint;
+use crate::types::{FunctionDefinition, Invocation, InvocationResult, PreTrigger};
+
+/// The kinds of events, one schema each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// A notice that calls are likely soon.
+    PreTrigger,
+    /// One call.
+    Invocation,
+    /// The outcome of one call.
+    InvocationResult,
+    /// One version of a function.
+    FunctionDefinition,
+}
+
+impl EventKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::PreTrigger, Self::Invocation, Self::InvocationResult, Self::FunctionDefinition];
+
+    /// The schema's file name without its ending, as in `schemas/`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PreTrigger => "pre-trigger",
+            Self::Invocation => "invocation",
+            Self::InvocationResult => "invocation-result",
+            Self::FunctionDefinition => "function-definition",
+        }
+    }
+
+    /// The name of the record in the schema, without its namespace.
+    pub const fn record_name(self) -> &'static str {
+        match self {
+            Self::PreTrigger => "PreTrigger",
+            Self::Invocation => "Invocation",
+            Self::InvocationResult => "InvocationResult",
+            Self::FunctionDefinition => "FunctionDefinition",
+        }
+    }
+
+    /// The current schema: what this build writes, and what it reads everything as.
+    pub const fn schema_json(self) -> &'static str {
+        match self {
+            Self::PreTrigger => include_str!("../../schemas/pre-trigger.avsc"),
+            Self::Invocation => include_str!("../../schemas/invocation.avsc"),
+            Self::InvocationResult => include_str!("../../schemas/invocation-result.avsc"),
+            Self::FunctionDefinition => include_str!("../../schemas/function-definition.avsc"),
+        }
+    }
+
+    /// Schemas that earlier releases wrote, oldest first. A released schema that changes is moved here before it does.
+    pub const fn older_schemas_json(self) -> &'static [&'static str] {
+        match self {
+            Self::PreTrigger | Self::Invocation | Self::InvocationResult | Self::FunctionDefinition => &[],
+        }
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A type that travels as an event of its own.
+pub trait Event: Serialize + DeserializeOwned {
+    /// Which one.
+    const KIND: EventKind;
+
+    /// Checks what the types cannot say.
+    ///
+    /// # Errors
+    /// The first field that is outside its bounds.
+    fn check(&self) -> Result<(), OutOfBounds>;
+}
+
+impl Event for PreTrigger {
+    const KIND: EventKind = EventKind::PreTrigger;
+
+    fn check(&self) -> Result<(), OutOfBounds> {
+        bounds::pre_trigger(self)
+    }
+}
+
+impl Event for Invocation {
+    const KIND: EventKind = EventKind::Invocation;
+
+    fn check(&self) -> Result<(), OutOfBounds> {
+        bounds::invocation(self)
+    }
+}
+
+impl Event for InvocationResult {
+    const KIND: EventKind = EventKind::InvocationResult;
+
+    fn check(&self) -> Result<(), OutOfBounds> {
+        bounds::id("invocation_id", &self.invocation_id)
+    }
+}
+
+impl Event for FunctionDefinition {
+    const KIND: EventKind = EventKind::FunctionDefinition;
+
+    /// Nothing here: the registry judges a definition as a whole, with every fault at once.
+    fn check(&self) -> Result<(), OutOfBounds> {
+        Ok(())
+    }
+}
+
+/// Schemas of writers, by the id that Confluent framing carries.
+///
+/// It is asked once for every message with that framing, so an implementation answers from memory where it can.
+pub trait WriterSchemas: Send + Sync {
+    /// The writer's schema of `id`, complete: every name that it uses is defined in it.
+    ///
+    /// # Errors
+    /// Where there is no such schema, or it cannot be had now.
+    fn by_id(&self, id: u32) -> Result<Arc<Schema>, SchemaLookup>;
+}
+
+/// Why there is no writer's schema.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SchemaLookup {
+    /// The registry has no such id, now or ever.
+    #[error("unknown schema id")]
+    Unknown,
+    /// The registry cannot be asked now; later it may.
+    #[error("schema registry unavailable: {0}")]
+    Unavailable(String),
+    /// The registry's answer is no Avro schema.
+    #[error("not an Avro schema: {0}")]
+    Invalid(String),
+}
+
+/// Where no schema registry is configured: every id is unknown.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoSchemaRegistry;
+
+impl WriterSchemas for NoSchemaRegistry {
+    fn by_id(&self, _id: u32) -> Result<Arc<Schema>, SchemaLookup> {
+        Err(SchemaLookup::Unknown)
+    }
+}
+
+/// The default symbols of the reader's enums, by the enum's name: what an unknown symbol of a newer writer is read as.
+#[derive(Debug, Default)]
+pub(super) struct EnumDefaults(Vec<(String, String)>);
+
+impl EnumDefaults {
+    /// The default symbols in `schema`, which must not refer to itself.
+    pub(super) fn of(schema: &Schema) -> Self {
+        let mut defaults = Self::default();
+        defaults.collect(schema);
+        defaults
+    }
+
+    fn collect(&mut self, schema: &Schema) {
+        match schema {
+            Schema::Enum(schema) => {
+                if let Some(symbol) = &schema.default {
+                    self.0.push((schema.name.name().to_owned(), symbol.clone()));
+                }
+            }
+            Schema::Record(record) => record.fields.iter().for_each(|field| self.collect(&field.schema)),
+            Schema::Union(union) => union.variants().iter().for_each(|branch| self.collect(branch)),
+            Schema::Array(array) => self.collect(&array.items),
+            Schema::Map(map) => self.collect(&map.types),
+            _ => {}
+        }
+    }
+
+    /// The default symbol of the enum `name`.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(of, _)| of == name).map(|(_, symbol)| symbol.as_str())
+    }
+}
+
+/// A schema of one kind, parsed, with its fingerprints.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) schema: Schema,
+    /// By the specification: what is written.
+    pub(super) fingerprint: u64,
+    /// As writers that use `apache-avro` compute it: read as well.
+    fingerprint_apache: u64,
+}
+
+impl Known {
+    pub(super) fn parse(kind: EventKind, json: &str) -> Result<Self, InvalidSchema> {
+        let schema = Schema::parse_str(json)
+            .map_err(|fault| InvalidSchema { kind, cause: super::error::cut(fault.to_string()) })?;
+        let found = described(&schema);
+        if found != kind.record_name() {
+            return Err(InvalidSchema {
+                kind,
+                cause: format!("it describes {found} and should describe the record {}", kind.record_name()),
+            });
+        }
+        let fingerprint = fingerprint::of(&schema);
+        let fingerprint_apache = fingerprint::as_apache_avro(&schema);
+        Ok(Self { schema, fingerprint, fingerprint_apache })
+    }
+
+    /// Whether a message with this fingerprint was written with this schema.
+    pub(super) fn wrote(&self, fingerprint: u64) -> bool {
+        fingerprint == self.fingerprint || fingerprint == self.fingerprint_apache
+    }
+}
+
+/// What a schema describes: the name of its record, without the namespace, or that it is none.
+pub(super) fn described(schema: &Schema) -> &str {
+    match schema {
+        Schema::Record(record) => record.name.name(),
+        _ => "no record",
+    }
+}

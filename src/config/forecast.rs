@@ -1,0 +1,59 @@
+//! `[forecast]`: what the forecaster believes, and how much it may remember.
+//!
+//! Must not: hold a rule; the forecaster has those. Here are only its numbers and their own bounds.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The keys of `[forecast]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ForecastConfig {
+    /// Functions that are known at once (inclusive); one more is refused.
+    pub functions_max: NonZeroU32,
+    /// Pre-triggers held at once over all functions (inclusive); one more is refused.
+    pub notices_max: NonZeroU32,
+    /// The longest window a pre-trigger may ask for, and how far from now the end of its life may lie (inclusive).
+    #[serde(with = "super::humantime_text")]
+    pub window_max: Duration,
+    /// How long before its `not_before` a pre-trigger begins to act, so that the instances are ready in time.
+    #[serde(with = "super::humantime_text")]
+    pub lead: Duration,
+    /// How long a peak of calls in flight is remembered.
+    #[serde(with = "super::humantime_text")]
+    pub history_window: Duration,
+}
+
+impl Default for ForecastConfig {
+    fn default() -> Self {
+        const FUNCTIONS_MAX: NonZeroU32 = NonZeroU32::new(100_000).unwrap();
+        const NOTICES_MAX: NonZeroU32 = NonZeroU32::new(200_000).unwrap();
+        Self {
+            functions_max: FUNCTIONS_MAX,
+            notices_max: NOTICES_MAX,
+            window_max: Duration::from_hours(1),
+            lead: Duration::from_secs(2),
+            history_window: Duration::from_secs(60),
+        }
+    }
+}
+
+impl ForecastConfig {
+    /// Every fault that these keys have in themselves, each with its key; empty where they have none.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let day = Duration::from_hours(24);
+        if self.window_max.is_zero() || self.window_max > 7 * day {
+            faults.push("forecast.window-max must be above 0s and at most 7days".to_owned());
+        }
+        if self.lead > self.window_max {
+            faults.push("forecast.lead must not be above forecast.window-max".to_owned());
+        }
+        if self.history_window < Duration::from_secs(1) || self.history_window > day {
+            faults.push("forecast.history-window must be from 1s to 1day".to_owned());
+        }
+        faults
+    }
+}

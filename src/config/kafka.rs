@@ -1,0 +1,147 @@
+//! `[kafka]`, `[topics]`, `[ingest]`, `[pre-triggers]` and `[publish]`: everything between this node and the brokers.
+//!
+//! Must not: hold librdkafka's own settings one by one; those pass through `kafka.properties` as they are.
+
+use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The keys of `[kafka]`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Kafka {
+    /// `host:port` of one or more brokers, separated by commas.
+    pub bootstrap_servers: String,
+    /// Base address of a Confluent schema registry; empty: none.
+    pub schema_registry_url: String,
+    /// librdkafka's own settings.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Kafka {
+    /// Without the values of the free properties: passwords and keys are among them.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kafka")
+            .field("bootstrap_servers", &self.bootstrap_servers)
+            .field("schema_registry_url", &self.schema_registry_url)
+            .field("properties", &self.properties.keys())
+            .finish()
+    }
+}
+
+/// Whether a librdkafka property holds a secret, judged by its name, carefully: what might be one is one.
+pub(super) fn is_secret(property: &str) -> bool {
+    let name = property.to_ascii_lowercase();
+    ["password", "secret", "token", "ssl.key", "oauthbearer.config", "userinfo", "ssl.keystore", "jaas"]
+        .iter()
+        .any(|part| name.contains(part))
+}
+
+/// The keys of `[topics]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Topics {
+    /// Notices of calls to come.
+    pub pre_triggers: String,
+    /// Calls.
+    pub invocations: String,
+    /// Outcomes.
+    pub results: String,
+    /// Messages that are no event.
+    pub dead_letters: String,
+    /// Function definitions; compacted.
+    pub functions: String,
+    /// Whether topics that are missing are created at start.
+    pub create: bool,
+    /// Partitions of those that are created.
+    pub partitions: NonZeroU32,
+    /// Replicas of those that are created.
+    pub replication_factor: NonZeroU32,
+}
+
+impl Topics {
+    pub(super) fn faults(&self) -> Vec<String> {
+        let names = [
+            ("pre-triggers", &self.pre_triggers),
+            ("invocations", &self.invocations),
+            ("results", &self.results),
+            ("dead-letters", &self.dead_letters),
+            ("functions", &self.functions),
+        ];
+        let mut faults = Vec::new();
+        for (index, (key, name)) in names.iter().enumerate() {
+            let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            if name.is_empty() || name.len() > 249 || !name.chars().all(legal) {
+                faults.push(format!("topics.{key}: {name:?} is no topic name: use 1 to 249 of a-z A-Z 0-9 . _ -"));
+            }
+            if let Some((other, _)) = names[..index].iter().find(|(_, earlier)| earlier == name) {
+                faults.push(format!("topics.{key} and topics.{other} are both {name:?}: each needs a topic of its own"));
+            }
+        }
+        faults
+    }
+}
+
+/// The keys of `[ingest]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Ingest {
+    /// The consumer group that shares the calls.
+    pub group_id: String,
+    /// Calls that this node holds at once (inclusive), from reading them to the acknowledgement of their outcome.
+    pub in_flight_max: NonZeroU32,
+    /// Bytes of those calls' messages (inclusive).
+    pub in_flight_bytes_max: NonZeroU64,
+    /// How often progress is committed.
+    #[serde(with = "super::humantime_text")]
+    pub commit_interval: Duration,
+    /// How long a partition that is taken away waits for its calls in flight.
+    #[serde(with = "super::humantime_text")]
+    pub drain_timeout: Duration,
+}
+
+/// Where reading of the pre-triggers begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PreTriggerStart {
+    /// The longest window (`forecast.window-max`) ago: everything that may still be live.
+    Window,
+    /// At the beginning of the topic.
+    Earliest,
+}
+
+/// The keys of `[pre-triggers]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PreTriggers {
+    /// Where reading begins.
+    pub start: PreTriggerStart,
+}
+
+/// The form of what is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResultFormat {
+    /// Avro single-object encoding: needs no registry.
+    SingleObject,
+    /// Confluent framing; the schema is registered at start.
+    Confluent,
+    /// JSON.
+    Json,
+}
+
+/// The keys of `[publish]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Publish {
+    /// The form of results.
+    pub format: ResultFormat,
+    /// Wait before a record that was not acknowledged is sent again; doubles up to the maximum.
+    #[serde(with = "super::humantime_text")]
+    pub retry_backoff: Duration,
+    /// The longest wait.
+    #[serde(with = "super::humantime_text")]
+    pub retry_backoff_max: Duration,
+}

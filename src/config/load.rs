@@ -1,0 +1,186 @@
+//! Puts the layers together: the embedded defaults, the user's file, the environment.
+//!
+//! Every fault is told at once: each value that the user gave is tried alone above the defaults, so that a bad one is told
+//! with its own key, whatever else is wrong.
+
+use std::fmt;
+use std::path::Path;
+
+use config::{File, FileFormat};
+use toml::{Table, Value};
+
+use super::{Config, ConfigError};
+
+/// The reference of every key, with its default.
+pub const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// What variables of the environment begin with.
+const PREFIX: &str = "FOREWARM__";
+
+/// The one table whose keys are not ours.
+const FREE_TABLE: [&str; 2] = ["kafka", "properties"];
+
+/// One value that the user gave.
+struct Given {
+    /// Where: the file's name, or the variable's.
+    source: String,
+    path: Vec<String>,
+    value: Value,
+}
+
+impl Given {
+    fn key(&self) -> String {
+        self.path.join(".")
+    }
+
+    fn is_free(&self) -> bool {
+        self.path.len() == 3 && self.path[..2] == FREE_TABLE
+    }
+
+    /// The value as a document of its own.
+    fn document(&self) -> Table {
+        let mut value = self.value.clone();
+        for key in self.path.iter().rev() {
+            value = Value::Table(Table::from_iter([(key.clone(), value)]));
+        }
+        match value {
+            Value::Table(table) => table,
+            _ => Table::new(),
+        }
+    }
+}
+
+/// Loads the configuration: defaults, then `file`, then the variables of `environment` that begin with `FOREWARM__`.
+///
+/// In a variable's name two underscores separate section from key, and one stands for `-`; below `kafka.properties` it
+/// stands for `.`. A variable's value is text that is read as its key's type.
+///
+/// # Errors
+/// All faults at once.
+pub fn load(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Config, ConfigError> {
+    let mut given = Vec::new();
+    let mut faults = Vec::new();
+    if let Some(path) = file {
+        match read(path) {
+            Ok(table) => leaves(&path.display().to_string(), &mut Vec::new(), table, &mut given),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    given.extend(environment.into_iter().filter_map(|(name, value)| from_variable(&name, value)));
+    let defaults = defaults();
+    for one in &given {
+        if let Some(fault) = unknown_key(&defaults, one).or_else(|| bad_value(one)) {
+            faults.push(fault);
+        }
+    }
+    if faults.is_empty() {
+        match merge(&given) {
+            Ok(config) => {
+                faults = config.faults();
+                if faults.is_empty() {
+                    return Ok(config);
+                }
+            }
+            Err(fault) => faults.push(fault.to_string()),
+        }
+    }
+    Err(ConfigError { faults })
+}
+
+#[expect(clippy::expect_used, reason = "part of the build; tests load it")]
+fn defaults() -> Table {
+    DEFAULTS.parse().expect("config/default.toml is TOML")
+}
+
+fn read(path: &Path) -> Result<Table, String> {
+    let text = std::fs::read_to_string(path).map_err(|fault| format!("file {}: {fault}", path.display()))?;
+    text.parse().map_err(|fault| format!("file {}: {fault}", path.display()))
+}
+
+/// Takes a table apart into its values. Below `kafka.properties` nested tables are dotted names: TOML reads
+/// `security.protocol = "ssl"` as one.
+fn leaves(source: &str, path: &mut Vec<String>, table: Table, given: &mut Vec<Given>) {
+    for (key, value) in table {
+        let deep = path.len() == 3 && path[..2] == FREE_TABLE;
+        if deep {
+            if let Some(name) = path.last_mut() {
+                let before = name.len();
+                name.push('.');
+                name.push_str(&key);
+                leaf(source, path, value, given);
+                if let Some(name) = path.last_mut() {
+                    name.truncate(before);
+                }
+            }
+        } else {
+            path.push(key);
+            leaf(source, path, value, given);
+            path.pop();
+        }
+    }
+}
+
+fn leaf(source: &str, path: &mut Vec<String>, value: Value, given: &mut Vec<Given>) {
+    match value {
+        Value::Table(table) => leaves(source, path, table, given),
+        value => given.push(Given { source: source.to_owned(), path: path.clone(), value }),
+    }
+}
+
+fn from_variable(name: &str, value: String) -> Option<Given> {
+    let rest = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
+    let mut parts = rest.split("__");
+    let mut path: Vec<String> = parts.by_ref().take(2).map(|part| part.replace('_', "-")).collect();
+    let free = path == FREE_TABLE;
+    path.extend(parts.map(|part| part.replace('_', if free { "." } else { "-" })));
+    Some(Given { source: format!("variable {name}"), path, value: Value::String(value) })
+}
+
+fn unknown_key(defaults: &Table, given: &Given) -> Option<String> {
+    if given.is_free() {
+        return None;
+    }
+    let mut table = defaults;
+    for (depth, key) in given.path.iter().enumerate() {
+        match table.get(key) {
+            Some(Value::Table(below)) if depth + 1 < given.path.len() => table = below,
+            Some(Value::Table(_)) => return Some(format!("{}: {} is a section, not a key", given.source, given.key())),
+            Some(_) if depth + 1 == given.path.len() => return None,
+            _ => {
+                let near = table.keys().max_by(|a, b| strsim::jaro(key, a).total_cmp(&strsim::jaro(key, b)));
+                let near = near.filter(|near| strsim::jaro(key, near) > 0.7);
+                let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+                return Some(format!("{}: there is no key {}{hint}", given.source, given.key()));
+            }
+        }
+    }
+    None
+}
+
+fn bad_value(given: &Given) -> Option<String> {
+    let fault = merge(std::slice::from_ref(given)).err()?;
+    // The crate's text names the key in its own way after the fault; ours stands in front.
+    let fault = fault.to_string();
+    let fault = fault.split(" for key `").next().unwrap_or(&fault);
+    Some(format!("{}: {}: {fault}", given.source, given.key()))
+}
+
+fn merge(given: &[Given]) -> Result<Config, Box<dyn fmt::Display>> {
+    let mut layers = config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+    for one in given {
+        let text = toml::to_string(&one.document()).map_err(|fault| Box::new(fault) as Box<dyn fmt::Display>)?;
+        layers = layers.add_source(File::from_str(&text, FileFormat::Toml));
+    }
+    let fault = |fault: config::ConfigError| Box::new(fault) as Box<dyn fmt::Display>;
+    layers.build().map_err(fault)?.try_deserialize().map_err(fault)
+}
+
+impl fmt::Display for Config {
+    /// As TOML, without secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&toml::to_string_pretty(&self.redacted()).map_err(|_| fmt::Error)?)
+    }
+}

@@ -1,0 +1,44 @@
+//! `[target]`: how much memory warm instances may take, and how slowly a target falls.
+//!
+//! Must not: hold a rule; the target room has those. Here are only its numbers and their own bounds.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The keys of `[target]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct TargetConfig {
+    /// Bytes of linear memory that ready instances of all functions together may take (inclusive).
+    pub memory_budget_bytes: u64,
+    /// What one instance of a function is taken to hold, in bytes, until one was measured; a function whose memory limit
+    /// is lower counts with that limit.
+    pub instance_bytes_assumed: NonZeroU64,
+    /// How long the part of a target that history asks for must have been lower before it falls. It rises at once.
+    #[serde(with = "super::humantime_text")]
+    pub shrink_after: Duration,
+}
+
+impl Default for TargetConfig {
+    fn default() -> Self {
+        const INSTANCE_BYTES_ASSUMED: NonZeroU64 = NonZeroU64::new(8 << 20).unwrap();
+        Self {
+            memory_budget_bytes: 1 << 30,
+            instance_bytes_assumed: INSTANCE_BYTES_ASSUMED,
+            shrink_after: Duration::from_secs(10),
+        }
+    }
+}
+
+impl TargetConfig {
+    /// Every fault that these keys have in themselves, each with its key; empty where they have none.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.shrink_after > Duration::from_hours(1) {
+            faults.push("target.shrink-after must be at most 1h".to_owned());
+        }
+        faults
+    }
+}

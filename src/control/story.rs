@@ -1,0 +1,219 @@
+//! The product's story, told by the control plane: who announces what, what is held ready for it, and why.
+
+use super::*;
+use crate::types::{Artifact, FunctionKind, Reuse, Sha256, WarmKind, WarmPolicy};
+
+/// A control plane with an executor that does what it is told and counts calls.
+struct Stage {
+    control: Control,
+    now: Timestamp,
+    in_flight: u32,
+    peak: u32,
+    said: Vec<String>,
+}
+
+fn name() -> FunctionName {
+    FunctionName::new("resize").unwrap()
+}
+
+pub(super) fn definition(name: FunctionName, warm: WarmPolicy) -> FunctionDefinition {
+    FunctionDefinition {
+        name,
+        version: "1".to_owned(),
+        artifact: Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) },
+        kind: FunctionKind::Component,
+        enabled: true,
+        limits: Default::default(),
+        environment: Default::default(),
+        warm,
+        pre_trigger: Default::default(),
+        ordering: Default::default(),
+        retry: Default::default(),
+    }
+}
+
+impl Stage {
+    fn new(definition: FunctionDefinition) -> Self {
+        let control = Control::new(ForecastConfig::default(), TargetConfig::default());
+        let mut stage =
+            Self { control, now: Timestamp::from_millis(1_000_000_000), in_flight: 0, peak: 0, said: vec![] };
+        stage.send(Event::FunctionDefined(Arc::new(definition)));
+        stage
+    }
+
+    fn send(&mut self, event: Event) {
+        let mut actions = Vec::new();
+        self.control.handle(self.now, event, &mut actions);
+        self.said.extend(actions.into_iter().map(|action| match action {
+            Action::SetTarget { target, .. } => {
+                let reason = |nth| {
+                    let reason = target.reason_for(nth).unwrap();
+                    reason.detail.clone().unwrap_or_else(|| reason.kind.as_str().to_owned())
+                };
+                let reasons: Vec<_> = (1..=target.ready).map(reason).collect();
+                format!("{} ready [{}]", target.ready, reasons.join(" "))
+            }
+            Action::JudgedPreTrigger { id, verdict, .. } => format!("{id} {}", verdict.as_str()),
+            Action::RefusedFunction { error } => error.to_string(),
+        }));
+    }
+
+    fn announce(&mut self, id: &str, calls: u32, confidence: f64, not_before: Option<Timestamp>, window_s: u64) {
+        self.send(Event::PreTriggerReceived(PreTrigger {
+            id: id.to_owned(),
+            source: "checkout".to_owned(),
+            function: name(),
+            tenant: None,
+            expected_invocations: calls,
+            confidence,
+            not_before,
+            window_ms: window_s * 1_000,
+            emitted_at: self.now,
+            attributes: Default::default(),
+        }));
+    }
+
+    fn calls_arrive(&mut self, calls: u32) {
+        for _ in 0..calls {
+            self.in_flight += 1;
+            self.peak = self.peak.max(self.in_flight);
+            self.send(Event::InvocationArrived { function: name() });
+        }
+    }
+
+    fn calls_end(&mut self, calls: u32) {
+        for _ in 0..calls {
+            self.in_flight -= 1;
+            let (status, start_kind) = (Status::Ok, Some(StartKind::Prewarmed));
+            self.send(Event::InvocationEnded {
+                function: name(),
+                status,
+                start_kind,
+                execute: Duration::from_millis(5),
+            });
+        }
+    }
+
+    /// Lets time pass in ticks of a quarter of a second, and gives back what was said, with the seconds since this began.
+    fn after(&mut self, seconds: f64) -> Vec<String> {
+        let begin = self.now;
+        let end = begin + Duration::from_secs_f64(seconds);
+        let mut said = std::mem::take(&mut self.said);
+        loop {
+            let usage = PoolUsage { busy: self.in_flight, in_flight_peak: self.peak, ..PoolUsage::default() };
+            let usage = if usage == PoolUsage::default() { vec![] } else { vec![(name(), usage)] };
+            self.peak = self.in_flight;
+            self.send(Event::Ticked { usage });
+            let elapsed = self.now.since(begin).as_secs_f64();
+            said.extend(self.said.drain(..).map(|said| format!("{elapsed}s: {said}")));
+            assert_eq!(crate::invariant::violations(&self.control), []);
+            if self.now >= end {
+                return said;
+            }
+            self.now = self.now + Duration::from_millis(250);
+        }
+    }
+}
+
+#[test]
+fn an_announced_burst_is_ready_before_it_comes_and_given_back_when_it_stays_away() {
+    let mut stage = Stage::new(definition(name(), WarmPolicy::default()));
+    assert_eq!(stage.after(1.0), [""; 0]);
+
+    stage.announce("order-17", 8, 1.0, None, 10);
+    let eight = format!("8 ready [{}]", ["order-17"; 8].join(" "));
+    assert_eq!(stage.after(0.0), [eight, "order-17 accepted".to_owned()]);
+
+    stage.calls_arrive(3);
+    let five = format!("0s: 5 ready [{}]", ["order-17"; 5].join(" "));
+    assert_eq!(stage.after(2.0), [five]);
+
+    // The window ends 10 s after it began; three calls are still running, and three is what history expects.
+    assert_eq!(stage.after(20.0), ["8s: 0 ready []"]);
+
+    // The calls end: history holds their instances for its window and the hold, and says so.
+    stage.calls_end(3);
+    let said = stage.after(80.0);
+    assert_eq!(said[0], "0s: 3 ready [history history history]");
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[1].ends_with(": 0 ready []"), "{said:?}");
+    let seconds: f64 = said[1].split('s').next().unwrap().parse().unwrap();
+    assert!((65.0..=70.0).contains(&seconds), "{said:?}");
+}
+
+#[test]
+fn a_scheduled_burst_is_prepared_the_lead_ahead_of_its_start() {
+    let mut stage = Stage::new(definition(name(), WarmPolicy { floor: 1, ..WarmPolicy::default() }));
+    assert_eq!(stage.after(1.0), ["0s: 1 ready [floor]"]);
+    stage.announce("nine-o-clock", 4, 0.5, Some(stage.now + Duration::from_secs(30)), 5);
+    assert_eq!(
+        stage.after(60.0),
+        ["nine-o-clock accepted", "28s: 2 ready [floor nine-o-clock]", "35s: 1 ready [floor]"]
+    );
+}
+
+#[test]
+fn a_withdrawn_notice_gives_its_instances_back_at_once_and_a_repeat_changes_nothing() {
+    let mut stage = Stage::new(definition(name(), WarmPolicy::default()));
+    stage.announce("a", 2, 1.0, None, 30);
+    stage.announce("b", 1, 1.0, None, 30);
+    stage.announce("b", 1, 1.0, None, 30);
+    stage.announce("a", 0, 1.0, None, 30);
+    stage.announce("a", 0, 1.0, None, 30);
+    assert_eq!(
+        stage.after(0.0),
+        [
+            "2 ready [a a]",
+            "a accepted",
+            "3 ready [a a b]",
+            "b accepted",
+            "b replaced",
+            "1 ready [b]",
+            "a withdrawn",
+            "a unknown_withdrawal"
+        ]
+    );
+}
+
+#[test]
+fn a_function_that_starts_fresh_each_time_is_prepared_for_the_next_calls_while_it_runs() {
+    let warm = WarmPolicy { floor: 2, ceiling: 6, reuse: Reuse::Fresh, ..WarmPolicy::default() };
+    let mut stage = Stage::new(definition(name(), warm));
+    assert_eq!(stage.after(0.0), ["0s: 2 ready [floor floor]"]);
+    stage.calls_arrive(3);
+    assert_eq!(stage.after(1.0), ["0s: 3 ready [floor floor history]"]);
+    // Ready and busy together stay within the ceiling.
+    stage.calls_arrive(2);
+    assert_eq!(stage.after(1.0), ["0s: 1 ready [floor]"]);
+}
+
+#[test]
+fn a_removed_function_is_given_back_at_once_and_a_disabled_one_at_the_tick() {
+    let warm = WarmPolicy { floor: 2, ..WarmPolicy::default() };
+    let mut stage = Stage::new(definition(name(), warm.clone()));
+    assert_eq!(stage.after(0.0), ["0s: 2 ready [floor floor]"]);
+    stage.send(Event::FunctionDefined(Arc::new(FunctionDefinition {
+        enabled: false,
+        ..definition(name(), warm.clone())
+    })));
+    stage.announce("a", 1, 1.0, None, 30);
+    assert_eq!(stage.after(0.0), ["a refused", "0s: 0 ready []"]);
+    stage.send(Event::FunctionDefined(Arc::new(definition(name(), warm))));
+    assert_eq!(stage.after(0.0), ["0s: 2 ready [floor floor]"]);
+    stage.send(Event::FunctionRemoved(name()));
+    assert_eq!(stage.after(0.0), ["0 ready []"]);
+    assert!(stage.control.explain(&name()).is_none());
+}
+
+#[test]
+fn it_explains_itself() {
+    let mut stage = Stage::new(definition(name(), WarmPolicy { floor: 1, ..WarmPolicy::default() }));
+    stage.announce("order-17", 3, 1.0, None, 10);
+    stage.after(0.0);
+    let explanation = stage.control.explain(&name()).unwrap();
+    assert_eq!(explanation.target.ready, 3);
+    assert_eq!(explanation.target.parts.len(), 2);
+    assert_eq!(explanation.target.parts[0].reason.kind, WarmKind::Floor);
+    assert_eq!(explanation.demand.notices[0].calls, 3.0);
+    assert_eq!(explanation.instance_bytes, 8 << 20);
+}

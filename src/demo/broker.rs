@@ -1,0 +1,53 @@
+//! librdkafka's mock cluster as an embedded broker: no installation, in this process, reachable for other clients.
+
+use std::path::Path;
+
+use rdkafka::error::KafkaError;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+
+use crate::config::{Config, Topics};
+
+/// What `dev` says of its broker.
+pub const LIMITS_OF_THE_EMBEDDED_BROKER: &str = "\
+The embedded broker is librdkafka's mock cluster, made to try things out:
+  - it keeps everything in memory, the last 100,000 messages or 5 MiB of each partition; older ones are gone, silently;
+  - it has no transactions, no compaction, no access control, and answers no admin requests;
+  - it proves nothing about delivery. Run a real Apache Kafka for that (docker-compose.yml, or scripts/kafka).";
+
+/// Partitions of the topics that events are spread over.
+const PARTITIONS: i32 = 8;
+
+/// A running mock cluster; it ends when this is dropped.
+pub struct EmbeddedBroker {
+    cluster: MockCluster<'static, DefaultProducerContext>,
+}
+
+impl EmbeddedBroker {
+    /// Starts one broker with the service's topics.
+    ///
+    /// # Errors
+    /// Where librdkafka cannot start it.
+    pub fn start(topics: &Topics) -> Result<Self, KafkaError> {
+        let cluster = MockCluster::new(1)?;
+        for topic in [&topics.pre_triggers, &topics.invocations, &topics.results, &topics.dead_letters] {
+            cluster.create_topic(topic, PARTITIONS, 1)?;
+        }
+        cluster.create_topic(&topics.functions, 1, 1)?;
+        Ok(Self { cluster })
+    }
+
+    /// Where clients find it.
+    pub fn bootstrap_servers(&self) -> String {
+        self.cluster.bootstrap_servers()
+    }
+
+    /// Points a configuration at this broker, and at a directory of its own.
+    pub fn apply(&self, config: &mut Config, directory: &Path) {
+        config.kafka.bootstrap_servers = self.bootstrap_servers();
+        config.topics.create = false;
+        config.pre_triggers.start = crate::config::PreTriggerStart::Earliest;
+        config.artifacts.directory = directory.join("artifacts");
+        config.execute.cache_directory = directory.join("code");
+    }
+}

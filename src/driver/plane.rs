@@ -1,0 +1,141 @@
+//! The control plane's thread: collects what was observed, ticks, and carries out the warm targets.
+//!
+//! Must not: be waited for by the data plane. Observations that find the queue full are dropped and counted: they are
+//! statistics, and no call depends on them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::ArrayQueue;
+
+use crate::control::{Action, Control, Event, Explanation};
+use crate::execute::{Executor, Outcomes, wall_clock};
+use crate::telemetry::Metrics;
+use crate::types::{FunctionName, Timestamp};
+
+/// The bounded way from the data plane to the control plane. Cheap to clone.
+#[derive(Clone)]
+pub struct Observations {
+    queue: Arc<ArrayQueue<Event>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Observations {
+    /// A way for at most `capacity` events between two ticks.
+    pub fn new(capacity: usize, metrics: Arc<Metrics>) -> Self {
+        Self { queue: Arc::new(ArrayQueue::new(capacity)), metrics }
+    }
+
+    /// Hands in what was seen. Never blocks; where the queue is full the event is dropped and counted.
+    pub fn see(&self, event: Event) {
+        if self.queue.push(event).is_err() {
+            self.metrics.control_events_dropped.add(1);
+        }
+    }
+
+    /// Hands in what must not be lost (a definition, a pre-trigger): waits for room. Not for the data plane.
+    pub fn tell(&self, mut event: Event) {
+        while let Err(returned) = self.queue.push(event) {
+            event = returned;
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// The running control plane.
+pub struct ControlPlane {
+    stop: Arc<AtomicBool>,
+    control: Arc<Mutex<Control>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl ControlPlane {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn start<O: Outcomes>(
+        control: Control,
+        tick: Duration,
+        observations: Observations,
+        executor: Executor<O>,
+    ) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let control = Arc::new(Mutex::new(control));
+        let (stopped, shared) = (Arc::clone(&stop), Arc::clone(&control));
+        let body = move || {
+            let clock = Clock::start();
+            let mut actions = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                step(&shared, clock.now(), &observations, &executor, &mut actions);
+                thread::sleep(tick.saturating_sub(began.elapsed()));
+            }
+        };
+        let thread = thread::Builder::new().name("control".into()).spawn(body)?;
+        Ok(Self { stop, control, thread: Some(thread) })
+    }
+
+    /// Why the target of a function is what it is; `None` where the function is not known.
+    pub fn explain(&self, function: &FunctionName) -> Option<Explanation> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner).explain(function)
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+/// One turn: everything that was observed, then the tick, then the actions.
+fn step<O: Outcomes>(
+    control: &Mutex<Control>,
+    now: Timestamp,
+    observations: &Observations,
+    executor: &Executor<O>,
+    actions: &mut Vec<Action>,
+) {
+    let usage = executor.tick();
+    {
+        let mut control = control.lock().unwrap_or_else(PoisonError::into_inner);
+        // Bounded by what is there now: what comes meanwhile belongs to the next turn.
+        for _ in 0..observations.queue.len() {
+            match observations.queue.pop() {
+                Some(event) => control.handle(now, event, actions),
+                None => break,
+            }
+        }
+        control.handle(now, Event::Ticked { usage }, actions);
+    }
+    for action in actions.drain(..) {
+        match action {
+            Action::SetTarget { function, target } => executor.set_target(&function, target),
+            Action::JudgedPreTrigger { id, source, function, verdict } => {
+                tracing::debug!(id, source, %function, verdict = verdict.as_str(), "pre-trigger judged");
+                observations.metrics.pre_trigger_judged(verdict.as_str());
+            }
+        }
+    }
+}
+
+/// A clock that starts at the wall's time and then never jumps: the control plane must not see time run backwards.
+struct Clock {
+    wall: Timestamp,
+    started: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self { wall: wall_clock(), started: Instant::now() }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.wall + self.started.elapsed()
+    }
+}

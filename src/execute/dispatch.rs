@@ -1,0 +1,251 @@
+//! From a call to its outcome: the data plane's part of the executor.
+//!
+//! Must not: wait for the control plane, or decide how many instances to hold.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use super::fault::Fault;
+use super::function::{Call, Function, Pending, Phase, Ready, Start};
+use super::shelf::{Offered, Submitted};
+use super::{Executor, Node, Outcomes, wall_clock};
+use crate::types::{
+    FunctionDefinition, InvocationError, InvocationResult, StartKind, Status, Timestamp, WarmReason,
+};
+
+/// What is told of the start and the run, apart from the answer.
+#[derive(Default)]
+struct Ran {
+    version: Option<String>,
+    start_kind: Option<StartKind>,
+    warm_reason: Option<WarmReason>,
+    queued: Duration,
+    prepare: Duration,
+    execute: Duration,
+}
+
+impl<O: Outcomes> Executor<O> {
+    /// Takes a call. Its outcome comes through [`Outcomes::completed`], perhaps before this returns.
+    ///
+    /// # Errors
+    /// Gives the call back where no such function is registered.
+    pub fn submit(&self, call: Call<O::Ticket>) -> Result<(), Box<Call<O::Ticket>>> {
+        let node = &self.0;
+        let Some(function) = node.find(call.invocation.function.as_str()) else {
+            return Err(Box::new(call));
+        };
+        node.dispatch(function, call);
+        Ok(())
+    }
+
+    /// Answers a call without running it.
+    pub fn reject(&self, call: Call<O::Ticket>, code: &str, message: String) {
+        self.0.reject(Pending { call, dispatched_at: Instant::now() }, code, message);
+    }
+}
+
+impl<O: Outcomes> Node<O> {
+    fn dispatch(self: &Arc<Self>, function: Arc<Function<O::Ticket>>, call: Call<O::Ticket>) {
+        let pending = Pending { call, dispatched_at: Instant::now() };
+        if past(pending.call.invocation.deadline) {
+            return self.reject_expired(pending);
+        }
+        let mut state = function.state();
+        match &state.phase {
+            Phase::Running => {}
+            Phase::Loading => return state.shelf.wait(pending),
+            Phase::Disabled => {
+                drop(state);
+                return self.reject(pending, "disabled", format!("function {} is disabled", function.name));
+            }
+            Phase::Refused(reason) => {
+                let message = format!("function {} cannot run: {reason}", function.name);
+                drop(state);
+                return self.reject(pending, "refused", message);
+            }
+        }
+        if let Some(version) = &state.version
+            && let Err(message) = payload_fits(&version.definition, pending.call.invocation.payload.0.len())
+        {
+            drop(state);
+            return self.reject(pending, "payload_in", message);
+        }
+        let submitted = state.shelf.submit(pending);
+        drop(state);
+        match submitted {
+            Submitted::Run(ready, pending) => self.run(function, ready, pending),
+            Submitted::Waits { prepare } => self.prepare_on_demand(&function, prepare),
+        }
+    }
+
+    /// Runs a call on the calling thread where it will be short, else on a guest thread.
+    fn run(self: &Arc<Self>, function: Arc<Function<O::Ticket>>, ready: Box<Ready>, pending: Pending<O::Ticket>) {
+        let quick = function.is_quick(self.config.inline_max);
+        let mut serving = Box::pin(Arc::clone(self).serve(function, ready, pending));
+        if quick {
+            // One poll is a whole short call. What has to wait, or outlives its epoch, goes on elsewhere: being polled
+            // again by its new task, it registers its real waker then.
+            let _timers = self.handle.enter();
+            if serving.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+                return;
+            }
+        }
+        self.handle.spawn(serving);
+    }
+
+    /// Serves calls in one instance until none waits for it.
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        function: Arc<Function<O::Ticket>>,
+        mut ready: Box<Ready>,
+        mut pending: Pending<O::Ticket>,
+    ) {
+        loop {
+            let keep = if past(pending.call.invocation.deadline) {
+                self.reject_expired(pending);
+                true
+            } else {
+                self.serve_one(&function, &mut ready, pending).await
+            };
+            match self.after(&function, ready, keep) {
+                Some(next) => (ready, pending) = next,
+                None => return,
+            }
+            // The thread that received the first call must go on receiving.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Runs one call and publishes its outcome; answers whether the instance may serve another.
+    async fn serve_one(
+        &self,
+        function: &Function<O::Ticket>,
+        ready: &mut Ready,
+        pending: Pending<O::Ticket>,
+    ) -> bool {
+        let taken_at = Instant::now();
+        let start = Start::of(&pending, ready, taken_at);
+        let version = Arc::clone(&ready.version);
+        let limits = &version.definition.limits;
+        let deadline = taken_at + Duration::from_millis(limits.timeout_ms);
+        let Call { invocation, attempt, .. } = &pending.call;
+        let ended = ready.instance.call(invocation, *attempt, deadline, limits.payload_out_bytes).await;
+        let execute = taken_at.elapsed();
+        function.executed(execute);
+        ready.uses = ready.uses.saturating_add(1);
+        let there_before = matches!(start.kind, StartKind::Warm | StartKind::Prewarmed);
+        let ran = Ran {
+            version: Some(version.definition.version.clone()),
+            start_kind: Some(start.kind),
+            warm_reason: there_before.then(|| ready.reason.clone()),
+            queued: start.queued,
+            prepare: start.prepare,
+            execute,
+        };
+        let bytes = ready.instance.memory_bytes();
+        if bytes != function.instance_bytes() {
+            function.set_instance_bytes(bytes);
+            ready.slot.resized(bytes);
+        }
+        self.complete(pending, ended.answer, ran);
+        ended.usable && version.definition.reuses_instances() && ready.uses < version.definition.warm.max_invocations
+    }
+
+    /// Puts the instance back or retires it, and finds the next call to serve.
+    fn after(
+        self: &Arc<Self>,
+        function: &Arc<Function<O::Ticket>>,
+        ready: Box<Ready>,
+        keep: bool,
+    ) -> Option<(Box<Ready>, Pending<O::Ticket>)> {
+        let mut state = function.state();
+        let current = state.version.as_ref().is_some_and(|version| version.serial == ready.version.serial);
+        if keep && current {
+            return match state.shelf.freed(ready) {
+                Offered::Run(ready, pending) => Some((ready, pending)),
+                Offered::Shelved => None,
+            };
+        }
+        let prepare = if state.phase == Phase::Running { state.shelf.lost() } else { state.shelf.gone() };
+        let next = state.shelf.pair();
+        drop(state);
+        self.retire(vec![ready]);
+        self.prepare_on_demand(function, prepare);
+        self.replenish(function);
+        next
+    }
+
+    /// Answers every waiting call whose deadline has passed.
+    pub(super) fn abandon_expired(&self, function: &Function<O::Ticket>, now: Timestamp) {
+        let expired = function
+            .state()
+            .shelf
+            .abandon_if(|pending| pending.call.invocation.deadline.is_some_and(|deadline| deadline <= now));
+        for pending in expired {
+            self.reject_expired(pending);
+        }
+    }
+
+    fn reject_expired(&self, pending: Pending<O::Ticket>) {
+        self.reject(pending, "deadline", "its deadline had passed before it could run".to_owned());
+    }
+
+    /// Answers a call that was not run.
+    pub(super) fn reject(&self, pending: Pending<O::Ticket>, code: &str, message: String) {
+        self.fail(pending, Fault::new(Status::Rejected, code, message), None);
+    }
+
+    /// Answers a call for which no instance could be made.
+    pub(super) fn fail(&self, pending: Pending<O::Ticket>, fault: Fault, version: Option<String>) {
+        let queued = pending.call.received_at.elapsed();
+        self.complete(pending, Err(fault), Ran { version, queued, ..Ran::default() });
+    }
+
+    fn complete(
+        &self,
+        pending: Pending<O::Ticket>,
+        answer: Result<crate::types::Payload, Fault>,
+        ran: Ran,
+    ) {
+        let Call { invocation, ticket, attempt, .. } = pending.call;
+        let (status, payload, error): (_, _, Option<InvocationError>) = match answer {
+            Ok(payload) => (Status::Ok, Some(payload), None),
+            Err(fault) => (fault.status, None, Some(fault.error)),
+        };
+        let result = InvocationResult {
+            invocation_id: invocation.id,
+            function: invocation.function,
+            function_version: ran.version,
+            status,
+            payload,
+            error,
+            start_kind: ran.start_kind,
+            warm_reason: ran.warm_reason,
+            queued_us: micros(ran.queued),
+            prepare_us: micros(ran.prepare),
+            execute_us: micros(ran.execute),
+            attempt,
+            node: self.id.clone(),
+            completed_at: wall_clock(),
+        };
+        self.outcomes.completed(ticket, result);
+    }
+}
+
+fn past(deadline: Option<Timestamp>) -> bool {
+    deadline.is_some_and(|deadline| deadline <= wall_clock())
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn payload_fits(definition: &FunctionDefinition, bytes: usize) -> Result<(), String> {
+    let limit = definition.limits.payload_in_bytes;
+    if bytes as u64 <= limit {
+        return Ok(());
+    }
+    Err(format!("the payload has {bytes} bytes, limits.payload_in_bytes of function {} allows {limit}", definition.name))
+}

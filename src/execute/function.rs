@@ -1,0 +1,224 @@
+//! One registered function on this node: its running version, its shelf, and what was measured of it.
+//!
+//! Must not: spawn or wait; `dispatch` and `prepare` carry out what is decided under its lock.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::code::{Code, Origin};
+use super::instance::Instance;
+use super::shelf::Shelf;
+use super::slots::Slot;
+use crate::types::{FunctionDefinition, FunctionName, Invocation, StartKind, WarmReason};
+
+/// A call as it is handed to the executor. `T` is the caller's own: it comes back with the outcome.
+#[derive(Debug)]
+pub struct Call<T> {
+    /// What to call, and with what.
+    pub invocation: Invocation,
+    /// Comes back with the outcome.
+    pub ticket: T,
+    /// When the node had the event in hand.
+    pub received_at: Instant,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+}
+
+/// A call that was given to its function.
+pub(super) struct Pending<T> {
+    pub(super) call: Call<T>,
+    pub(super) dispatched_at: Instant,
+}
+
+/// Loaded code of one definition.
+pub(super) struct Version {
+    pub(super) definition: Arc<FunctionDefinition>,
+    pub(super) code: Code,
+    pub(super) origin: Origin,
+    pub(super) loaded_at: Instant,
+    /// Counts the definitions of the node; tells versions apart even where users give two the same name.
+    pub(super) serial: u64,
+}
+
+/// An instance with its story.
+pub(super) struct Ready {
+    pub(super) instance: Instance,
+    pub(super) version: Arc<Version>,
+    /// Why it was prepared.
+    pub(super) reason: WarmReason,
+    /// When its preparation was asked for.
+    pub(super) asked_at: Instant,
+    /// When it was ready.
+    pub(super) ready_at: Instant,
+    /// Calls it has served.
+    pub(super) uses: u32,
+    /// Its place in the pool; given back when the instance is dropped.
+    pub(super) slot: Slot,
+}
+
+/// How a call came to its instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Start {
+    pub(super) kind: StartKind,
+    pub(super) queued: Duration,
+    pub(super) prepare: Duration,
+}
+
+impl Start {
+    /// Tells how a call that was received, dispatched, and brought to its instance at these moments began.
+    ///
+    /// Waiting in line for a slot is `queued`; waiting for this instance to become ready is `prepare`.
+    pub(super) fn of<T>(pending: &Pending<T>, ready: &Ready, taken_at: Instant) -> Self {
+        let version = (ready.version.loaded_at, ready.version.origin.start_kind());
+        let times = (pending.call.received_at, pending.dispatched_at, taken_at);
+        Self::judge(times, ready.uses, ready.asked_at, ready.ready_at, version)
+    }
+
+    fn judge(
+        (received_at, dispatched_at, taken_at): (Instant, Instant, Instant),
+        uses: u32,
+        asked_at: Instant,
+        ready_at: Instant,
+        (loaded_at, load_kind): (Instant, StartKind),
+    ) -> Self {
+        let whole = taken_at.saturating_duration_since(received_at);
+        let (kind, prepare_from) = if uses > 0 {
+            (StartKind::Warm, taken_at)
+        } else if ready_at <= dispatched_at {
+            (StartKind::Prewarmed, taken_at)
+        } else if loaded_at > dispatched_at {
+            (load_kind, dispatched_at)
+        } else {
+            (StartKind::Linked, dispatched_at.max(asked_at))
+        };
+        // Where the instance was there, what is left is the time to take it, unless the call stood in line before.
+        let prepare = taken_at.saturating_duration_since(prepare_from);
+        Self { kind, queued: whole.saturating_sub(prepare), prepare }
+    }
+}
+
+/// Whether calls of a function can run.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Phase {
+    /// The first version is on its way: calls wait.
+    Loading,
+    /// A version is there.
+    Running,
+    /// The user disabled it: calls are rejected.
+    Disabled,
+    /// No version could be loaded: calls are rejected with this reason.
+    Refused(String),
+}
+
+pub(super) struct State<T> {
+    pub(super) shelf: Shelf<Box<Ready>, Pending<T>>,
+    pub(super) phase: Phase,
+    pub(super) version: Option<Arc<Version>>,
+    /// The newest definition's serial; a load of an older one is abandoned.
+    pub(super) wanted_serial: u64,
+    /// Preparing ahead failed: not again before this moment.
+    pub(super) planned_after: Option<Instant>,
+    pub(super) planned_failures: u32,
+}
+
+/// See the head of this file.
+pub(super) struct Function<T> {
+    pub(super) name: FunctionName,
+    state: Mutex<State<T>>,
+    /// Moving mean of the run time, in ns; `u64::MAX` while unknown.
+    mean_execute_ns: AtomicU64,
+    /// Linear memory of the newest instance, in bytes; 0 while unknown.
+    instance_bytes: AtomicU64,
+}
+
+impl<T> Function<T> {
+    pub(super) fn new(definition: &FunctionDefinition) -> Self {
+        Self {
+            name: definition.name.clone(),
+            state: Mutex::new(State {
+                shelf: Shelf::new(definition.limits.concurrency),
+                phase: Phase::Loading,
+                version: None,
+                wanted_serial: 0,
+                planned_after: None,
+                planned_failures: 0,
+            }),
+            mean_execute_ns: AtomicU64::new(u64::MAX),
+            instance_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// The state, for a push or a pop; nobody waits, computes or drops a guest while holding it.
+    pub(super) fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a run time into the mean (weight 1/8, as TCP's smoothed round-trip time in RFC 6298).
+    pub(super) fn executed(&self, took: Duration) {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX - 1);
+        let mean = self.mean_execute_ns.load(Ordering::Relaxed);
+        self.mean_execute_ns.store(smooth(mean, took), Ordering::Relaxed);
+    }
+
+    /// Whether its calls are short enough, as far as is known, to run on the thread that received them.
+    pub(super) fn is_quick(&self, limit: Duration) -> bool {
+        u128::from(self.mean_execute_ns.load(Ordering::Relaxed)) <= limit.as_nanos()
+    }
+
+    pub(super) fn instance_bytes(&self) -> u64 {
+        self.instance_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_instance_bytes(&self, bytes: u64) {
+        self.instance_bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
+/// The next mean, in ns; `u64::MAX` stands for "none yet".
+fn smooth(mean: u64, took: u64) -> u64 {
+    if mean == u64::MAX { took } else { mean - mean / 8 + took / 8 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Received at 0 ms and dispatched at 1 ms; the rest is given in ms from the start.
+    fn start(taken: u64, uses: u32, asked: u64, ready: u64, loaded: u64) -> (StartKind, u64, u64) {
+        let origin = Instant::now();
+        let at = |ms| origin + Duration::from_millis(ms);
+        let start =
+            Start::judge((at(0), at(1), at(taken)), uses, at(asked), at(ready), (at(loaded), StartKind::Cold));
+        (start.kind, start.queued.as_millis() as u64, start.prepare.as_millis() as u64)
+    }
+
+    #[test]
+    fn an_instance_that_was_there_costs_no_preparation() {
+        assert_eq!(start(1, 3, 0, 0, 0), (StartKind::Warm, 1, 0));
+        assert_eq!(start(1, 0, 0, 1, 0), (StartKind::Prewarmed, 1, 0));
+        // It stood in line for the concurrency limit: that is queueing, not preparation.
+        assert_eq!(start(9, 3, 0, 0, 0), (StartKind::Warm, 9, 0));
+    }
+
+    #[test]
+    fn an_instance_made_meanwhile_is_linked_from_when_it_was_asked_for() {
+        assert_eq!(start(51, 0, 1, 51, 0), (StartKind::Linked, 1, 50));
+        // Asked for before the call came: only the rest was waited for.
+        assert_eq!(start(21, 0, 0, 21, 0), (StartKind::Linked, 1, 20));
+        // Asked for only when a slot was free again.
+        assert_eq!(start(60, 0, 40, 60, 0), (StartKind::Linked, 40, 20));
+    }
+
+    #[test]
+    fn waiting_for_code_is_cold_or_loaded() {
+        assert_eq!(start(31, 0, 25, 31, 25), (StartKind::Cold, 1, 30));
+    }
+
+    #[test]
+    fn the_mean_starts_with_the_first_and_then_moves_by_an_eighth() {
+        assert_eq!(smooth(u64::MAX, 800), 800);
+        assert_eq!(smooth(800, 1_600), 900);
+        assert_eq!(smooth(900, 0), 788);
+    }
+}

@@ -1,0 +1,238 @@
+//! Makes instances: ahead, to meet a warm target, and on demand, for calls that wait. Retires those that are not wanted.
+//!
+//! Must not: choose targets; it carries out what `pool::plan` says of them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::function::{Function, Phase, Ready, Version};
+use super::instance::Instance;
+use super::shelf::Offered;
+use super::slots::Slot;
+use super::{Node, Outcomes};
+use crate::pool;
+use crate::types::{FunctionName, Status, WarmKind, WarmReason, WarmTarget};
+
+/// The size that is reserved for the first instance of a function: one that is known replaces it.
+const FIRST_INSTANCE_BYTES: u64 = 1 << 20;
+/// Pause after the first preparation ahead that failed; doubles with each further one.
+const FAILURE_BACKOFF: Duration = Duration::from_millis(500);
+const FAILURE_BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// Who wants an instance.
+enum Cause {
+    /// A waiting call.
+    Demand,
+    /// A warm target.
+    Ahead(WarmReason),
+}
+
+impl<O: Outcomes> Node<O> {
+    /// Brings the shelf to its target, and sees to it that no waiting call is forgotten.
+    pub(super) fn reconcile(self: &Arc<Self>, function: &Arc<Function<O::Ticket>>) {
+        let mut state = function.state();
+        if state.phase != Phase::Running {
+            return;
+        }
+        let on_demand = state.shelf.claim_on_demand();
+        let usage = state.shelf.usage(function.instance_bytes());
+        let change = pool::plan(&usage, state.shelf.target());
+        let mut retired = Vec::new();
+        for _ in 0..change.retire {
+            retired.extend(state.shelf.retire());
+        }
+        let held_back = state.planned_after.is_some_and(|after| Instant::now() < after);
+        let ahead = if held_back { 0 } else { change.prepare };
+        state.shelf.claim_planned(ahead);
+        let have = (usage.ready + usage.preparing).saturating_sub(usage.waiting);
+        let reasons: Vec<_> = (1..=ahead).map(|nth| reason(state.shelf.target(), have + nth)).collect();
+        drop(state);
+        self.retire(retired);
+        self.prepare_on_demand(function, on_demand);
+        for reason in reasons {
+            self.spawn_preparation(function, Cause::Ahead(reason));
+        }
+    }
+
+    /// Replaces an instance that was used up, where the standing parts of the target (floor, history) ask for it. What a
+    /// pre-trigger announced is used up by the call that came; the next tick decides on the rest.
+    pub(super) fn replenish(self: &Arc<Self>, function: &Arc<Function<O::Ticket>>) {
+        let mut state = function.state();
+        if state.phase != Phase::Running || state.planned_after.is_some() {
+            return;
+        }
+        let target = state.shelf.target();
+        let standing = |kind| matches!(kind, WarmKind::Floor | WarmKind::History);
+        let Some(part) = target.parts.iter().rfind(|part| standing(part.reason.kind)) else {
+            return;
+        };
+        let (wanted, reason) = (part.instances.min(target.ready), part.reason.clone());
+        let usage = state.shelf.usage(0);
+        if (usage.ready + usage.preparing).saturating_sub(usage.waiting) < wanted {
+            state.shelf.claim_planned(1);
+            drop(state);
+            self.spawn_preparation(function, Cause::Ahead(reason));
+        }
+    }
+
+    /// Starts `count` preparations, already counted on the shelf, for waiting calls.
+    pub(super) fn prepare_on_demand(self: &Arc<Self>, function: &Arc<Function<O::Ticket>>, count: u32) {
+        for _ in 0..count {
+            self.spawn_preparation(function, Cause::Demand);
+        }
+    }
+
+    fn spawn_preparation(self: &Arc<Self>, function: &Arc<Function<O::Ticket>>, cause: Cause) {
+        self.handle.spawn(Arc::clone(self).prepare(Arc::clone(function), cause));
+    }
+
+    async fn prepare(self: Arc<Self>, function: Arc<Function<O::Ticket>>, cause: Cause) {
+        let asked_at = Instant::now();
+        let on_demand = matches!(cause, Cause::Demand);
+        let version = function.state().version.clone();
+        let slot = version.as_ref().and_then(|_| self.find_slot(&function, on_demand));
+        let (Some(version), Some(slot)) = (version, slot) else {
+            // No place for it: a call that waits for it is looked after at the next tick.
+            function.state().shelf.not_prepared();
+            return;
+        };
+        let (prepared, _permits) = {
+            let ahead = if on_demand { None } else { self.preparing_ahead.acquire().await.ok() };
+            let any = self.preparing.acquire().await.ok();
+            let config = &self.config;
+            let prepared =
+                Instance::prepare(&version.code, &version.definition, config.init_timeout, config.touch_bytes_max).await;
+            (prepared, drop((ahead, any)))
+        };
+        let reason = match cause {
+            Cause::Ahead(reason) => reason,
+            Cause::Demand => WarmReason { kind: WarmKind::Invocation, detail: None },
+        };
+        match prepared {
+            Ok(instance) => {
+                let bytes = instance.memory_bytes();
+                slot.resized(bytes);
+                function.set_instance_bytes(bytes);
+                let ready_at = Instant::now();
+                let ready = Ready { instance, version, reason, asked_at, ready_at, uses: 0, slot };
+                self.metrics.instances_prepared.add(1);
+                self.deliver(function, Box::new(ready)).await;
+            }
+            Err(fault) => {
+                drop(slot);
+                self.metrics.prepare_failures.add(1);
+                tracing::warn!(
+                    function = %function.name, version = version.definition.version, on_demand,
+                    status = fault.status.as_str(), message = fault.error.message,
+                    "an instance could not be prepared"
+                );
+                self.preparation_failed(&function, &version, on_demand, fault);
+            }
+        }
+    }
+
+    /// Gives a new instance to a waiting call or to the shelf; drops it where its version was replaced meanwhile.
+    async fn deliver(self: Arc<Self>, function: Arc<Function<O::Ticket>>, ready: Box<Ready>) {
+        let offered = {
+            let mut state = function.state();
+            state.planned_after = None;
+            state.planned_failures = 0;
+            if state.version.as_ref().is_some_and(|version| version.serial == ready.version.serial) {
+                Ok(state.shelf.prepared(ready))
+            } else {
+                state.shelf.not_prepared();
+                Err((ready, state.shelf.claim_on_demand()))
+            }
+        };
+        match offered {
+            Ok(Offered::Shelved) => {}
+            Ok(Offered::Run(ready, pending)) => self.serve(function, ready, pending).await,
+            Err((stale, on_demand)) => {
+                self.retire(vec![stale]);
+                self.prepare_on_demand(&function, on_demand);
+            }
+        }
+    }
+
+    fn preparation_failed(
+        self: &Arc<Self>,
+        function: &Arc<Function<O::Ticket>>,
+        version: &Version,
+        on_demand: bool,
+        fault: super::fault::Fault,
+    ) {
+        let mut state = function.state();
+        state.shelf.not_prepared();
+        // The pool's own end is not the guest's fault: its call keeps waiting for a slot.
+        let answered = if on_demand { state.shelf.abandon() } else { None };
+        if !on_demand {
+            state.planned_failures = state.planned_failures.saturating_add(1);
+            let backoff = FAILURE_BACKOFF * 2u32.saturating_pow(state.planned_failures.min(16) - 1);
+            state.planned_after = Some(Instant::now() + backoff.min(FAILURE_BACKOFF_MAX));
+        }
+        let more = state.shelf.claim_on_demand();
+        drop(state);
+        if let Some(pending) = answered {
+            let mut fault = fault;
+            if fault.status == Status::FunctionError {
+                fault.error.message = format!("init failed: {}", fault.error.message);
+            }
+            self.fail(pending, fault, Some(version.definition.version.clone()));
+        }
+        self.prepare_on_demand(function, more);
+    }
+
+    /// A slot for one instance; where the pool is full, one is taken from a function that has more than it should, or,
+    /// for a waiting call, from the one that has been idle longest.
+    fn find_slot(&self, function: &Function<O::Ticket>, on_demand: bool) -> Option<Slot> {
+        let known = function.instance_bytes();
+        let bytes = if known == 0 { FIRST_INSTANCE_BYTES } else { known }.min(self.capacity.bytes);
+        // Bounded: each round either finds a slot or takes one instance away.
+        for _ in 0..=self.capacity.instances {
+            match self.slots.reserve(&function.name, bytes) {
+                Ok(slot) => return Some(slot),
+                Err(full) => {
+                    let Some(evicted) = self.evict_for(&function.name, on_demand) else {
+                        tracing::debug!(function = %function.name, on_demand, %full, "no slot for an instance");
+                        self.metrics.slots_missing.add(1);
+                        return None;
+                    };
+                    self.metrics.instances_evicted.add(1);
+                    drop(evicted);
+                }
+            }
+        }
+        None
+    }
+
+    fn evict_for(&self, needs: &FunctionName, on_demand: bool) -> Option<Box<Ready>> {
+        let functions = self.all();
+        let candidates = functions.iter().filter_map(|function| {
+            let state = function.state();
+            let (ready, wanted) = (state.shelf.ready(), state.shelf.target().ready);
+            let may_give = ready > 0 && (on_demand || ready > wanted);
+            may_give.then(|| pool::Candidate {
+                function: &function.name,
+                ready,
+                target_ready: wanted,
+                instance_bytes: function.instance_bytes(),
+            })
+        });
+        let victim = pool::victim(candidates, needs)?.clone();
+        let function = self.find(victim.as_str())?;
+        let evicted = function.state().shelf.retire();
+        evicted
+    }
+
+    /// Drops instances where it hurts nobody: giving memory back to the kernel takes longer than a warm call.
+    pub(super) fn retire(&self, instances: Vec<Box<Ready>>) {
+        if !instances.is_empty() {
+            self.metrics.instances_retired.add(instances.len() as u64);
+            self.handle.spawn(async move { drop(instances) });
+        }
+    }
+}
+
+fn reason(target: &WarmTarget, nth: u32) -> WarmReason {
+    target.reason_for(nth).cloned().unwrap_or(WarmReason { kind: WarmKind::History, detail: None })
+}

@@ -1,0 +1,55 @@
+//! Places in the pool, given out by `pool::Ledger` and given back when an instance is dropped.
+//!
+//! The lock is taken when instances are made and dropped, never when one is taken from its shelf.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::pool::{Capacity, Full, Ledger, SlotId};
+use crate::types::FunctionName;
+
+/// The node's slots.
+#[derive(Clone)]
+pub(super) struct Slots(Arc<Mutex<Ledger>>);
+
+impl Slots {
+    pub(super) fn new(capacity: Capacity) -> Self {
+        Self(Arc::new(Mutex::new(Ledger::new(capacity))))
+    }
+
+    /// Takes a slot.
+    ///
+    /// # Errors
+    /// Where instances or memory are used up.
+    pub(super) fn reserve(&self, function: &FunctionName, bytes: u64) -> Result<Slot, Full> {
+        let id = self.with(|ledger| ledger.reserve(function, bytes))?;
+        Ok(Slot { id, slots: self.clone() })
+    }
+
+    /// What is in use.
+    pub(super) fn in_use(&self) -> Capacity {
+        self.with(|ledger| ledger.in_use())
+    }
+
+    fn with<R>(&self, act: impl FnOnce(&mut Ledger) -> R) -> R {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// One place in the pool; dropping it gives it back.
+pub(super) struct Slot {
+    id: SlotId,
+    slots: Slots,
+}
+
+impl Slot {
+    /// The instance's real size is known.
+    pub(super) fn resized(&self, bytes: u64) {
+        self.slots.with(|ledger| ledger.resized(self.id, bytes));
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.slots.with(|ledger| ledger.release(self.id));
+    }
+}

@@ -1,0 +1,202 @@
+//! Settings of every librdkafka client, from the service's own settings, the free properties, and what this service needs.
+//!
+//! Duty: one place that says which settings are ours and why. Must not: open a connection.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+
+/// What every client needs to reach the brokers.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// `host:port` of one or more brokers, separated by commas.
+    pub bootstrap_servers: String,
+    /// The client's name in the brokers' logs and quotas.
+    pub client_id: String,
+    /// The consumer group of the invocations. Readers without a group use its name too (see [`reader`](Self::reader)).
+    pub group_id: String,
+    /// librdkafka's own settings, as they are. A client takes those that it knows what to do with.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Connection {
+    /// Names the free properties without their values: passwords and keys are among them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("bootstrap_servers", &self.bootstrap_servers)
+            .field("client_id", &self.client_id)
+            .field("group_id", &self.group_id)
+            .field("properties", &self.properties.keys())
+            .finish()
+    }
+}
+
+/// What a free property may not change, because the service's promises rest on it: offsets move when an outcome is stored,
+/// never by themselves, and a transaction that was given up is not read.
+const CONSUMER: [(&str, &str); 4] = [
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("isolation.level", "read_committed"),
+    ("allow.auto.create.topics", "false"),
+];
+
+impl Connection {
+    /// Settings of a member of the consumer group.
+    pub fn group_member(&self) -> ClientConfig {
+        // Defaults that a free property may change: a group that is new begins where the topic begins, as calls that were
+        // made before the first node came up wait for an answer too.
+        let defaults = [("auto.offset.reset", "earliest"), ("partition.assignment.strategy", "cooperative-sticky")];
+        let mut config = self.base(&defaults);
+        set_all(&mut config, &CONSUMER);
+        config.set("group.id", &self.group_id);
+        config
+    }
+
+    /// Settings of a reader that assigns itself every partition and is no member of a group.
+    ///
+    /// librdkafka has no assignment without a group's name. The reader never joins or commits, so it takes the name that
+    /// this client's access rights name anyway.
+    pub fn reader(&self) -> ClientConfig {
+        // A reader fetches beside the invocations: a tenth of librdkafka's usual read-ahead is enough for it.
+        let mut config = self.base(&[("queued.min.messages", "10000"), ("queued.max.messages.kbytes", "16384")]);
+        set_all(&mut config, &CONSUMER);
+        config.set("group.id", if self.group_id.is_empty() { "forewarm" } else { &self.group_id });
+        config.set("auto.offset.reset", "earliest");
+        config.set("enable.partition.eof", "true");
+        // A name that is kept for members: two clients with one name throw each other out of the group.
+        config.remove("group.instance.id");
+        config
+    }
+
+    /// Settings of the producer: what it acknowledged is stored on every replica in sync, once and in order.
+    pub fn producer(&self) -> ClientConfig {
+        // `murmur2_random` is what Java's producers do, so that a result lies where a stream processor expects its key.
+        let mut config = self.base(&[("linger.ms", "2"), ("partitioner", "murmur2_random")]);
+        set_all(&mut config, &[("enable.idempotence", "true"), ("acks", "all")]);
+        config
+    }
+
+    /// Settings of a client that asks for metadata and makes topics.
+    pub fn admin(&self) -> ClientConfig {
+        self.base(&[])
+    }
+
+    /// `defaults`, then the free properties, then what has a key of its own.
+    fn base(&self, defaults: &[(&str, &str)]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        set_all(&mut config, defaults);
+        for (key, value) in &self.properties {
+            config.set(key, value);
+        }
+        config.set("bootstrap.servers", &self.bootstrap_servers);
+        if !self.client_id.is_empty() {
+            config.set("client.id", &self.client_id);
+        }
+        config.set_log_level(log_level());
+        config
+    }
+}
+
+fn set_all(config: &mut ClientConfig, settings: &[(&str, &str)]) {
+    for (key, value) in settings {
+        config.set(*key, *value);
+    }
+}
+
+/// As much as somebody listens to: librdkafka formats what it logs.
+fn log_level() -> RDKafkaLogLevel {
+    if tracing::enabled!(target: "librdkafka", tracing::Level::DEBUG) {
+        RDKafkaLogLevel::Debug
+    } else if tracing::enabled!(target: "librdkafka", tracing::Level::INFO) {
+        RDKafkaLogLevel::Info
+    } else {
+        RDKafkaLogLevel::Warning
+    }
+}
+
+/// Passes a line of librdkafka's log on, under the target `librdkafka`.
+///
+/// Connections that fail come as errors there, over and over; they are debug lines here, because [`Health`](super::Health)
+/// says once that the brokers cannot be reached, and why.
+pub fn log(role: &'static str, level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        _ if matches!(facility, "FAIL" | "ERROR") => {
+            tracing::debug!(target: "librdkafka", client = role, facility, "{message}");
+        }
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+            tracing::error!(target: "librdkafka", client = role, facility, "{message}");
+        }
+        RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", client = role, facility, "{message}"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+            tracing::info!(target: "librdkafka", client = role, facility, "{message}");
+        }
+        RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", client = role, facility, "{message}"),
+    }
+}
+
+/// The context of clients that need nothing but their log lines passed on.
+#[derive(Clone, Copy, Debug)]
+pub struct Quiet {
+    /// What the client is for, in the log.
+    pub role: &'static str,
+}
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(self.role, level, facility, message);
+    }
+
+    fn error(&self, error: rdkafka::error::KafkaError, reason: &str) {
+        tracing::debug!(client = self.role, %error, reason, "kafka client reports");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(properties: &[(&str, &str)]) -> Connection {
+        Connection {
+            bootstrap_servers: "a:1,b:2".to_owned(),
+            client_id: "node-1".to_owned(),
+            group_id: "calls".to_owned(),
+            properties: properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        }
+    }
+
+    #[test]
+    fn free_properties_change_defaults_and_not_what_promises_rest_on() {
+        let connection = connection(&[
+            ("linger.ms", "50"),
+            ("enable.auto.commit", "true"),
+            ("acks", "1"),
+            ("bootstrap.servers", "elsewhere:9"),
+            ("auto.offset.reset", "latest"),
+        ]);
+        let producer = connection.producer();
+        assert_eq!(producer.get("linger.ms"), Some("50"));
+        assert_eq!(producer.get("acks"), Some("all"));
+        assert_eq!(producer.get("bootstrap.servers"), Some("a:1,b:2"));
+        let member = connection.group_member();
+        assert_eq!(member.get("enable.auto.commit"), Some("false"));
+        assert_eq!(member.get("auto.offset.reset"), Some("latest"));
+        assert_eq!(member.get("group.id"), Some("calls"));
+    }
+
+    #[test]
+    fn a_reader_is_no_member_and_reads_from_the_start_where_its_place_is_gone() {
+        let reader = connection(&[("group.instance.id", "me"), ("auto.offset.reset", "latest")]).reader();
+        assert_eq!(reader.get("group.instance.id"), None);
+        assert_eq!(reader.get("auto.offset.reset"), Some("earliest"));
+        assert_eq!(reader.get("enable.partition.eof"), Some("true"));
+    }
+
+    #[test]
+    fn values_of_free_properties_are_not_printed() {
+        let text = format!("{:?}", connection(&[("sasl.password", "secret")]));
+        assert!(text.contains("sasl.password") && !text.contains("secret"), "{text}");
+    }
+}

@@ -1,0 +1,69 @@
+//! What can go wrong with a Kafka client as such, with the topic and what to do about it.
+//!
+//! Must not: carry what a single message suffers; `ingest`, `publish` and `registry` name that.
+
+use std::io;
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// A client that cannot be made, or a topic that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// librdkafka refused the settings.
+    #[error("kafka client for {role} not created: {source}; check kafka.bootstrap-servers and kafka.properties")]
+    Create {
+        /// What the client is for.
+        role: &'static str,
+        /// librdkafka's own words.
+        source: KafkaError,
+    },
+    /// Its thread could not be started.
+    #[error("thread {name} not started: {source}")]
+    Thread {
+        /// The thread's name.
+        name: String,
+        /// The system's own words.
+        source: io::Error,
+    },
+    /// A topic could not be subscribed to or assigned.
+    #[error("topic {topic} not subscribed to: {source}")]
+    Subscribe {
+        /// The topic.
+        topic: String,
+        /// librdkafka's own words.
+        source: KafkaError,
+    },
+    /// The brokers did not say what they know about a topic.
+    #[error("metadata of topic {topic} not fetched: {source}; check that the brokers in kafka.bootstrap-servers answer")]
+    Metadata {
+        /// The topic.
+        topic: String,
+        /// librdkafka's own words.
+        source: KafkaError,
+    },
+    /// The brokers refuse to say.
+    #[error("topic {topic} not usable: {code}; check its name and this client's access rights")]
+    Topic {
+        /// The topic.
+        topic: String,
+        /// The broker's code.
+        code: RDKafkaErrorCode,
+    },
+    /// The topic does not exist and may not be created.
+    #[error("topic {topic} does not exist; create it with {partitions} or more partitions, or let this service create it")]
+    TopicMissing {
+        /// The topic.
+        topic: String,
+        /// How many partitions it would have got.
+        partitions: i32,
+    },
+    /// The topic could not be created.
+    #[error("topic {topic} not created: {cause}; create it by hand, or allow this client to")]
+    TopicNotCreated {
+        /// The topic.
+        topic: String,
+        /// The broker's own words.
+        cause: String,
+    },
+}
+

@@ -1,0 +1,521 @@
+//! Reads every partition of a topic, outside any consumer group, and follows it.
+//!
+//! Duty: offer each message once to a [`Follower`] on a thread of its own, know when everything that was there has been
+//! read, and take up partitions that are added later. Must not: keep messages, commit, or block anyone but itself.
+//!
+//! **Where the end is.** A partition's end may lie behind records that are never delivered (transaction markers, records
+//! of transactions that were given up, holes from compaction), so "the last message's offset + 1 equals the end" need
+//! never become true. librdkafka has an event for the end of a partition, but rdkafka drops its offset, and one that was
+//! waiting in the queue may be older than the question. So the end counts as reached when
+//! - the next offset to read is not below the end that the broker named, or
+//! - an end-of-partition event comes that is certainly younger than that answer: the first after an `assign` or a `seek`
+//!   that itself came after the answer. Both throw older events away.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::{Offset as At, TopicPartitionList};
+
+use super::headers::{self, Headers};
+use super::{ClientError, Connection, Health, topics};
+use crate::types::{Offset, Timestamp};
+
+/// How long a poll waits, and so how soon a fence or a stop is noticed.
+const POLL: Duration = Duration::from_millis(20);
+/// How long a request to the brokers may take.
+const REQUEST: Duration = Duration::from_secs(5);
+/// How often partitions are looked for that were added.
+const PARTITIONS_EVERY: Duration = Duration::from_secs(30);
+/// Waits between attempts that failed: this at first, doubling up to the next.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long a fence waits for messages before it asks for the end of the partition to be reported anew.
+const FENCE_SEEK_AFTER: Duration = Duration::from_millis(100);
+/// Most fences that may wait at once; see [`Fences::fence`].
+pub const FENCES_WAITING_MAX: usize = 100_000;
+
+/// Where reading begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the oldest message of every partition.
+    Beginning,
+    /// At the first message whose timestamp is not below this.
+    Since(Timestamp),
+    /// At what is written from now on.
+    End,
+}
+
+/// What to do after a message was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Go on.
+    Done,
+    /// Offer the same message again, after a wait that doubles from 50 ms to 5 s. Nothing else is read meanwhile.
+    Again,
+}
+
+/// Who gets the messages, on the tail's own thread.
+pub trait Follower: Send + 'static {
+    /// A message. Those of one partition come in order.
+    fn message(&mut self, message: &Message<'_>) -> Step;
+
+    /// Everything that was in the topic when reading began has been offered. Comes once.
+    fn caught_up(&mut self) {}
+}
+
+/// One message of a followed topic.
+#[derive(Debug)]
+pub struct Message<'a> {
+    /// The number of its partition.
+    pub partition: i32,
+    /// Its own offset.
+    pub offset: Offset,
+    /// When it was made or stored, as the topic is set up; None where the message has no time.
+    pub timestamp: Option<Timestamp>,
+    /// Its key.
+    pub key: Option<&'a [u8]>,
+    /// Its value; None for a tombstone.
+    pub payload: Option<&'a [u8]>,
+    source: &'a BorrowedMessage<'a>,
+}
+
+impl Message<'_> {
+    /// Its headers, and how many were left out (see [`headers::read`]).
+    pub fn headers(&self) -> (Headers, usize) {
+        headers::read(self.source)
+    }
+}
+
+/// How a fence ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fenced {
+    /// Everything that was in the topic when the fence was asked for has been offered to the follower.
+    Read,
+    /// The tail stopped before that.
+    Stopped,
+}
+
+type Then = Box<dyn FnOnce(Fenced) + Send>;
+
+#[derive(Default)]
+struct Asked {
+    stop: bool,
+    fences: Vec<Then>,
+}
+
+struct Shared {
+    topic: String,
+    asked: Mutex<Asked>,
+    stopping: Condvar,
+    caught_up: AtomicBool,
+    health: Health,
+}
+
+impl Shared {
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits; true where the tail is to stop.
+    fn stopped_within(&self, wait: Duration) -> bool {
+        let asked = self.asked();
+        let waited = self.stopping.wait_timeout_while(asked, wait, |asked| !asked.stop);
+        waited.unwrap_or_else(PoisonError::into_inner).0.stop
+    }
+}
+
+/// A tail that runs. Dropping it stops it and waits for its thread.
+pub struct Tail {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Asks a tail for fences; cheap to clone, usable from any thread.
+#[derive(Clone)]
+pub struct Fences(Arc<Shared>);
+
+impl Fences {
+    /// Calls `then` once everything that is in the topic at this moment has been offered to the follower, on the tail's
+    /// thread. Fences that are asked for close together share one question to the brokers. While these are away it waits.
+    ///
+    /// Returns whether it was accepted: false where [`FENCES_WAITING_MAX`] wait already, or the tail has stopped. `then` is
+    /// dropped then.
+    pub fn fence(&self, then: impl FnOnce(Fenced) + Send + 'static) -> bool {
+        let mut asked = self.0.asked();
+        if asked.stop || asked.fences.len() >= FENCES_WAITING_MAX {
+            return false;
+        }
+        asked.fences.push(Box::new(then));
+        true
+    }
+
+    /// Like [`fence`](Self::fence), and waits for it up to `timeout`. False where it did not come.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let accepted = self.fence(move |fenced| {
+            // Nobody listens any more where the wait was too long.
+            let _ = sender.send(fenced);
+        });
+        accepted && receiver.recv_timeout(timeout) == Ok(Fenced::Read)
+    }
+}
+
+impl Tail {
+    /// Starts reading `topic` on a thread named `name`. A topic that does not exist yet is waited for.
+    ///
+    /// # Errors
+    /// Where the client's settings are refused, or the thread cannot be started.
+    pub fn start(
+        connection: &Connection,
+        topic: &str,
+        name: &'static str,
+        start: Start,
+        follower: impl Follower,
+    ) -> Result<Self, ClientError> {
+        let shared = Arc::new(Shared {
+            topic: topic.to_owned(),
+            asked: Mutex::default(),
+            stopping: Condvar::new(),
+            caught_up: AtomicBool::new(false),
+            health: Health::new(name),
+        });
+        let consumer: BaseConsumer<Context> = connection
+            .reader()
+            .create_with_context(Context { shared: Arc::clone(&shared), role: name })
+            .map_err(|source| ClientError::Create { role: name, source })?;
+        let reader = Reader {
+            shared: Arc::clone(&shared),
+            consumer,
+            follower,
+            start,
+            partitions: BTreeMap::new(),
+            behind: BTreeMap::new(),
+            look_at: Instant::now(),
+            backoff: BACKOFF_MIN,
+            batch: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || reader.run())
+            .map_err(|source| ClientError::Thread { name: name.to_owned(), source })?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Who asks for fences.
+    pub fn fences(&self) -> Fences {
+        Fences(Arc::clone(&self.shared))
+    }
+
+    /// Whether everything that was in the topic at the start has been offered.
+    pub fn is_caught_up(&self) -> bool {
+        self.shared.caught_up.load(Ordering::Acquire)
+    }
+
+    /// How the brokers do, as this tail sees it.
+    pub fn health(&self) -> &Health {
+        &self.shared.health
+    }
+
+    /// Whether the thread has ended, which it does by itself only where the follower panicked.
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Stops, and waits for the thread: up to the time of one message and one request to the brokers (5 s).
+    pub fn stop(mut self) {
+        self.stop_and_join();
+    }
+
+    fn stop_and_join(&mut self) {
+        self.shared.asked().stop = true;
+        self.shared.stopping.notify_all();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!(topic = self.shared.topic, "the thread that read the topic had panicked");
+        }
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.stop_and_join();
+    }
+}
+
+struct Context {
+    shared: Arc<Shared>,
+    role: &'static str,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        super::log(self.role, level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.shared.health.failed(&format_args!("{error}: {reason}"));
+    }
+}
+
+impl ConsumerContext for Context {}
+
+/// Fences that wait for the same ends.
+struct Batch {
+    waiting: Vec<Then>,
+    /// Partition → the end (exclusive) that has to be read; those reached are removed.
+    ends: BTreeMap<i32, i64>,
+    since: Instant,
+    sought: bool,
+}
+
+struct Reader<F> {
+    shared: Arc<Shared>,
+    consumer: BaseConsumer<Context>,
+    follower: F,
+    start: Start,
+    /// Partition → the next offset to read.
+    partitions: BTreeMap<i32, i64>,
+    /// Partition → its end (exclusive) at the start, while that has not been read.
+    behind: BTreeMap<i32, i64>,
+    /// When to look for partitions next.
+    look_at: Instant,
+    backoff: Duration,
+    batch: Option<Batch>,
+}
+
+impl<F: Follower> Reader<F> {
+    fn run(mut self) {
+        while !self.shared.asked().stop {
+            if Instant::now() >= self.look_at {
+                self.look_for_partitions();
+            }
+            self.take_fences();
+            // Without an assignment a poll returns at once where an error event waits; it never spins, as it waits otherwise.
+            match self.consumer.poll(POLL) {
+                Some(Ok(message)) => {
+                    self.shared.health.works();
+                    if !offer(&self.shared, &mut self.follower, &message) {
+                        break;
+                    }
+                    let (partition, next) = (message.partition(), message.offset() + 1);
+                    drop(message);
+                    self.read_up_to(partition, next, false);
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    if let Some(&next) = self.partitions.get(&partition) {
+                        self.read_up_to(partition, next, true);
+                    }
+                }
+                Some(Err(error)) => self.failed(&error),
+                None => {}
+            }
+            self.push_batch();
+        }
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        let mut asked = std::mem::take(&mut self.shared.asked().fences);
+        asked.extend(self.batch.take().into_iter().flat_map(|batch| batch.waiting));
+        for then in asked {
+            then(Fenced::Stopped);
+        }
+    }
+
+    fn failed(&mut self, error: &dyn std::fmt::Display) {
+        self.shared.health.failed(&format_args!("topic {}: {error}", self.shared.topic));
+    }
+
+    /// Notes that everything of `partition` below `next` was offered, and with `at_end`, that its end was met there.
+    fn read_up_to(&mut self, partition: i32, mut next: i64, at_end: bool) {
+        if let Some(batch) = &mut self.batch
+            && let Some(&end) = batch.ends.get(&partition)
+            && (next >= end || (batch.sought && at_end))
+        {
+            next = next.max(end);
+            batch.ends.remove(&partition);
+        }
+        self.partitions.insert(partition, next);
+        if let Some(&end) = self.behind.get(&partition) {
+            // Reading began after the ends were asked for, so every end event is young here.
+            if next >= end || at_end {
+                self.behind.remove(&partition);
+                self.say_caught_up();
+            }
+        }
+    }
+
+    fn say_caught_up(&mut self) {
+        if self.behind.is_empty() && !self.shared.caught_up.swap(true, Ordering::AcqRel) {
+            self.follower.caught_up();
+        }
+    }
+
+    /// Begins to read partitions that are new; at first that is every one.
+    fn look_for_partitions(&mut self) {
+        match self.take_up_new_partitions() {
+            Ok(()) => {
+                self.shared.health.works();
+                self.backoff = BACKOFF_MIN;
+                self.look_at = Instant::now() + PARTITIONS_EVERY;
+            }
+            Err(error) => {
+                self.failed(&error);
+                self.look_at = Instant::now() + self.backoff;
+                self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+            }
+        }
+    }
+
+    fn take_up_new_partitions(&mut self) -> Result<(), ClientError> {
+        let topic = &self.shared.topic;
+        let wrap = |source| ClientError::Metadata { topic: topic.clone(), source };
+        let ids = topics::partition_ids(self.consumer.client(), topic, REQUEST)?
+            .ok_or_else(|| ClientError::TopicMissing { topic: topic.clone(), partitions: 1 })?;
+        let new: Vec<i32> = ids.into_iter().filter(|id| !self.partitions.contains_key(id)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        // What is in a partition that is added later was written after the start.
+        let start = if self.partitions.is_empty() { self.start } else { Start::Beginning };
+        let mut began = Vec::with_capacity(new.len());
+        for &partition in &new {
+            let (low, high) = self.consumer.fetch_watermarks(topic, partition, REQUEST).map_err(wrap)?;
+            began.push((partition, low, high));
+        }
+        let since = match start {
+            Start::Since(time) => Some(self.offsets_since(&new, time).map_err(wrap)?),
+            Start::Beginning | Start::End => None,
+        };
+        let first = self.partitions.is_empty();
+        for (partition, low, high) in began {
+            let next = match &since {
+                Some(since) => since.get(&partition).copied().unwrap_or(high).max(low),
+                None if start == Start::End => high,
+                None => low,
+            };
+            self.partitions.insert(partition, next);
+            if first && next < high {
+                self.behind.insert(partition, high);
+            }
+        }
+        self.assign()?;
+        self.say_caught_up();
+        Ok(())
+    }
+
+    /// Partition → the first offset at or after `time`; partitions without one are left out.
+    fn offsets_since(&self, partitions: &[i32], time: Timestamp) -> Result<BTreeMap<i32, i64>, KafkaError> {
+        let mut asked = TopicPartitionList::with_capacity(partitions.len());
+        for &partition in partitions {
+            asked.add_partition_offset(&self.shared.topic, partition, At::Offset(time.as_millis().max(0)))?;
+        }
+        let answered = self.consumer.offsets_for_times(asked, REQUEST)?;
+        let mut offsets = BTreeMap::new();
+        for element in answered.elements() {
+            element.error()?;
+            if let At::Offset(offset) = element.offset() {
+                offsets.insert(element.partition(), offset);
+            }
+        }
+        Ok(offsets)
+    }
+
+    fn assign(&mut self) -> Result<(), ClientError> {
+        let topic = &self.shared.topic;
+        let wrap = |source| ClientError::Subscribe { topic: topic.clone(), source };
+        let mut list = TopicPartitionList::with_capacity(self.partitions.len());
+        for (&partition, &next) in &self.partitions {
+            list.add_partition_offset(topic, partition, At::Offset(next)).map_err(wrap)?;
+        }
+        self.consumer.assign(&list).map_err(wrap)
+    }
+
+    /// Turns fences that were asked for into a batch, one at a time.
+    fn take_fences(&mut self) {
+        // Before the first assignment there is nothing to measure against, and while the brokers are away the attempt to
+        // find partitions is also the sign that they are back.
+        if self.batch.is_some() || self.partitions.is_empty() || self.backoff > BACKOFF_MIN {
+            return;
+        }
+        let waiting = std::mem::take(&mut self.shared.asked().fences);
+        if waiting.is_empty() {
+            return;
+        }
+        match self.ends() {
+            Ok(ends) => self.batch = Some(Batch { waiting, ends, since: Instant::now(), sought: false }),
+            Err(error) => {
+                self.failed(&error);
+                self.shared.asked().fences.splice(0..0, waiting);
+                self.look_at = Instant::now() + self.backoff;
+                self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+            }
+        }
+    }
+
+    /// Partition → its end now, where that has not been read yet.
+    fn ends(&mut self) -> Result<BTreeMap<i32, i64>, ClientError> {
+        self.take_up_new_partitions()?;
+        let topic = &self.shared.topic;
+        let mut ends = BTreeMap::new();
+        for (&partition, &next) in &self.partitions {
+            let (_, end) = self
+                .consumer
+                .fetch_watermarks(topic, partition, REQUEST)
+                .map_err(|source| ClientError::Metadata { topic: topic.clone(), source })?;
+            if next < end {
+                ends.insert(partition, end);
+            }
+        }
+        Ok(ends)
+    }
+
+    /// Ends the batch where it is read; where it is stuck, asks for the ends to be reported anew.
+    fn push_batch(&mut self) {
+        let Some(batch) = &mut self.batch else { return };
+        if batch.ends.is_empty() {
+            for then in self.batch.take().into_iter().flat_map(|batch| batch.waiting) {
+                then(Fenced::Read);
+            }
+        } else if !batch.sought && batch.since.elapsed() >= FENCE_SEEK_AFTER {
+            batch.sought = true;
+            for &partition in batch.ends.keys() {
+                let Some(&next) = self.partitions.get(&partition) else { continue };
+                if let Err(error) = self.consumer.seek(&self.shared.topic, partition, At::Offset(next), REQUEST) {
+                    tracing::debug!(topic = self.shared.topic, partition, %error, "seek failed; tried again");
+                    batch.sought = false;
+                    batch.since = Instant::now();
+                }
+            }
+        }
+    }
+}
+
+/// Offers a message until the follower is done with it. False where the tail is to stop first.
+fn offer(shared: &Shared, follower: &mut impl Follower, source: &BorrowedMessage<'_>) -> bool {
+    let message = Message {
+        partition: source.partition(),
+        offset: Offset(source.offset()),
+        timestamp: source.timestamp().to_millis().map(Timestamp::from_millis),
+        key: source.key(),
+        payload: source.payload(),
+        source,
+    };
+    let mut backoff = BACKOFF_MIN;
+    while follower.message(&message) == Step::Again {
+        if shared.stopped_within(backoff) {
+            return false;
+        }
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+    true
+}

@@ -1,0 +1,323 @@
+//! The ledger of slots: which function holds how many instances and bytes.
+//!
+//! Must not: choose who has to go; it only says that there is no room, and by which bound. Every call is O(1).
+
+use std::collections::HashMap;
+
+use crate::types::FunctionName;
+
+/// A number of instances and their bytes: a bound (inclusive), or what is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Capacity {
+    /// Instances: being prepared, ready and busy.
+    pub instances: u32,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// One place in the ledger, from [`Ledger::reserve`] to [`Ledger::release`]. Never given out twice: after its release it
+/// stands for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SlotId {
+    index: u32,
+    /// How often the place had been given out before.
+    tenancy: u64,
+}
+
+/// Why there is no room for another instance.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// Every slot is taken: drop one instance, or wait for one.
+    #[error("no slot for an instance of {function}: all {instances} are taken; retire one or raise the instance limit")]
+    Instances {
+        /// Who asked.
+        function: FunctionName,
+        /// The bound, reached.
+        instances: u32,
+    },
+    /// The bytes do not fit beside what is there: drop instances until at least `short_bytes` are free.
+    #[error(
+        "no memory for an instance of {function}: {bytes} bytes asked, {short_bytes} more than are free; retire \
+         instances or raise the memory budget"
+    )]
+    Bytes {
+        /// Who asked.
+        function: FunctionName,
+        /// What was asked for.
+        bytes: u64,
+        /// How many bytes are missing.
+        short_bytes: u64,
+    },
+    /// The instance is larger than the whole budget: dropping others does not help.
+    #[error(
+        "an instance of {function} needs {bytes} bytes and the memory budget is {budget_bytes}: raise the budget or \
+         lower the function's need"
+    )]
+    Never {
+        /// Who asked.
+        function: FunctionName,
+        /// What was asked for.
+        bytes: u64,
+        /// The budget.
+        budget_bytes: u64,
+    },
+}
+
+/// A slot was used after its release: a fault in the caller's bookkeeping. The ledger has not changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("slot {} was released before (tenancy {}): an instance is accounted for twice", slot.index, slot.tenancy)]
+pub struct StaleSlot {
+    /// The slot.
+    pub slot: SlotId,
+}
+
+#[derive(Debug)]
+struct Place {
+    tenancy: u64,
+    held: Option<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    function: FunctionName,
+    bytes: u64,
+}
+
+/// A sum that is exact whatever sizes are reported: 2³² instances of 2⁶⁴ bytes do not fill it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    instances: u32,
+    bytes: u128,
+}
+
+impl Sum {
+    fn add(&mut self, bytes: u64) {
+        self.instances += 1;
+        self.bytes += u128::from(bytes);
+    }
+
+    fn remove(&mut self, bytes: u64) {
+        self.instances -= 1;
+        self.bytes -= u128::from(bytes);
+    }
+
+    fn resize(&mut self, from: u64, to: u64) {
+        self.bytes = self.bytes - u128::from(from) + u128::from(to);
+    }
+
+    fn read(self) -> Capacity {
+        Capacity { instances: self.instances, bytes: u64::try_from(self.bytes).unwrap_or(u64::MAX) }
+    }
+}
+
+/// The accounts of every instance on this node. Its own size is bounded by the most instances ever held at once.
+#[derive(Debug)]
+pub struct Ledger {
+    capacity: Capacity,
+    places: Vec<Place>,
+    /// Indices of empty places; the last one emptied is taken first.
+    empty: Vec<u32>,
+    sum: Sum,
+    /// Functions that hold at least one instance.
+    functions: HashMap<FunctionName, Sum>,
+}
+
+impl Ledger {
+    /// An empty ledger. `capacity` is inclusive; 0 means none, not without bound.
+    #[must_use]
+    pub fn new(capacity: Capacity) -> Self {
+        Self { capacity, places: Vec::new(), empty: Vec::new(), sum: Sum::default(), functions: HashMap::new() }
+    }
+
+    /// Takes a slot for a new instance of `function`, of about `bytes` bytes.
+    ///
+    /// # Errors
+    /// Where a bound would be passed; nothing is taken then. Of two bounds the one is named that asks more of the caller:
+    /// `Never`, then `Instances`, then `Bytes`.
+    pub fn reserve(&mut self, function: &FunctionName, bytes: u64) -> Result<SlotId, Full> {
+        self.check_room(function, bytes)?;
+        let held = Some(Held { function: function.clone(), bytes });
+        let slot = match self.empty.pop() {
+            Some(index) => {
+                let place = &mut self.places[index as usize];
+                place.tenancy += 1;
+                place.held = held;
+                SlotId { index, tenancy: place.tenancy }
+            }
+            None => {
+                // Every place is taken, so there are as many as instances: fewer than `capacity.instances`, a u32.
+                let index = self.sum.instances;
+                self.places.push(Place { tenancy: 0, held });
+                SlotId { index, tenancy: 0 }
+            }
+        };
+        self.sum.add(bytes);
+        match self.functions.get_mut(function) {
+            Some(sum) => sum.add(bytes),
+            None => self.functions.entry(function.clone()).or_default().add(bytes),
+        }
+        Ok(slot)
+    }
+
+    fn check_room(&self, function: &FunctionName, bytes: u64) -> Result<(), Full> {
+        let Capacity { instances, bytes: budget_bytes } = self.capacity;
+        let function = || function.clone();
+        if bytes > budget_bytes {
+            return Err(Full::Never { function: function(), bytes, budget_bytes });
+        }
+        if self.sum.instances >= instances {
+            return Err(Full::Instances { function: function(), instances });
+        }
+        let over = (self.sum.bytes + u128::from(bytes)).saturating_sub(u128::from(budget_bytes));
+        if over > 0 {
+            let short_bytes = u64::try_from(over).unwrap_or(u64::MAX);
+            return Err(Full::Bytes { function: function(), bytes, short_bytes });
+        }
+        Ok(())
+    }
+
+    /// Notes the real size of an instance: its memory grew, or the estimate was wrong. This may pass the budget, since the
+    /// memory is in use already; [`over_budget`](Self::over_budget) then says by how much.
+    ///
+    /// # Errors
+    /// Where the slot was released before.
+    pub fn resized(&mut self, slot: SlotId, bytes: u64) -> Result<(), StaleSlot> {
+        let held = Self::held(&mut self.places, slot)?.as_mut().ok_or(StaleSlot { slot })?;
+        let before = std::mem::replace(&mut held.bytes, bytes);
+        self.sum.resize(before, bytes);
+        if let Some(sum) = self.functions.get_mut(&held.function) {
+            sum.resize(before, bytes);
+        }
+        Ok(())
+    }
+
+    /// Gives a slot back: its instance is dropped, or was never made.
+    ///
+    /// # Errors
+    /// Where the slot was released before.
+    pub fn release(&mut self, slot: SlotId) -> Result<(), StaleSlot> {
+        let Held { function, bytes } = Self::held(&mut self.places, slot)?.take().ok_or(StaleSlot { slot })?;
+        self.empty.push(slot.index);
+        self.sum.remove(bytes);
+        if let Some(sum) = self.functions.get_mut(&function) {
+            sum.remove(bytes);
+            if sum.instances == 0 {
+                self.functions.remove(&function);
+            }
+        }
+        Ok(())
+    }
+
+    fn held(places: &mut [Place], slot: SlotId) -> Result<&mut Option<Held>, StaleSlot> {
+        let place = places.get_mut(slot.index as usize).filter(|place| place.tenancy == slot.tenancy);
+        place.map(|place| &mut place.held).ok_or(StaleSlot { slot })
+    }
+
+    /// The bounds.
+    pub fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    /// What all functions hold.
+    pub fn in_use(&self) -> Capacity {
+        self.sum.read()
+    }
+
+    /// What one function holds.
+    pub fn of(&self, function: &FunctionName) -> Capacity {
+        self.functions.get(function).copied().unwrap_or_default().read()
+    }
+
+    /// Functions that hold at least one instance.
+    pub fn functions(&self) -> usize {
+        self.functions.len()
+    }
+
+    /// Bytes in use above the budget; 0 within it.
+    pub fn over_budget(&self) -> u64 {
+        let over = self.sum.bytes.saturating_sub(u128::from(self.capacity.bytes));
+        u64::try_from(over).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> FunctionName {
+        FunctionName::new(text).unwrap()
+    }
+
+    #[test]
+    fn slots_and_bytes_come_and_go() {
+        let mut ledger = Ledger::new(Capacity { instances: 3, bytes: 100 });
+        let (a, b) = (name("a"), name("b"));
+        let first = ledger.reserve(&a, 40).unwrap();
+        let second = ledger.reserve(&b, 30).unwrap();
+        assert_eq!(ledger.in_use(), Capacity { instances: 2, bytes: 70 });
+        assert_eq!(ledger.of(&a), Capacity { instances: 1, bytes: 40 });
+        ledger.resized(first, 45).unwrap();
+        assert_eq!(ledger.of(&a), Capacity { instances: 1, bytes: 45 });
+        ledger.release(first).unwrap();
+        assert_eq!((ledger.of(&a), ledger.functions()), (Capacity::default(), 1));
+        ledger.release(second).unwrap();
+        assert_eq!((ledger.in_use(), ledger.functions()), (Capacity::default(), 0));
+    }
+
+    #[test]
+    fn each_bound_is_named_and_is_inclusive() {
+        let mut ledger = Ledger::new(Capacity { instances: 2, bytes: 100 });
+        let a = name("a");
+        assert_eq!(ledger.reserve(&a, 101), Err(Full::Never { function: a.clone(), bytes: 101, budget_bytes: 100 }));
+        let first = ledger.reserve(&a, 60).unwrap();
+        assert_eq!(ledger.reserve(&a, 41), Err(Full::Bytes { function: a.clone(), bytes: 41, short_bytes: 1 }));
+        ledger.reserve(&a, 40).unwrap();
+        assert_eq!(ledger.reserve(&a, 0), Err(Full::Instances { function: a.clone(), instances: 2 }));
+        assert_eq!(ledger.in_use(), Capacity { instances: 2, bytes: 100 });
+        ledger.release(first).unwrap();
+        assert!(ledger.reserve(&a, 60).is_ok());
+        assert!(Ledger::new(Capacity::default()).reserve(&a, 0).is_err());
+    }
+
+    #[test]
+    fn a_released_slot_stands_for_nothing() {
+        let mut ledger = Ledger::new(Capacity { instances: 1, bytes: 100 });
+        let a = name("a");
+        let old = ledger.reserve(&a, 10).unwrap();
+        ledger.release(old).unwrap();
+        assert_eq!(ledger.release(old), Err(StaleSlot { slot: old }));
+        // The place has a new tenant now; the old id must not reach it.
+        let new = ledger.reserve(&a, 20).unwrap();
+        assert_ne!(old, new);
+        assert_eq!(ledger.release(old), Err(StaleSlot { slot: old }));
+        assert_eq!(ledger.resized(old, 99), Err(StaleSlot { slot: old }));
+        assert_eq!(ledger.in_use(), Capacity { instances: 1, bytes: 20 });
+    }
+
+    #[test]
+    fn growth_may_pass_the_budget_and_is_told() {
+        let mut ledger = Ledger::new(Capacity { instances: 4, bytes: 100 });
+        let a = name("a");
+        let first = ledger.reserve(&a, 50).unwrap();
+        let second = ledger.reserve(&a, 50).unwrap();
+        ledger.resized(first, 130).unwrap();
+        assert_eq!((ledger.over_budget(), ledger.in_use().bytes), (80, 180));
+        assert_eq!(ledger.reserve(&a, 0), Err(Full::Bytes { function: a.clone(), bytes: 0, short_bytes: 80 }));
+        ledger.resized(first, u64::MAX).unwrap();
+        ledger.resized(second, u64::MAX).unwrap();
+        assert_eq!((ledger.over_budget(), ledger.of(&a).bytes), (u64::MAX, u64::MAX));
+        ledger.resized(second, 1).unwrap();
+        ledger.release(first).unwrap();
+        assert_eq!((ledger.over_budget(), ledger.in_use().bytes), (0, 1));
+    }
+
+    #[test]
+    fn the_messages_say_what_to_do() {
+        let mut ledger = Ledger::new(Capacity { instances: 1, bytes: 10 });
+        let refused = ledger.reserve(&name("mail"), 11).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "an instance of mail needs 11 bytes and the memory budget is 10: raise the budget or lower the function's need"
+        );
+    }
+}

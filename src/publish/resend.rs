@@ -1,0 +1,121 @@
+//! Records that have to be sent again, and when.
+//!
+//! Must not: send.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::Record;
+use crate::types::Position;
+
+/// Most records that wait to be sent again and for which no position waits (inclusive).
+pub const LOOSE_MAX: usize = 1_000;
+
+const BACKOFF_MIN: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// What travels with a record through librdkafka and comes back with its delivery report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Envelope {
+    pub(super) position: Option<Position>,
+    pub(super) bytes: usize,
+    /// Attempts before this one.
+    pub(super) attempts: u32,
+    /// Whether it travels in a batch of its own.
+    pub(super) alone: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    due: Instant,
+    record: Record,
+    envelope: Envelope,
+}
+
+/// The queue. Its order does not matter; each record has its own wait.
+#[derive(Debug, Default)]
+pub(super) struct Resend {
+    waiting: VecDeque<Waiting>,
+    loose: usize,
+}
+
+impl Resend {
+    /// Takes a record in, to be sent when its wait is over: 20 ms after the first attempt, doubling up to 5 s. False where
+    /// it is not taken, because nobody waits for it and [`LOOSE_MAX`] of its kind are here.
+    #[must_use]
+    pub(super) fn push(&mut self, now: Instant, record: Record, mut envelope: Envelope) -> bool {
+        if envelope.position.is_none() {
+            if self.loose >= LOOSE_MAX {
+                return false;
+            }
+            self.loose += 1;
+        }
+        let wait = BACKOFF_MIN.saturating_mul(1 << envelope.attempts.min(16)).min(BACKOFF_MAX);
+        envelope.attempts = envelope.attempts.saturating_add(1);
+        self.waiting.push_back(Waiting { due: now + wait, record, envelope });
+        true
+    }
+
+    /// Takes out every record whose wait is over.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<(Record, Envelope)> {
+        let mut due = Vec::new();
+        for _ in 0..self.waiting.len() {
+            let Some(waiting) = self.waiting.pop_front() else { break };
+            if waiting.due <= now {
+                self.loose -= usize::from(waiting.envelope.position.is_none());
+                due.push((waiting.record, waiting.envelope));
+            } else {
+                self.waiting.push_back(waiting);
+            }
+        }
+        due
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::Destination;
+    use crate::types::{Generation, Offset};
+
+    fn record() -> Record {
+        Record { destination: Destination::Results, key: None, headers: Vec::new(), payload: None }
+    }
+
+    fn waited_for(attempts: u32) -> Envelope {
+        let position = Position { partition: 0, offset: Offset(1), generation: Generation(1) };
+        Envelope { position: Some(position), bytes: 9, attempts, alone: false }
+    }
+
+    #[test]
+    fn waits_double_up_to_the_longest() {
+        let now = Instant::now();
+        for (attempts, wait_ms) in [(0, 20), (1, 40), (2, 80), (7, 2_560), (8, 5_000), (40, 5_000)] {
+            let mut resend = Resend::default();
+            assert!(resend.push(now, record(), waited_for(attempts)));
+            assert!(resend.due(now + Duration::from_millis(wait_ms - 1)).is_empty(), "{attempts}");
+            let due = resend.due(now + Duration::from_millis(wait_ms));
+            assert_eq!(due[0].1.attempts, attempts + 1);
+            assert_eq!(resend.len(), 0);
+        }
+    }
+
+    #[test]
+    fn records_that_nobody_waits_for_have_a_bound() {
+        let now = Instant::now();
+        let loose = Envelope { position: None, ..waited_for(0) };
+        let mut resend = Resend::default();
+        for _ in 0..LOOSE_MAX {
+            assert!(resend.push(now, record(), loose));
+        }
+        assert!(!resend.push(now, record(), loose));
+        assert!(resend.push(now, record(), waited_for(0)));
+        assert_eq!(resend.due(now + Duration::from_secs(1)).len(), LOOSE_MAX + 1);
+        assert!(resend.push(now, record(), loose));
+    }
+}

@@ -1,0 +1,95 @@
+//! The configuration as a user meets it: layers, and every fault at once.
+
+#![cfg(feature = "service")]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use forewarm::config::{Config, ConfigError, Execute, ForecastConfig, TargetConfig, load};
+
+fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("forewarm.toml");
+    std::fs::write(&path, text).unwrap();
+    (directory, path)
+}
+
+fn loaded(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let (_directory, path) = file(text);
+    load(Some(&path), environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+}
+
+#[test]
+fn the_reference_file_holds_the_defaults_of_the_code() {
+    let config = load(None, []).unwrap();
+    assert_eq!(config.execute, Execute::default());
+    assert_eq!(config.forecast, ForecastConfig::default());
+    assert_eq!(config.target, TargetConfig::default());
+}
+
+#[test]
+fn the_environment_stands_above_the_file_above_the_defaults() {
+    let text = "[ingest]\ngroup-id = \"file\"\nin-flight-max = 7\n[control]\ntick = \"50ms\"\n";
+    let environment = [
+        ("FOREWARM__INGEST__GROUP_ID", "environment"),
+        ("FOREWARM__EXECUTE__INSTANCES_MAX", "12"),
+        ("FOREWARM__TOPICS__CREATE", "false"),
+        ("FOREWARM__KAFKA__PROPERTIES__SASL_PASSWORD", "hush"),
+        ("OTHER__INGEST__GROUP_ID", "no"),
+    ];
+    let config = loaded(text, &environment).unwrap();
+    assert_eq!(config.ingest.group_id, "environment");
+    assert_eq!(config.ingest.in_flight_max.get(), 7);
+    assert_eq!(config.control.tick, Duration::from_millis(50));
+    assert_eq!(config.execute.instances_max, 12);
+    assert!(!config.topics.create);
+    assert_eq!(config.kafka.properties["sasl.password"], "hush");
+    assert_eq!(config.publish.retry_backoff, Duration::from_millis(100));
+}
+
+#[test]
+fn librdkafka_properties_keep_their_dots_quoted_or_not() {
+    let text = "[kafka.properties]\n\"security.protocol\" = \"ssl\"\nssl.ca.location = \"/ca.pem\"\n";
+    let config = loaded(text, &[]).unwrap();
+    assert_eq!(config.kafka.properties["security.protocol"], "ssl");
+    assert_eq!(config.kafka.properties["ssl.ca.location"], "/ca.pem");
+}
+
+#[test]
+fn every_fault_is_told_at_once_with_its_key() {
+    let text = "[ingest]\ngroup-idd = \"x\"\nin-flight-max = 0\n[control]\ntick = 5\n[nonsense]\na = 1\n";
+    let fault = loaded(text, &[("FOREWARM__EXECUTE__INSTANCES_MAX", "many")]).unwrap_err().to_string();
+    for part in [
+        "5 faults",
+        "no key ingest.group-idd; did you mean group-id?",
+        "ingest.in-flight-max:",
+        "control.tick:",
+        "no key nonsense",
+        "variable FOREWARM__EXECUTE__INSTANCES_MAX: execute.instances-max:",
+    ] {
+        assert!(fault.contains(part), "{part:?} is missing in:\n{fault}");
+    }
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_told() {
+    let text = "[ingest]\ndrain-timeout = \"1m\"\n[topics]\nresults = \"invocations\"\n[publish]\nformat = \"confluent\"\n";
+    let fault = loaded(text, &[]).unwrap_err();
+    assert_eq!(fault.faults.len(), 3, "{fault}");
+}
+
+#[test]
+fn a_file_that_is_missing_or_no_toml_is_told() {
+    assert!(load(Some(&PathBuf::from("/nonexistent/forewarm.toml")), []).unwrap_err().to_string().contains("/nonexistent"));
+    assert!(loaded("[ingest", &[]).is_err());
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let text = "[kafka]\nschema-registry-url = \"http://user:hush@registry:8081\"\n[kafka.properties]\n\"sasl.password\" = \"hush\"\n\"sasl.username\" = \"me\"\n";
+    let config = loaded(text, &[]).unwrap();
+    for shown in [config.to_string(), format!("{:?}", config.kafka.properties.keys()), format!("{:?}", config.redacted())] {
+        assert!(!shown.contains("hush"), "{shown}");
+    }
+    assert!(config.to_string().contains("\"sasl.username\" = \"me\""), "{config}");
+}
