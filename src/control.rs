@@ -1,12 +1,14 @@
 //! The control plane as a pure state machine: events go in with the time, actions come out.
 //!
-//! It stands between the driver, which turns what happens into events and carries the actions out, and the rooms that think:
-//! it feeds the forecaster, asks it each tick for the demand that may have changed, has `target` make targets of it and cut
-//! them to the memory budget, and says what changed. The same code runs live, in simulations and in backtests.
+//! It stands between the driver, which turns what happens into events and carries the actions out, and the rooms that
+//! think: it feeds the forecaster, asks it each tick for the demand that may have changed, has `target` make targets of
+//! it and cut them to the memory budget, and says what changed. The same code runs live, in simulations and in
+//! backtests.
 //!
 //! The executor keeps a target until it is told another one, and replaces ready instances that were taken by itself.
 //!
-//! Must not: read a clock, wait, log, or touch the pool. Must not act on calls one by one: the data plane does not wait for it.
+//! Must not: read a clock, wait, log, or touch the pool. Must not act on calls one by one: the data plane does not wait
+//! for it.
 
 #[cfg(test)]
 mod properties;
@@ -51,8 +53,8 @@ pub enum Event {
     },
     /// Time has passed. To be sent several times a second.
     Ticked {
-        /// Every function of which the pool holds an instance or a call, or held one since the last tick. One that is not
-        /// listed has no call in flight.
+        /// Every function of which the pool holds an instance or a call, or held one since the last tick. One that is
+        /// not listed has no call in flight.
         usage: Vec<(FunctionName, PoolUsage)>,
     },
 }
@@ -112,6 +114,10 @@ struct Entry {
     demand: Demand,
     wanted: WarmTarget,
     target: WarmTarget,
+    /// Whether it is among `Control::wishing`.
+    wishes: bool,
+    /// Whether it is among `Control::settling`.
+    settles: bool,
 }
 
 impl Entry {
@@ -160,7 +166,8 @@ impl Control {
 
     /// Takes one event in and puts what is to be done behind what `actions` holds.
     ///
-    /// `now` is the wall clock. It should not fall; where it does, nothing breaks, but what time alone ends may end late.
+    /// `now` is the wall clock. It should not fall; where it does, nothing breaks, but what time alone ends may end
+    /// late.
     pub fn handle(&mut self, now: Timestamp, event: Event, actions: &mut Vec<Action>) {
         match event {
             Event::FunctionDefined(definition) => self.define(definition, actions),
@@ -208,6 +215,8 @@ impl Control {
             demand: Demand::default(),
             wanted: WarmTarget::default(),
             target: WarmTarget::default(),
+            wishes: false,
+            settles: false,
             definition: Arc::clone(&definition),
         };
         self.functions.insert(definition.name.clone(), entry);
@@ -231,7 +240,8 @@ impl Control {
         let PreTrigger { id, source, function, .. } = pre_trigger;
         if matches!(verdict, Verdict::Accepted | Verdict::Replaced | Verdict::Withdrawn) {
             self.revise(now, &function);
-            // Only what is free is given: sharing anew over all functions is the tick's, so that a flood costs O(1) each.
+            // Only what is free is given: sharing anew over all functions is the tick's, so that a flood costs O(1)
+            // each.
             if let Some(entry) = self.functions.get(&function) {
                 let others = self.target_bytes - entry.target_bytes();
                 let free = u128::from(self.config.memory_budget_bytes).saturating_sub(others);
@@ -294,8 +304,9 @@ impl Control {
         (entry.demand, entry.wanted) = (demand, wanted);
         self.wanted_bytes += entry.wanted_bytes();
         self.target_bytes += entry.target_bytes();
-        keep(&mut self.wishing, function, entry.wanted.ready > 0);
-        keep(&mut self.settling, function, entry.hold.is_settling());
+        let (wishes, settles) = (entry.wanted.ready > 0, entry.hold.is_settling());
+        keep(&mut self.wishing, &mut entry.wishes, wishes, function);
+        keep(&mut self.settling, &mut entry.settles, settles, function);
     }
 
     /// Shares the budget anew over all functions that wish; those in `visited` that wish for nothing get that.
@@ -332,11 +343,16 @@ fn explanation(entry: &Entry) -> Explanation<'_> {
     Explanation { definition, demand, wanted, target, instance_bytes: *instance_bytes }
 }
 
-/// Puts the name into the set or takes it out.
-fn keep(set: &mut BTreeSet<FunctionName>, function: &FunctionName, wanted: bool) {
-    if !wanted {
-        set.remove(function);
-    } else if !set.contains(function) {
+/// Puts the name into the set or takes it out. `is_in` says whether it is there: asking the set itself would cost more
+/// than all the rest of a visit.
+fn keep(set: &mut BTreeSet<FunctionName>, is_in: &mut bool, wanted: bool, function: &FunctionName) {
+    if wanted == *is_in {
+        return;
+    }
+    *is_in = wanted;
+    if wanted {
         set.insert(function.clone());
+    } else {
+        set.remove(function);
     }
 }

@@ -145,8 +145,8 @@ pub fn disabled_is_cold(function: Explanation<'_>) -> Result<(), Violation> {
     Err(Violation::DisabledIsWarm { function: function.definition.name.clone(), ready })
 }
 
-/// Every invariant that does not hold now. To be asked after a tick: between ticks, what is known of a function may be newer
-/// than its target.
+/// Every invariant that does not hold now. To be asked after a tick: between ticks, what is known of a function may be
+/// newer than its target.
 pub fn violations(control: &Control) -> Vec<Violation> {
     let of_one =
         [target_within_ceiling, target_within_wish, every_instance_has_a_reason, parts_are_sorted, disabled_is_cold];

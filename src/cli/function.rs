@@ -83,14 +83,14 @@ pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Deploy(arguments) => deploy(arguments),
         Command::List { client } => {
             for definition in definitions(client)?.values() {
-                print_json(definition)?;
+                print_json(definition.as_ref())?;
             }
             Ok(ExitCode::SUCCESS)
         }
         Command::Show { name, client } => {
             let definitions = definitions(client)?;
             let definition = definitions.get(name).with_context(|| format!("function {name} is not registered"))?;
-            print_json(definition)?;
+            print_json(definition.as_ref())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Remove { name, client } => {
@@ -162,7 +162,7 @@ fn kind_of(wasm: &[u8]) -> Option<FunctionKind> {
     }
 }
 
-fn definitions(client: &ClientArguments) -> anyhow::Result<BTreeMap<FunctionName, FunctionDefinition>> {
+fn definitions(client: &ClientArguments) -> anyhow::Result<BTreeMap<FunctionName, std::sync::Arc<FunctionDefinition>>> {
     let config = client.load()?;
     Ok(registry::read_all(&crate::app::connection(&config), &config.topics.functions, BROKER_TIMEOUT)?)
 }

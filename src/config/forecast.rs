@@ -57,3 +57,34 @@ impl ForecastConfig {
         faults
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_kebab_case_durations_are_text_and_anything_else_is_refused() {
+        let read = serde_json::from_str::<ForecastConfig>;
+        let config = read(r#"{"functions-max": 5, "history-window": "2m", "lead": "1s 500ms"}"#).unwrap();
+        assert_eq!((config.functions_max.get(), config.history_window), (5, Duration::from_secs(120)));
+        assert_eq!((config.lead, config.window_max), (Duration::from_millis(1_500), Duration::from_secs(3_600)));
+        for bad in
+            [r#"{"lead": 2}"#, r#"{"lead": "2"}"#, r#"{"functions_max": 5}"#, r#"{"functions-max": 0}"#, r#"{"x": 1}"#]
+        {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(read(&text).unwrap(), config);
+    }
+
+    #[test]
+    fn every_fault_names_its_key() {
+        assert!(ForecastConfig::default().faults().is_empty());
+        let window_max = Duration::ZERO;
+        let wrong = ForecastConfig { window_max, history_window: Duration::from_millis(999), ..Default::default() };
+        let faults = wrong.faults();
+        let named = ["window-max", "lead", "history-window"].map(|key| format!("forecast.{key} "));
+        assert_eq!(faults.len(), 3);
+        assert!(faults.iter().zip(&named).all(|(fault, key)| fault.starts_with(key)), "{faults:?}");
+    }
+}

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 pub struct TargetConfig {
     /// Bytes of linear memory that ready instances of all functions together may take (inclusive).
     pub memory_budget_bytes: u64,
-    /// What one instance of a function is taken to hold, in bytes, until one was measured; a function whose memory limit
-    /// is lower counts with that limit.
+    /// What one instance of a function is taken to hold, in bytes, until one was measured; a function whose memory
+    /// limit is lower counts with that limit.
     pub instance_bytes_assumed: NonZeroU64,
     /// How long the part of a target that history asks for must have been lower before it falls. It rises at once.
     #[serde(with = "super::humantime_text")]
@@ -40,5 +40,27 @@ impl TargetConfig {
             faults.push("target.shrink-after must be at most 1h".to_owned());
         }
         faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_kebab_case_and_anything_else_is_refused() {
+        let read = serde_json::from_str::<TargetConfig>;
+        let config = read(r#"{"memory-budget-bytes": 5, "shrink-after": "0s"}"#).unwrap();
+        assert_eq!((config.memory_budget_bytes, config.shrink_after), (5, Duration::ZERO));
+        for bad in [r#"{"instance-bytes-assumed": 0}"#, r#"{"shrink-after": 1}"#, r#"{"x": 1}"#] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_fault_names_its_key() {
+        assert!(TargetConfig::default().faults().is_empty());
+        let wrong = TargetConfig { shrink_after: Duration::from_secs(3_601), ..Default::default() };
+        assert_eq!(wrong.faults(), ["target.shrink-after must be at most 1h"]);
     }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::story::definition;
 use super::*;
-use crate::invariant::violations;
+use crate::invariant::{targets_within_budget, violations};
 use crate::types::{Criteria, Reuse, WarmPolicy};
 
 const FUNCTIONS: usize = 5;
@@ -133,8 +133,8 @@ impl World {
     }
 }
 
-/// With no hold, the demand that was decided on must be the demand of this moment, for every function: had the work list passed
-/// one over, they would differ.
+/// With no hold, the demand that was decided on must be the demand of this moment, for every function: had the work
+/// list passed one over, they would differ.
 fn nobody_is_forgotten(control: &Control, now: Timestamp) -> Result<(), TestCaseError> {
     for (function, entry) in &control.functions {
         prop_assert_eq!(&entry.demand, &control.forecaster.demand(now, function), "{}", function);
@@ -185,6 +185,8 @@ proptest! {
             let set: BTreeMap<_, _> =
                 control.functions.iter().map(|(f, entry)| (f, &entry.target.ready)).filter(|(_, ready)| **ready > 0).collect();
             prop_assert_eq!(told, set);
+            // The budget holds between ticks as well: a pre-trigger is acted on at once.
+            prop_assert_eq!(targets_within_budget(control.explanations(), BUDGET_BYTES), Ok(()));
             if ticked {
                 prop_assert_eq!(violations(&control), vec![]);
                 if !hold {

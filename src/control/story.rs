@@ -94,7 +94,8 @@ impl Stage {
         }
     }
 
-    /// Lets time pass in ticks of a quarter of a second, and gives back what was said, with the seconds since this began.
+    /// Lets time pass in ticks of a quarter of a second, and gives back what was said, with the seconds since this
+    /// began.
     fn after(&mut self, seconds: f64) -> Vec<String> {
         let begin = self.now;
         let end = begin + Duration::from_secs_f64(seconds);
@@ -203,6 +204,32 @@ fn a_removed_function_is_given_back_at_once_and_a_disabled_one_at_the_tick() {
     stage.send(Event::FunctionRemoved(name()));
     assert_eq!(stage.after(0.0), ["0 ready []"]);
     assert!(stage.control.explain(&name()).is_none());
+}
+
+#[test]
+fn when_memory_is_short_a_pre_trigger_gets_what_is_free_at_once_and_the_rest_from_history_at_the_tick() {
+    let mut stage = Stage::new(definition(name(), WarmPolicy { floor: 2, ..WarmPolicy::default() }));
+    // Room for 10 instances of 8 MiB, of which another function's history holds 7 and the floor 2.
+    stage.control.config.memory_budget_bytes = 80 << 20;
+    let other = FunctionName::new("other").unwrap();
+    stage.send(Event::FunctionDefined(Arc::new(definition(other.clone(), WarmPolicy::default()))));
+    let usage = PoolUsage { in_flight_peak: 7, ..PoolUsage::default() };
+    stage.send(Event::Ticked { usage: vec![(other.clone(), usage)] });
+    stage.said.clear();
+    stage.announce("a", 6, 1.0, None, 5);
+    assert_eq!(stage.said, ["3 ready [floor floor a]", "a accepted"]);
+    stage.said.clear();
+    let said = stage.after(0.0);
+    assert_eq!(said[0], "0s: 4 ready [history history history history]");
+    assert_eq!(said[1], "0s: 6 ready [floor floor a a a a]");
+    assert_eq!(said.len(), 2);
+    // The window ends, and history gets its instances back.
+    let said = stage.after(5.0);
+    assert_eq!(
+        said,
+        ["5s: 7 ready [history history history history history history history]", "5s: 2 ready [floor floor]"]
+    );
+    assert_eq!(stage.control.explain(&other).map(|function| function.wanted.ready), Some(7));
 }
 
 #[test]

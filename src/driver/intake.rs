@@ -4,21 +4,22 @@
 
 use std::sync::Arc;
 
-use super::outcomes::{OutcomeSink, Ticket};
+use super::outbox::{Failure, Outbox, Ticket};
 use super::plane::Observations;
 use super::unknown::Unknown;
 use crate::control::Event;
 use crate::execute::{Call, Executor};
 use crate::ingest::{Received, Sink};
-use crate::publish::{Publisher, dead_letter};
 use crate::telemetry::{Metrics, Tracing};
 
 /// Takes what ingest decoded.
 pub struct Intake {
+    /// The topic of the calls.
+    pub topic: String,
     /// Runs the calls.
-    pub executor: Executor<OutcomeSink>,
+    pub executor: Executor<Arc<Outbox>>,
     /// Takes dead letters.
-    pub publisher: Arc<Publisher>,
+    pub outbox: Arc<Outbox>,
     /// Tells the control plane.
     pub observations: Observations,
     /// Holds calls of functions that the registry may be about to tell.
@@ -27,6 +28,8 @@ pub struct Intake {
     pub tracing: Tracing,
     /// The counters.
     pub metrics: Arc<Metrics>,
+    /// Is set when the consumer is of no more use.
+    pub failure: Failure,
 }
 
 impl Sink for Intake {
@@ -35,20 +38,29 @@ impl Sink for Intake {
         let invocation = match content {
             Ok(invocation) => invocation,
             Err(poison) => {
-                tracing::warn!(topic = poison.topic, %position, reason = poison.reason, detail = poison.detail, "dead letter");
-                self.metrics.dead_letter(poison.reason);
-                let record = dead_letter(&poison, key, headers, position);
-                self.publisher.publish(record, Some((position, bytes)));
-                return;
+                let place = (position.partition, position.offset);
+                return self.outbox.dead_letter(poison, place, key, headers, Some((position, bytes)));
             }
         };
         self.metrics.invocations_received.add(1);
         self.observations.see(Event::InvocationArrived { function: invocation.function.clone() });
-        let span = self.tracing.start(&headers, &invocation, position);
-        let ticket = Ticket { position, bytes, key, span };
+        let span = self.tracing.start(&headers, &invocation.function, &self.topic, &position);
+        let ticket = Ticket { position: Some(position), bytes, key, span };
         let call = Call { invocation, ticket, received_at, attempt: 1 };
         if let Err(call) = self.executor.submit(call) {
             self.unknown.hold(*call);
         }
+    }
+
+    fn assigned(&mut self, partitions: &[i32]) {
+        tracing::info!(topic = self.topic, ?partitions, "partitions assigned");
+    }
+
+    fn revoked(&mut self, partitions: &[i32]) {
+        tracing::info!(topic = self.topic, ?partitions, "partitions revoked");
+    }
+
+    fn failed_for_good(&mut self, reason: &str) {
+        self.failure.set(reason);
     }
 }

@@ -1,15 +1,16 @@
 //! Carries events between the rooms of the shell and the pure core: the only place where both planes meet.
 //!
-//! The data plane, on the polling thread: [`intake`] takes what ingest decoded to the executor, [`outcomes`] takes what came
-//! of it to the publisher. The control plane, on its own thread: [`plane`] feeds the pure `control` and carries out what it
-//! answers. Between them is one bounded queue; the data plane never waits on it. Must not: decide anything that `control`
-//! could decide.
+//! The data plane: [`Intake`] takes what ingest decoded to the executor, on the polling thread; [`Outbox`] takes what came of
+//! it to the publisher, on whichever thread ran the call. The control plane, on its own thread: [`ControlPlane`] feeds the
+//! pure `control` and carries out what it answers. Between them is one bounded queue; the data plane never waits on it.
+//! Must not: decide anything that `control` could decide.
 
 mod intake;
-mod outcomes;
+mod outbox;
 mod plane;
 mod unknown;
 
 pub use intake::Intake;
-pub use outcomes::{OutcomeSink, Ticket};
+pub use outbox::{Failure, Outbox, OutboxSettings, Ticket};
 pub use plane::{ControlPlane, Observations};
+pub use unknown::Unknown;

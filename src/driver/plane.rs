@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 
-use crate::control::{Action, Control, Event, Explanation};
+use crate::control::{Action, Control, Event};
+use crate::forecast::Verdict;
 use crate::execute::{Executor, Outcomes, wall_clock};
 use crate::telemetry::Metrics;
-use crate::types::{FunctionName, Timestamp};
+use crate::types::{FunctionName, PoolUsage, Timestamp};
 
 /// The bounded way from the data plane to the control plane. Cheap to clone.
 #[derive(Clone)]
@@ -28,14 +29,16 @@ impl Observations {
         Self { queue: Arc::new(ArrayQueue::new(capacity)), metrics }
     }
 
-    /// Hands in what was seen. Never blocks; where the queue is full the event is dropped and counted.
-    pub fn see(&self, event: Event) {
-        if self.queue.push(event).is_err() {
+    /// Hands in what was seen. Never blocks; where the queue is full the event is dropped, counted, and the answer is false.
+    pub fn see(&self, event: Event) -> bool {
+        let taken = self.queue.push(event).is_ok();
+        if !taken {
             self.metrics.control_events_dropped.add(1);
         }
+        taken
     }
 
-    /// Hands in what must not be lost (a definition, a pre-trigger): waits for room. Not for the data plane.
+    /// Hands in what must not be lost (a definition): waits for room, which the next tick makes. Not for the data plane.
     pub fn tell(&self, mut event: Event) {
         while let Err(returned) = self.queue.push(event) {
             event = returned;
@@ -78,9 +81,9 @@ impl ControlPlane {
         Ok(Self { stop, control, thread: Some(thread) })
     }
 
-    /// Why the target of a function is what it is; `None` where the function is not known.
-    pub fn explain(&self, function: &FunctionName) -> Option<Explanation> {
-        self.control.lock().unwrap_or_else(PoisonError::into_inner).explain(function)
+    /// Hands `look` the reasons for every function's target.
+    pub fn explain<R>(&self, look: impl FnOnce(&Control) -> R) -> R {
+        look(&self.control.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -102,6 +105,7 @@ fn step<O: Outcomes>(
     actions: &mut Vec<Action>,
 ) {
     let usage = executor.tick();
+    show(&observations.metrics, executor, &usage);
     {
         let mut control = control.lock().unwrap_or_else(PoisonError::into_inner);
         // Bounded by what is there now: what comes meanwhile belongs to the next turn.
@@ -117,11 +121,25 @@ fn step<O: Outcomes>(
         match action {
             Action::SetTarget { function, target } => executor.set_target(&function, target),
             Action::JudgedPreTrigger { id, source, function, verdict } => {
-                tracing::debug!(id, source, %function, verdict = verdict.as_str(), "pre-trigger judged");
+                let criterion = match verdict {
+                    Verdict::Refused(criterion) => Some(criterion.as_str()),
+                    _ => None,
+                };
+                tracing::debug!(id, source, %function, verdict = verdict.as_str(), criterion, "pre-trigger judged");
                 observations.metrics.pre_trigger_judged(verdict.as_str());
             }
+            Action::RefusedFunction { error } => tracing::warn!(%error, "a function gets no forecast"),
         }
     }
+}
+
+/// Sets the gauges of the pool.
+fn show<O: Outcomes>(metrics: &Metrics, executor: &Executor<O>, usage: &[(FunctionName, PoolUsage)]) {
+    let sum = |count: fn(&PoolUsage) -> u32| usage.iter().map(|(_, usage)| u64::from(count(usage))).sum();
+    metrics.instances_ready.set(sum(|usage| usage.ready));
+    metrics.instances_busy.set(sum(|usage| usage.busy));
+    metrics.instances_preparing.set(sum(|usage| usage.preparing));
+    metrics.instance_bytes.set(executor.in_use().bytes);
 }
 
 /// A clock that starts at the wall's time and then never jumps: the control plane must not see time run backwards.

@@ -147,7 +147,7 @@ impl<O: Outcomes> Node<O> {
         let bytes = ready.instance.memory_bytes();
         if bytes != function.instance_bytes() {
             function.set_instance_bytes(bytes);
-            ready.slot.resized(bytes);
+            ready.slot.resize(bytes);
         }
         self.complete(pending, ended.answer, ran);
         ended.usable && version.definition.reuses_instances() && ready.uses < version.definition.warm.max_invocations
@@ -157,9 +157,10 @@ impl<O: Outcomes> Node<O> {
     fn after(
         self: &Arc<Self>,
         function: &Arc<Function<O::Ticket>>,
-        ready: Box<Ready>,
+        mut ready: Box<Ready>,
         keep: bool,
     ) -> Option<(Box<Ready>, Pending<O::Ticket>)> {
+        ready.shelved_at = Instant::now();
         let mut state = function.state();
         let current = state.version.as_ref().is_some_and(|version| version.serial == ready.version.serial);
         if keep && current {

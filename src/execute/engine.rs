@@ -13,8 +13,6 @@ use super::ExecuteError;
 use crate::config::Execute;
 use crate::pool;
 
-/// Memory maps that one live instance may cost at the most (measured: 2 to 4).
-const MAPS_PER_INSTANCE: u64 = 4;
 /// The pool's cap where the kernel does not tell its own: the default of `vm.max_map_count`.
 const MAX_MAP_COUNT_DEFAULT: u64 = 65_530;
 /// Slots where the user set no number: enough for one node, and cheap to set up.
@@ -35,7 +33,7 @@ pub(super) fn instances_cap(setting: u32) -> u32 {
     let read = |path: &str| std::fs::read_to_string(path).ok();
     let max = read("/proc/sys/vm/max_map_count").and_then(|text| text.trim().parse().ok());
     let in_use = read("/proc/self/maps").map_or(1_000, |maps| maps.lines().count() as u64);
-    let cap = pool::instances_cap(max.unwrap_or(MAX_MAP_COUNT_DEFAULT), in_use, MAPS_PER_INSTANCE);
+    let cap = pool::instances_cap(max.unwrap_or(MAX_MAP_COUNT_DEFAULT), in_use, pool::MAPS_PER_INSTANCE);
     let wanted = if setting == 0 { INSTANCES_DEFAULT } else { setting };
     if wanted > cap {
         tracing::warn!(wanted, cap, "fewer instances than configured: raise vm.max_map_count to allow more");

@@ -51,6 +51,8 @@ pub(super) struct Ready {
     pub(super) asked_at: Instant,
     /// When it was ready.
     pub(super) ready_at: Instant,
+    /// When it was last put on the shelf.
+    pub(super) shelved_at: Instant,
     /// Calls it has served.
     pub(super) uses: u32,
     /// Its place in the pool; given back when the instance is dropped.
@@ -133,12 +135,22 @@ pub(super) struct Function<T> {
 }
 
 impl<T> Function<T> {
+    /// A function whose first version is on its way.
     pub(super) fn new(definition: &FunctionDefinition) -> Self {
+        Self::in_phase(definition.name.clone(), definition.limits.concurrency, Phase::Loading)
+    }
+
+    /// A function that has a name and nothing that could run.
+    pub(super) fn refused(name: FunctionName, reason: String) -> Self {
+        Self::in_phase(name, 1, Phase::Refused(reason))
+    }
+
+    fn in_phase(name: FunctionName, concurrency: u32, phase: Phase) -> Self {
         Self {
-            name: definition.name.clone(),
+            name,
             state: Mutex::new(State {
-                shelf: Shelf::new(definition.limits.concurrency),
-                phase: Phase::Loading,
+                shelf: Shelf::new(concurrency),
+                phase,
                 version: None,
                 wanted_serial: 0,
                 planned_after: None,

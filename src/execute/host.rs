@@ -81,7 +81,7 @@ impl<W> Host<W> {
         let stdin = CallInput::default();
         let stderr = CallOutput::log(LOG_BYTES_MAX);
         let mut builder = WasiCtxBuilder::new();
-        builder.stdin(stdin.clone()).stdout(stdout.clone()).stderr(stderr.clone()).arg(&definition.name);
+        builder.stdin(stdin.clone()).stdout(stdout.clone()).stderr(stderr.clone()).arg(definition.name.as_str());
         builder.max_random_size(RANDOM_BYTES_MAX);
         builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
         for (key, value) in &definition.environment {

@@ -52,6 +52,17 @@ impl<O: Outcomes> Executor<O> {
         node.handle.spawn(Arc::clone(node).load(function, definition, serial));
     }
 
+    /// Registers that the newest definition of a name is none that can be used. Calls are rejected with the reason, unless
+    /// an older version is there: that one stays.
+    pub fn refuse(&self, name: &str, reason: &str) {
+        let Ok(name) = FunctionName::new(name) else { return };
+        let mut functions = self.0.functions.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        functions.entry(name.clone()).or_insert_with(|| {
+            let reason = format!("its definition was refused: {reason}");
+            Arc::new(Function::refused(name, reason))
+        });
+    }
+
     /// Forgets a function: calls that wait are rejected, calls that run end as they may.
     pub fn remove(&self, name: &FunctionName) {
         let removed = self.0.functions.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(name.as_str());

@@ -21,7 +21,7 @@ mod stdio;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::Semaphore;
 
@@ -87,6 +87,7 @@ struct Node<O: Outcomes> {
     preparing_ahead: Semaphore,
     loading: Semaphore,
     serials: AtomicU64,
+    started_at: Instant,
 }
 
 /// The threads that guests run on. Dropping it ends them; what still runs is abandoned.
@@ -138,7 +139,7 @@ impl<O: Outcomes> Executor<O> {
             .enable_time()
             .build()
             .map_err(ExecuteError::Runtime)?;
-        let capacity = Capacity { instances, bytes: config.memory_budget_bytes };
+        let capacity = Capacity { instances, bytes: config.memory_bytes_max };
         let node = Node {
             id,
             engine,
@@ -154,6 +155,7 @@ impl<O: Outcomes> Executor<O> {
             preparing_ahead: Semaphore::new(or_else(config.prepare_concurrency, cores.div_ceil(2))),
             loading: Semaphore::new(cores.div_ceil(2)),
             serials: AtomicU64::new(0),
+            started_at: Instant::now(),
             config,
         };
         Ok((Self(Arc::new(node)), Runtime { tokio: Some(tokio), _epoch: epoch }))
@@ -167,6 +169,16 @@ impl<O: Outcomes> Executor<O> {
     /// Instances and bytes that are in use.
     pub fn in_use(&self) -> Capacity {
         self.0.slots.in_use()
+    }
+
+    /// Whether a function is registered here.
+    pub fn knows(&self, function: &FunctionName) -> bool {
+        self.0.find(function.as_str()).is_some()
+    }
+
+    /// Functions whose code is loaded.
+    pub fn running(&self) -> usize {
+        self.0.all().iter().filter(|function| function.state().phase == Phase::Running).count()
     }
 
     /// Whether every known function has its code or a reason why not.
@@ -217,7 +229,7 @@ impl<O: Outcomes> Node<O> {
 }
 
 /// The wall clock, for deadlines and time stamps that others read.
-pub(crate) fn wall_clock() -> Timestamp {
+pub fn wall_clock() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }

@@ -5,13 +5,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::fault::Fault;
 use super::function::{Function, Phase, Ready, Version};
 use super::instance::Instance;
 use super::shelf::Offered;
 use super::slots::Slot;
 use super::{Node, Outcomes};
-use crate::pool;
-use crate::types::{FunctionName, Status, WarmKind, WarmReason, WarmTarget};
+use crate::pool::{self, Full, Purpose};
+use crate::types::{FunctionName, Status, Timestamp, WarmKind, WarmReason, WarmTarget};
 
 /// The size that is reserved for the first instance of a function: one that is known replaces it.
 const FIRST_INSTANCE_BYTES: u64 = 1 << 20;
@@ -35,8 +36,8 @@ impl<O: Outcomes> Node<O> {
             return;
         }
         let on_demand = state.shelf.claim_on_demand();
-        let usage = state.shelf.usage(function.instance_bytes());
-        let change = pool::plan(&usage, state.shelf.target());
+        let usage = state.shelf.usage(0);
+        let change = state.shelf.plan();
         let mut retired = Vec::new();
         for _ in 0..change.retire {
             retired.extend(state.shelf.retire());
@@ -90,11 +91,18 @@ impl<O: Outcomes> Node<O> {
         let asked_at = Instant::now();
         let on_demand = matches!(cause, Cause::Demand);
         let version = function.state().version.clone();
-        let slot = version.as_ref().and_then(|_| self.find_slot(&function, on_demand));
-        let (Some(version), Some(slot)) = (version, slot) else {
-            // No place for it: a call that waits for it is looked after at the next tick.
-            function.state().shelf.not_prepared();
-            return;
+        let Some(version) = version else {
+            return function.state().shelf.not_prepared();
+        };
+        let purpose = if on_demand { Purpose::Call } else { Purpose::Warmth };
+        let slot = match self.find_slot(&function, purpose) {
+            Ok(slot) => slot,
+            Err(full @ Full::Never { .. }) => {
+                let fault = Fault::new(Status::Limit, "memory", full.to_string());
+                return self.preparation_failed(&function, &version, on_demand, fault);
+            }
+            // No place for it now: a call that waits for it is looked after at the next tick.
+            Err(_) => return function.state().shelf.not_prepared(),
         };
         let (prepared, _permits) = {
             let ahead = if on_demand { None } else { self.preparing_ahead.acquire().await.ok() };
@@ -111,10 +119,10 @@ impl<O: Outcomes> Node<O> {
         match prepared {
             Ok(instance) => {
                 let bytes = instance.memory_bytes();
-                slot.resized(bytes);
+                slot.resize(bytes);
                 function.set_instance_bytes(bytes);
                 let ready_at = Instant::now();
-                let ready = Ready { instance, version, reason, asked_at, ready_at, uses: 0, slot };
+                let ready = Ready { instance, version, reason, asked_at, ready_at, shelved_at: ready_at, uses: 0, slot };
                 self.metrics.instances_prepared.add(1);
                 self.deliver(function, Box::new(ready)).await;
             }
@@ -159,7 +167,7 @@ impl<O: Outcomes> Node<O> {
         function: &Arc<Function<O::Ticket>>,
         version: &Version,
         on_demand: bool,
-        fault: super::fault::Fault,
+        fault: Fault,
     ) {
         let mut state = function.state();
         state.shelf.not_prepared();
@@ -182,43 +190,41 @@ impl<O: Outcomes> Node<O> {
         self.prepare_on_demand(function, more);
     }
 
-    /// A slot for one instance; where the pool is full, one is taken from a function that has more than it should, or,
-    /// for a waiting call, from the one that has been idle longest.
-    fn find_slot(&self, function: &Function<O::Ticket>, on_demand: bool) -> Option<Slot> {
+    /// A slot for one instance; where the pool is full, room is made by what `pool::victim` chooses.
+    fn find_slot(&self, function: &Function<O::Ticket>, purpose: Purpose) -> Result<Slot, Full> {
         let known = function.instance_bytes();
-        let bytes = if known == 0 { FIRST_INSTANCE_BYTES } else { known }.min(self.capacity.bytes);
-        // Bounded: each round either finds a slot or takes one instance away.
-        for _ in 0..=self.capacity.instances {
-            match self.slots.reserve(&function.name, bytes) {
-                Ok(slot) => return Some(slot),
-                Err(full) => {
-                    let Some(evicted) = self.evict_for(&function.name, on_demand) else {
-                        tracing::debug!(function = %function.name, on_demand, %full, "no slot for an instance");
-                        self.metrics.slots_missing.add(1);
-                        return None;
-                    };
-                    self.metrics.instances_evicted.add(1);
-                    drop(evicted);
-                }
-            }
+        let bytes = if known == 0 { FIRST_INSTANCE_BYTES.min(self.capacity.bytes) } else { known };
+        // Bounded: each round either ends or takes one of a bounded number of instances away.
+        loop {
+            let full = match self.slots.reserve(&function.name, bytes) {
+                Ok(slot) => return Ok(slot),
+                Err(full @ Full::Never { .. }) => return Err(full),
+                Err(full) => full,
+            };
+            let Some(evicted) = self.evict_for(&function.name, purpose) else {
+                tracing::debug!(function = %function.name, ?purpose, %full, "no slot for an instance");
+                self.metrics.slots_missing.add(1);
+                return Err(full);
+            };
+            self.metrics.instances_evicted.add(1);
+            drop(evicted);
         }
-        None
     }
 
-    fn evict_for(&self, needs: &FunctionName, on_demand: bool) -> Option<Box<Ready>> {
+    fn evict_for(&self, needs: &FunctionName, purpose: Purpose) -> Option<Box<Ready>> {
         let functions = self.all();
         let candidates = functions.iter().filter_map(|function| {
             let state = function.state();
-            let (ready, wanted) = (state.shelf.ready(), state.shelf.target().ready);
-            let may_give = ready > 0 && (on_demand || ready > wanted);
-            may_give.then(|| pool::Candidate {
+            let idle_since = state.shelf.longest_idle()?.shelved_at.saturating_duration_since(self.started_at);
+            Some(pool::Candidate {
                 function: &function.name,
-                ready,
-                target_ready: wanted,
+                ready: state.shelf.ready(),
+                target_ready: state.shelf.target().ready,
+                idle_since: Timestamp::ZERO + idle_since,
                 instance_bytes: function.instance_bytes(),
             })
         });
-        let victim = pool::victim(candidates, needs)?.clone();
+        let victim = pool::victim(candidates, needs, purpose)?.clone();
         let function = self.find(victim.as_str())?;
         let evicted = function.state().shelf.retire();
         evicted

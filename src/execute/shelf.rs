@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use crate::pool::{self, Change};
 use crate::types::{PoolUsage, WarmTarget};
 
 /// What to do with a call that was just handed in.
@@ -77,13 +78,16 @@ impl<I, C> Shelf<I, C> {
         self.in_flight_peak = self.in_flight_peak.max(self.in_flight());
     }
 
-    /// How many instances to prepare for waiting calls that no preparation is on its way for; counts them as preparing.
+    /// How many instances to prepare for waiting calls that no instance is in sight of; counts them as preparing.
     pub(super) fn claim_on_demand(&mut self) -> u32 {
-        let waiting = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
-        let slots = self.concurrency.saturating_sub(self.busy);
-        let wanted = waiting.min(slots).saturating_sub(self.preparing);
+        let wanted = pool::on_demand(&self.usage(0), self.concurrency);
         self.preparing += wanted;
         wanted
+    }
+
+    /// What to do about the target, by what is here.
+    pub(super) fn plan(&self) -> Change {
+        pool::plan(&self.usage(0), &self.target, self.concurrency)
     }
 
     /// Counts `instances` as being prepared ahead.
@@ -145,6 +149,11 @@ impl<I, C> Shelf<I, C> {
     /// Takes the longest idle instance off the shelf, to be retired.
     pub(super) fn retire(&mut self) -> Option<I> {
         self.ready.pop_front()
+    }
+
+    /// The instance that [`retire`](Self::retire) would take.
+    pub(super) fn longest_idle(&self) -> Option<&I> {
+        self.ready.front()
     }
 
     /// Takes every ready instance off the shelf.

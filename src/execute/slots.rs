@@ -43,13 +43,15 @@ pub(super) struct Slot {
 
 impl Slot {
     /// The instance's real size is known.
-    pub(super) fn resized(&self, bytes: u64) {
-        self.slots.with(|ledger| ledger.resized(self.id, bytes));
+    pub(super) fn resize(&self, bytes: u64) {
+        let resized = self.slots.with(|ledger| ledger.resized(self.id, bytes));
+        debug_assert!(resized.is_ok(), "a slot lives as long as its place");
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.slots.with(|ledger| ledger.release(self.id));
+        let released = self.slots.with(|ledger| ledger.release(self.id));
+        debug_assert!(released.is_ok(), "a slot is dropped once");
     }
 }

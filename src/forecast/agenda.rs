@@ -1,7 +1,8 @@
-//! Which functions' demand may have changed: a list of what events touched, and one timer a function for what time alone changes.
+//! Which functions' demand may have changed: a list of what events touched, and one timer a function for what time
+//! alone changes.
 //!
-//! This is what keeps a tick from walking every known function. One look costs O(touched + due × log n). A function has at
-//! most one entry in the list and one timer, so both are bounded by the number of functions.
+//! This is what keeps a tick from walking every known function. One look costs O(touched + due × log n). A function has
+//! at most one entry in the list and one timer, so both are bounded by the number of functions.
 //!
 //! Must not: know what a demand is.
 
@@ -35,7 +36,8 @@ impl Agenda {
         }
     }
 
-    /// Asks for a look at `at` or before. A timer that is set for earlier stays: a look too many is cheaper than moving it.
+    /// Asks for a look at `at` or before. A timer that is set for earlier stays: a look too many is cheaper than moving
+    /// it.
     pub(super) fn wake_at(&mut self, slot: Slot, at: Timestamp) {
         let marks = mark(&mut self.marks, slot);
         if marks.timer.is_some_and(|timer| timer <= at) {

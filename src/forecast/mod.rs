@@ -1,16 +1,17 @@
 //! What is coming: from the pre-triggers and calls of each function, the demand that it will have.
 //!
-//! It stands between the events and the target rule: `control` feeds it every event and asks it, each tick, for the demand of
-//! the functions whose demand may have changed. What it believes, in this version:
+//! It stands between the events and the target rule: `control` feeds it every event and asks it, each tick, for the
+//! demand of the functions whose demand may have changed. What it believes, in this version:
 //!
-//! - **Notices** (pre-triggers that act): a notice announces expected × confidence calls from its start (less the lead) to its
-//!   end. A call that comes is taken off the oldest live notice: it is no longer to come.
-//! - **History**: the instances that were in use at once within the last `history-window` will be in use at once again. This
-//!   is the windowed maximum of calls in flight (running and waiting). The mean, arrival rate × mean run time (J. D. C. Little,
-//!   "A Proof for the Queuing Formula L = λW", 1961), is never above that maximum, so it would add nothing to it.
+//! - **Notices** (pre-triggers that act): a notice announces expected × confidence calls from its start (less the lead)
+//!   to its end. A call that comes is taken off the oldest live notice: it is no longer to come.
+//! - **History**: the instances that were in use at once within the last `history-window` will be in use at once again.
+//!   This is the windowed maximum of calls in flight (running and waiting). The mean, arrival rate × mean run time (J.
+//!   D. C. Little, "A Proof for the Queuing Formula L = λW", 1961), is never above that maximum, so it would add
+//!   nothing to it.
 //!
-//! Bounds: functions and notices by configuration, 256 notices a function, 256 bytes an id, 12 buckets of history a function.
-//! An event costs O(log functions + notices of its function); a look costs as `agenda` says.
+//! Bounds: functions and notices by configuration, 256 notices a function, 256 bytes an id, 12 buckets of history a
+//! function. An event costs O(log functions + notices of its function); a look costs as `agenda` says.
 //!
 //! Must not: read a clock, decide how many instances to hold (that is `target`'s), or walk every function.
 
@@ -137,8 +138,8 @@ impl Forecaster {
 
     /// Judges a pre-trigger, and holds it if it counts.
     ///
-    /// Senders' clocks are not ours. Without `not_before` its life is counted from `emitted_at` or from now, whichever is
-    /// earlier; its end is never later than `window-max` from now.
+    /// Senders' clocks are not ours. Without `not_before` its life is counted from `emitted_at` or from now, whichever
+    /// is earlier; its end is never later than `window-max` from now.
     pub fn pre_trigger(&mut self, now: Timestamp, pre_trigger: &PreTrigger) -> Verdict {
         let Some((slot, function)) = self.functions.find_mut(&pre_trigger.function) else {
             return Verdict::Refused(Criterion::UnknownFunction);
@@ -185,8 +186,8 @@ impl Forecaster {
         self.agenda.touch(slot);
     }
 
-    /// What a look at the pool saw of one function. Its count of calls in flight replaces our own, and its peak is history.
-    /// Call [`Self::looked`] after the last function of a look.
+    /// What a look at the pool saw of one function. Its count of calls in flight replaces our own, and its peak is
+    /// history. Call [`Self::looked`] after the last function of a look.
     pub fn observed(&mut self, now: Timestamp, name: &FunctionName, usage: &PoolUsage) {
         let Some((slot, function)) = self.functions.find_mut(name) else {
             self.counters.unknown_function_events += 1;
@@ -231,8 +232,9 @@ impl Forecaster {
         self.look += 1;
     }
 
-    /// Takes the functions whose demand may have changed since the last time, by an event or by time alone; each once, in an
-    /// order that depends on the events alone. A function that is not among them has the demand that it had.
+    /// Takes the functions whose demand may have changed since the last time, by an event or by time alone; each once,
+    /// in an order that depends on the events alone. A function that is not among them has the demand that it had,
+    /// unless the clock was set back since; then it is among them when its time has come again.
     pub fn take_changed(&mut self, now: Timestamp) -> Vec<FunctionName> {
         while let Some(slot) = self.agenda.take_due(now) {
             let Some(function) = self.functions.row_mut(slot) else { continue };

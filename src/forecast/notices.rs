@@ -76,7 +76,8 @@ impl Notices {
         self.held.len()
     }
 
-    /// Holds `notice`, in place of the one with its id if there is one. `room`: whether one more may be held over all functions.
+    /// Holds `notice`, in place of the one with its id if there is one. `room`: whether one more may be held over all
+    /// functions.
     pub(super) fn put(&mut self, notice: Held, room: bool) -> Put {
         if let Some(held) = self.held.iter_mut().find(|held| held.id == notice.id) {
             let Held { announced, live_from, expires_at, .. } = notice;

@@ -1,8 +1,8 @@
 //! The largest number of calls in flight within a sliding window, in a fixed few bytes a function.
 //!
-//! The window is cut into [`BUCKETS`] buckets, each with its own maximum, in a ring. A peak is remembered while its bucket
-//! is among the newest `BUCKETS`: for more than 11/12 of the window and never longer than the window. An exact sliding
-//! maximum would need as many entries as there are looks within the window.
+//! The window is cut into [`BUCKETS`] buckets, each with its own maximum, in a ring. A peak is remembered while its
+//! bucket is among the newest `BUCKETS`: for more than 11/12 of the window and never longer than the window. An exact
+//! sliding maximum would need as many entries as there are looks within the window.
 //!
 //! Must not: read a clock, or know what the numbers mean.
 

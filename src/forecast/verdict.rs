@@ -7,8 +7,8 @@
 pub enum Verdict {
     /// It is held, and acts from its start (less the lead) to its end.
     Accepted,
-    /// It is held in place of an earlier one with the same id. Calls that had come for that one count for this one too, so
-    /// the same event read twice changes nothing.
+    /// It is held in place of an earlier one with the same id. Calls that had come for that one count for this one too,
+    /// so the same event read twice changes nothing.
     Replaced,
     /// It announced no calls, and the notice with its id is gone.
     Withdrawn,

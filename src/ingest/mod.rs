@@ -1,1 +1,124 @@
-//! ingest: to come.
+//! Reads `invocations` and `pre-triggers`, and keeps the offsets of the former.
+//!
+//! Duty: take each message from the broker, decode it, hand it on with its position, and let its offset move only when its
+//! outcome is acknowledged. Must not: run a call, choose an instance, or publish.
+//!
+//! On the way of an event: broker → **ingest** → codec → driver → execute → publish → **ingest** (acknowledged) → commit.
+//!
+//! | thread | does |
+//! |---|---|
+//! | `invocations` | polls, decodes, calls [`Sink::received`]; keeps the trackers; pauses and resumes; serves rebalances |
+//! | `offsets` | everything that waits for the group's coordinator: commits, committed offsets, probes |
+//! | `pre-triggers` | follows that topic (see [`pre_triggers`]) |
+//!
+//! The poll thread never waits for a broker or for a call. That is why a rebalance is not answered inside librdkafka's
+//! callback: it is noted there, and answered when the revoked partitions have drained and their commit is through.
+//!
+//! **Bounds.** At most `in_flight_max` messages and `in_flight_bytes_max` bytes are between [`Sink::received`] and
+//! [`Acknowledger::acknowledge`]; the message that reaches a bound is still taken. Everything that holds something per
+//! message (the acknowledgements on their way, the trackers, messages put aside) is bounded by that.
+
+mod context;
+mod counters;
+mod held;
+mod intake;
+mod invocations;
+mod offsets;
+mod partitions;
+pub mod pre_triggers;
+mod rebalance;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use counters::Counters;
+pub use invocations::{Acknowledger, Invocations, start};
+
+use crate::codec::DecodeError;
+use crate::kafka::ClientError;
+use crate::kafka::headers::Headers;
+use crate::types::{Invocation, Position, Timestamp};
+
+/// How invocations are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The topic.
+    pub topic: String,
+    /// Messages in flight at which intake pauses; at least 1.
+    pub in_flight_max: usize,
+    /// Bytes in flight at which intake pauses; at least 1.
+    pub in_flight_bytes_max: usize,
+    /// The longest time between a completion and its commit.
+    pub commit_interval: Duration,
+    /// Completions after which a commit is made before that time; at least 1.
+    pub commit_completions: u64,
+    /// How long a partition that goes to another node may take to finish what is in flight.
+    pub drain_timeout: Duration,
+}
+
+/// A message of the `invocations` topic.
+#[derive(Debug)]
+pub struct Received {
+    /// Where it stands; what [`Acknowledger::acknowledge`] wants back.
+    pub position: Position,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its headers, in order.
+    pub headers: Headers,
+    /// What it counts for in the bound on bytes: key, value and headers.
+    pub bytes: usize,
+    /// When it came out of the poll.
+    pub received_at: Instant,
+    /// The call, or why it is none.
+    pub content: Result<Invocation, Poison>,
+}
+
+/// A message that is no event, now or ever: for a dead letter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Poison {
+    /// The topic that it came from.
+    pub topic: Arc<str>,
+    /// Its value as it came; None for a tombstone.
+    pub payload: Option<Vec<u8>>,
+    /// Its timestamp; None where it has none.
+    pub timestamp: Option<Timestamp>,
+    /// What is wrong with it.
+    pub error: DecodeError,
+}
+
+/// Who gets the invocations. Everything is called on the poll thread: what takes long belongs elsewhere, as no message of
+/// any partition comes meanwhile.
+pub trait Sink: Send + 'static {
+    /// A message. It is in flight until its position is acknowledged, and blocks the commit of what follows in its
+    /// partition for good if it never is.
+    fn received(&mut self, received: Received);
+
+    /// These partitions are read from now on.
+    fn assigned(&mut self, partitions: &[i32]) {
+        let _ = partitions;
+    }
+
+    /// These partitions go to another node. Nothing more of them comes; what is in flight may end within the drain timeout.
+    fn revoked(&mut self, partitions: &[i32]) {
+        let _ = partitions;
+    }
+
+    /// The consumer is of no more use, and the process should end.
+    fn failed_for_good(&mut self, reason: &str) {
+        let _ = reason;
+    }
+}
+
+/// Why reading could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// No consumer.
+    #[error("topic not read: {0}")]
+    Client(#[from] ClientError),
+    /// A bound of 0 would let nothing through.
+    #[error("{setting} must be at least 1")]
+    ZeroBound {
+        /// Which one.
+        setting: &'static str,
+    },
+}

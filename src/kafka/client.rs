@@ -154,6 +154,8 @@ impl ClientContext for Quiet {
     }
 }
 
+impl rdkafka::consumer::ConsumerContext for Quiet {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -34,7 +34,9 @@ pub enum ClientError {
         source: KafkaError,
     },
     /// The brokers did not say what they know about a topic.
-    #[error("metadata of topic {topic} not fetched: {source}; check that the brokers in kafka.bootstrap-servers answer")]
+    #[error(
+        "metadata of topic {topic} not fetched: {source}; check that the brokers in kafka.bootstrap-servers answer"
+    )]
     Metadata {
         /// The topic.
         topic: String,
@@ -50,7 +52,9 @@ pub enum ClientError {
         code: RDKafkaErrorCode,
     },
     /// The topic does not exist and may not be created.
-    #[error("topic {topic} does not exist; create it with {partitions} or more partitions, or let this service create it")]
+    #[error(
+        "topic {topic} does not exist; create it with {partitions} or more partitions, or let this service create it"
+    )]
     TopicMissing {
         /// The topic.
         topic: String,
@@ -66,4 +70,3 @@ pub enum ClientError {
         cause: String,
     },
 }
-

@@ -13,8 +13,8 @@
 
 mod client;
 mod error;
-mod health;
 pub mod headers;
+mod health;
 pub mod tail;
 mod topics;
 

@@ -13,14 +13,14 @@ pub struct Wish<'a> {
     pub instance_bytes: u64,
 }
 
-/// How many instances of each wish fit, in the order of the wishes. Never more than the wish, and Σ granted × instance bytes is
-/// at most `budget_bytes`.
+/// How many instances of each wish fit, in the order of the wishes. Never more than the wish, and Σ granted × instance
+/// bytes is at most `budget_bytes`.
 ///
-/// What goes first: floors, since a user set them; then what pre-triggers (and chains) announce, since somebody said so; then
-/// history. Within each of these, instances are granted in rounds, one a function, so that no function goes without because
-/// another one wants many: an instance is worth the more the fewer its function has. Where the last round does not fit, those
-/// with the fewest bytes go first, and equal ones in the order of the wishes. What is left is used by whatever still fits,
-/// also of a later kind.
+/// What goes first: floors, since a user set them; then what pre-triggers (and chains) announce, since somebody said
+/// so; then history. Within each of these, instances are granted in rounds, one a function, so that no function goes
+/// without because another one wants many: an instance is worth the more the fewer its function has. Where the last
+/// round does not fit, those with the fewest bytes go first, and equal ones in the order of the wishes. What is left is
+/// used by whatever still fits, also of a later kind.
 ///
 /// Costs O(n log n) a round of leftovers; what is left at least halves in any two of them, so there are at most 128.
 pub fn fit(budget_bytes: u64, wishes: &[Wish<'_>]) -> Vec<u32> {
@@ -81,7 +81,8 @@ impl Open {
     }
 }
 
-/// Grants rounds of one instance a function while whole rounds fit, then part of one more; again without those that did not fit.
+/// Grants rounds of one instance a function while whole rounds fit, then part of one more; again without those that did
+/// not fit.
 fn fill(left: &mut u128, mut open: Vec<Open>, granted: &mut [u32]) {
     open.sort_unstable_by_key(|open| (open.bytes, open.index));
     let mut give = |left: &mut u128, open: &mut Open, instances: u32| {

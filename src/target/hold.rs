@@ -1,8 +1,8 @@
 //! Hysteresis for the part of a target that history asks for: it rises at once and falls late.
 //!
-//! It holds the instances in use at once, busy ones included, and not the ready ones: those fall and rise with every call
-//! that begins and ends, and holding them up would prepare a second instance for a call that has one. What notices ask for is
-//! not held either: it ends with their window.
+//! It holds the instances in use at once, busy ones included, and not the ready ones: those fall and rise with every
+//! call that begins and ends, and holding them up would prepare a second instance for a call that has one. What notices
+//! ask for is not held either: it ends with their window.
 //!
 //! Must not: read a clock.
 
@@ -19,8 +19,8 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// The level after a wish for `wanted` at `now`. At once where it is not lower; otherwise once every wish of the last
-    /// `shrink_after` was lower, down to the largest of them.
+    /// The level after a wish for `wanted` at `now`. At once where it is not lower; otherwise once every wish of the
+    /// last `shrink_after` was lower, down to the largest of them.
     pub fn settle(&mut self, now: Timestamp, shrink_after: Duration, wanted: f64) -> f64 {
         // A number that is none compares as neither; it must not raise or hold anything.
         let wanted = if wanted.is_nan() { 0.0 } else { wanted };

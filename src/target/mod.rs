@@ -16,14 +16,16 @@ use crate::types::{Demand, TargetPart, WarmKind, WarmPolicy, WarmReason, WarmTar
 /// The warm target of one function, before the budget.
 ///
 /// `reuses_instances`: whether an instance that serves a call can serve another one afterwards. Where it can, the busy
-/// instances are part of what floor and history ask for, and only the rest must be ready. Where it cannot, a busy instance
-/// never comes back, so nothing is taken off. What notices announce is still to come and is always on top of the busy ones.
+/// instances are part of what floor and history ask for, and only the rest must be ready. Where it cannot, a busy
+/// instance never comes back, so nothing is taken off. What notices announce is still to come and is always on top of
+/// the busy ones.
 ///
-/// `ready` is the **largest** of the parts, not their sum: a call that was announced is mostly one that history expects too,
-/// so a sum would prepare for it twice. It is at most the ceiling less the calls in flight.
+/// `ready` is the **largest** of the parts, not their sum: a call that was announced is mostly one that history expects
+/// too, so a sum would prepare for it twice. It is at most the ceiling less the calls in flight.
 ///
-/// The parts are sorted by size, equal ones as floor, history, notices; the parts of notices are cumulative, oldest first, so
-/// that the part that first reaches the k-th instance names who wants it. A part that asks for nothing is left out.
+/// The parts are sorted by size, equal ones as floor, history, notices; the parts of notices are cumulative, oldest
+/// first, so that the part that first reaches the k-th instance names who wants it. A part that asks for nothing is
+/// left out.
 pub fn decide(policy: &WarmPolicy, reuses_instances: bool, demand: &Demand) -> WarmTarget {
     let in_use = if reuses_instances { demand.in_flight } else { 0 };
     let mut parts = Vec::with_capacity(2 + demand.notices.len());
@@ -71,7 +73,9 @@ mod tests {
         WarmPolicy { floor, ceiling, ..WarmPolicy::default() }
     }
 
-    fn shape(target: &WarmTarget) -> (u32, Vec<(WarmKind, Option<&str>, u32)>) {
+    type Part<'a> = (WarmKind, Option<&'a str>, u32);
+
+    fn shape(target: &WarmTarget) -> (u32, Vec<Part<'_>>) {
         let parts = target.parts.iter();
         (target.ready, parts.map(|part| (part.reason.kind, part.reason.detail.as_deref(), part.instances)).collect())
     }

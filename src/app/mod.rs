@@ -1,0 +1,375 @@
+//! The whole service: puts the rooms together, and takes them apart again. The only place that knows all of them.
+//!
+//! Must not: hold logic of its own. The order of starting is the order of needing: what publishes before what runs, what
+//! runs before what reads. The way down is the way up, backwards.
+
+mod shutdown;
+mod signals;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+pub use self::shutdown::Ended;
+pub use self::signals::Signals;
+use crate::artifacts::{CodeCache, DirectoryStore};
+use crate::codec::{Codec, EventKind, NoSchemaRegistry, WireFormat, WriterSchemas};
+use crate::config::{Config, PreTriggerStart, ResultFormat};
+use crate::control::{Control, Event};
+use crate::driver::{ControlPlane, Failure, Intake, Observations, Outbox, OutboxSettings, Unknown};
+pub use crate::execute::wall_clock;
+use crate::execute::{ExecuteError, Executor, Parts, Runtime};
+use crate::ingest::{self, IngestError, Invocations};
+use crate::ingest::pre_triggers::{PreTriggerEvent, PreTriggers};
+use crate::kafka::tail::Start;
+use crate::kafka::{ClientError, Connection, TopicFinding, TopicSpec, ensure_topics};
+use crate::publish;
+use crate::registry::{self, Registry, RegistryError, RegistryEvent, SchemaRegistry, SchemaRegistrySettings};
+use crate::telemetry::{Metrics, Telemetry};
+
+/// How long one request for topics may take at start.
+const TOPICS_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long one request to the schema registry may take.
+const SCHEMA_REGISTRY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Completions after which a commit is made before its interval is over.
+const COMMIT_COMPLETIONS: u64 = 10_000;
+
+/// Why the service could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A Kafka client or topic.
+    #[error(transparent)]
+    Kafka(#[from] ClientError),
+    /// The guests' engine.
+    #[error(transparent)]
+    Execute(#[from] ExecuteError),
+    /// The registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The consumer.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    /// A thread.
+    #[error("a thread could not be started: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The registry could not be read in time.
+    #[error(
+        "topic {topic} was not read to its end within {waited:?} (registry.catch-up-timeout); check that the brokers answer"
+    )]
+    CatchUp {
+        /// The topic.
+        topic: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+}
+
+/// The service that runs.
+pub struct Service {
+    config: Config,
+    metrics: Arc<Metrics>,
+    failure: Failure,
+    // From here on in the order in which they end.
+    invocations: Invocations,
+    pre_triggers: PreTriggers,
+    registry: Registry,
+    outbox: Arc<Outbox>,
+    control: ControlPlane,
+    executor: Executor<Arc<Outbox>>,
+    _runtime: Runtime,
+}
+
+/// What every Kafka client of a configuration needs.
+pub fn connection(config: &Config) -> Connection {
+    Connection {
+        bootstrap_servers: config.kafka.bootstrap_servers.clone(),
+        client_id: format!("forewarm-{}", config.node_id()),
+        group_id: config.ingest.group_id.clone(),
+        properties: config.kafka.properties.clone(),
+    }
+}
+
+impl Service {
+    /// Starts everything; calls are read when this returns, or a moment before.
+    ///
+    /// # Errors
+    /// Where any part cannot start; those that had started are ended.
+    pub fn start(config: Config, telemetry: &Telemetry) -> Result<Self, StartError> {
+        let (metrics, failure) = (telemetry.metrics(), Failure::default());
+        let connection = connection(&config);
+        if config.topics.create {
+            create_topics(&connection, &config)?;
+        }
+        let codec = Arc::new(Codec::new());
+        let (writers, format) = schema_registry(&config)?;
+        let observations = Observations::new(config.control.queue.get(), Arc::clone(&metrics));
+        let outbox = Outbox::start(
+            &connection,
+            OutboxSettings {
+                node: config.node_id(),
+                format,
+                topics: publish::Topics {
+                    results: config.topics.results.clone(),
+                    dead_letters: config.topics.dead_letters.clone(),
+                },
+                codec: Arc::clone(&codec),
+                observations: observations.clone(),
+                metrics: Arc::clone(&metrics),
+                failure: failure.clone(),
+            },
+        )?;
+        let (executor, runtime) = Executor::start(Parts {
+            node: config.node_id(),
+            config: config.execute.clone(),
+            outcomes: Arc::clone(&outbox),
+            artifacts: Arc::new(DirectoryStore::new(&config.artifacts)),
+            cache: CodeCache::open(&config.execute.cache_directory, config.execute.cache_bytes_max),
+            metrics: Arc::clone(&metrics),
+        })?;
+        let control = Control::new(config.forecast.clone(), config.target.clone());
+        let control = ControlPlane::start(control, config.control.tick, observations.clone(), executor.clone())?;
+        let say = tell(executor.clone(), observations.clone(), Arc::clone(&metrics));
+        let registry =
+            Registry::start(&connection, &config.topics.functions, Arc::clone(&codec), Arc::clone(&writers), say)?;
+        catch_up(&registry, &config)?;
+        let start = match config.pre_triggers.start {
+            PreTriggerStart::Earliest => Start::Beginning,
+            PreTriggerStart::Window => Start::Since(wall_clock() - config.forecast.window_max),
+        };
+        let pre_triggers = PreTriggers::start(
+            &connection,
+            &config.topics.pre_triggers,
+            start,
+            Arc::clone(&codec),
+            Arc::clone(&writers),
+            announce(Arc::clone(&outbox), observations.clone(), registry.fences(), executor.clone(), Arc::clone(&metrics)),
+        )?;
+        let intake = Intake {
+            topic: config.topics.invocations.clone(),
+            executor: executor.clone(),
+            outbox: Arc::clone(&outbox),
+            observations,
+            unknown: Unknown::new(executor.clone(), registry.fences()),
+            tracing: telemetry.tracing(),
+            metrics: Arc::clone(&metrics),
+            failure: failure.clone(),
+        };
+        let invocations = ingest::start(&connection, ingest_settings(&config), codec, writers, intake)?;
+        outbox.listen(invocations.acknowledger());
+        tracing::info!(
+            node = config.node_id(), bootstrap_servers = config.kafka.bootstrap_servers,
+            instances_max = executor.capacity().instances, "forewarm serves"
+        );
+        Ok(Self {
+            config,
+            metrics,
+            failure,
+            invocations,
+            pre_triggers,
+            registry,
+            outbox,
+            control,
+            executor,
+            _runtime: runtime,
+        })
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The control plane, to ask why a target is what it is.
+    pub fn control(&self) -> &ControlPlane {
+        &self.control
+    }
+
+    /// Functions whose code is loaded.
+    pub fn functions_running(&self) -> usize {
+        self.executor.running()
+    }
+
+    /// Whether calls are taken: the group has let this node in and the brokers answer.
+    pub fn is_ready(&self) -> bool {
+        self.invocations.is_ready() && self.outbox.publisher().health().is_up() && self.failure.reason().is_none()
+    }
+
+    /// Serves until a signal comes or a part fails for good, and then shuts down.
+    pub fn run_until(self, signals: &Signals) -> Ended {
+        loop {
+            if signals.wait(Duration::from_millis(250)) {
+                tracing::info!("a signal asks for the end: no new calls are taken");
+                break;
+            }
+            if let Some(reason) = self.why_not() {
+                tracing::error!(reason, "the service cannot go on");
+                break;
+            }
+            self.mirror_counters();
+        }
+        self.shutdown()
+    }
+
+    /// Why the process must end, where it must.
+    fn why_not(&self) -> Option<String> {
+        let fatal = || self.invocations.health().fatal().or(self.outbox.publisher().health().fatal());
+        let ended = || {
+            let finished = self.registry.is_finished() || self.pre_triggers.is_finished();
+            finished.then_some("a thread that reads a topic has ended")
+        };
+        self.failure.reason().or_else(fatal).or_else(ended).map(str::to_owned)
+    }
+
+    /// Takes the rooms' own totals over into the metrics.
+    fn mirror_counters(&self) {
+        let read = |total: &std::sync::atomic::AtomicU64| total.load(Ordering::Relaxed);
+        let (metrics, ingest, published) =
+            (&self.metrics, self.invocations.counters(), self.outbox.publisher().counters());
+        metrics.in_flight.set(self.invocations.in_flight() as u64);
+        metrics.redelivered.mirror(read(&ingest.already_done));
+        metrics.commits.mirror(read(&ingest.commits));
+        metrics.commit_failures.mirror(read(&ingest.commit_failures));
+        metrics.completions_fenced.mirror(read(&ingest.fenced));
+        metrics.publish_retries.mirror(read(&published.resent));
+    }
+
+    /// Stops reading, finishes what runs, commits, leaves the group.
+    pub fn shutdown(self) -> Ended {
+        let began = Instant::now();
+        let deadline = self.config.shutdown.deadline;
+        let left = || deadline.saturating_sub(began.elapsed());
+        self.mirror_counters();
+        let failure = self.why_not();
+        let Self { metrics, invocations, pre_triggers, registry, outbox, control, executor, .. } = self;
+        let ingest = invocations.counters();
+        // With a producer that failed for good nothing more is stored: waiting would be in vain.
+        let drain = if failure.is_some() { Duration::ZERO } else { left() };
+        let unfinished = invocations.shutdown(drain);
+        pre_triggers.stop();
+        registry.stop();
+        let unpublished = if failure.is_some() { 0 } else { outbox.flush(left()) };
+        drop((control, executor));
+        metrics.commits.mirror(ingest.commits.load(Ordering::Relaxed));
+        let ended = Ended { failure, unfinished, unpublished, took: began.elapsed() };
+        ended.log();
+        ended
+    }
+}
+
+fn ingest_settings(config: &Config) -> ingest::Settings {
+    let ingest = &config.ingest;
+    ingest::Settings {
+        topic: config.topics.invocations.clone(),
+        in_flight_max: ingest.in_flight_max.get() as usize,
+        in_flight_bytes_max: usize::try_from(ingest.in_flight_bytes_max.get()).unwrap_or(usize::MAX),
+        commit_interval: ingest.commit_interval,
+        commit_completions: COMMIT_COMPLETIONS,
+        drain_timeout: ingest.drain_timeout,
+    }
+}
+
+fn create_topics(connection: &Connection, config: &Config) -> Result<(), ClientError> {
+    let topics = &config.topics;
+    let number = |number: std::num::NonZeroU32| i32::try_from(number.get()).unwrap_or(i32::MAX);
+    let spec = |name: &str, partitions: i32, compacted: bool| TopicSpec {
+        name: name.to_owned(),
+        partitions,
+        replication: number(topics.replication_factor),
+        compacted,
+    };
+    let events = [&topics.pre_triggers, &topics.invocations, &topics.results, &topics.dead_letters];
+    let mut specs: Vec<_> = events.into_iter().map(|name| spec(name, number(topics.partitions), false)).collect();
+    // One partition: definitions of one name are in order in any case, and a start reads them all.
+    specs.push(spec(&topics.functions, 1, true));
+    for finding in ensure_topics(connection, &specs, true, TOPICS_TIMEOUT)? {
+        match finding {
+            TopicFinding::Created { topic } => tracing::info!(topic, "topic created"),
+            TopicFinding::NotCompacted { topic, policy } => {
+                tracing::warn!(topic, policy, "this topic should be compacted, or definitions will be lost");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The schemas of other writers, and the form of what this node writes.
+fn schema_registry(config: &Config) -> Result<(Arc<dyn WriterSchemas>, WireFormat), RegistryError> {
+    let url = &config.kafka.schema_registry_url;
+    let settings = SchemaRegistrySettings {
+        urls: url.split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned).collect(),
+        timeout: SCHEMA_REGISTRY_TIMEOUT,
+    };
+    let format = match config.publish.format {
+        ResultFormat::SingleObject => WireFormat::SingleObject,
+        ResultFormat::Json => WireFormat::Json,
+        ResultFormat::Confluent => {
+            let schema_id = registry::register(&settings, &config.topics.results, EventKind::InvocationResult)?;
+            WireFormat::Confluent { schema_id }
+        }
+    };
+    let writers: Arc<dyn WriterSchemas> =
+        if url.is_empty() { Arc::new(NoSchemaRegistry) } else { Arc::new(SchemaRegistry::start(settings)?) };
+    Ok((writers, format))
+}
+
+/// What is done with the registry's word: the executor loads, the control plane learns.
+fn tell(
+    executor: Executor<Arc<Outbox>>,
+    observations: Observations,
+    metrics: Arc<Metrics>,
+) -> impl FnMut(RegistryEvent) + Send + 'static {
+    move |event| match event {
+        RegistryEvent::Defined(definition) => {
+            metrics.functions_defined.add(1);
+            executor.define(Arc::clone(&definition));
+            observations.tell(Event::FunctionDefined(definition));
+        }
+        RegistryEvent::Removed(function) => {
+            metrics.functions_removed.add(1);
+            tracing::info!(%function, "function removed");
+            executor.remove(&function);
+            observations.tell(Event::FunctionRemoved(function));
+        }
+        RegistryEvent::Refused { function, reason } => {
+            metrics.functions_refused.add(1);
+            tracing::warn!(function, reason, "definition refused");
+            executor.refuse(&function, &reason);
+        }
+        RegistryEvent::CaughtUp => tracing::debug!("every definition has been read"),
+    }
+}
+
+/// What is done with pre-triggers. One for a function that is not known waits until the registry was read to its end.
+fn announce(
+    outbox: Arc<Outbox>,
+    observations: Observations,
+    fences: crate::kafka::tail::Fences,
+    executor: Executor<Arc<Outbox>>,
+    metrics: Arc<Metrics>,
+) -> impl FnMut(PreTriggerEvent) -> bool + Send + 'static {
+    move |event| match event {
+        PreTriggerEvent::Received(pre_trigger) => {
+            if executor.knows(&pre_trigger.function) {
+                return observations.see(Event::PreTriggerReceived(pre_trigger));
+            }
+            let observations = observations.clone();
+            // Read or not, the control plane judges it: it says which function is unknown.
+            fences.fence(move |_| {
+                observations.see(Event::PreTriggerReceived(pre_trigger));
+            })
+        }
+        PreTriggerEvent::Malformed { poison, partition, offset, key, headers } => {
+            metrics.pre_trigger_judged("malformed");
+            outbox.dead_letter(poison, (partition, offset), key, headers, None);
+            true
+        }
+    }
+}
+
+fn catch_up(registry: &Registry, config: &Config) -> Result<(), StartError> {
+    let waited = config.registry.catch_up_timeout;
+    if registry.fences().wait(waited) {
+        return Ok(());
+    }
+    Err(StartError::CatchUp { topic: config.topics.functions.clone(), waited })
+}

@@ -1,0 +1,207 @@
+//! Where artifacts come from: `file://` addresses, and a directory in which each is named by its digest.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use crate::config;
+use crate::types::{Artifact, Sha256};
+
+/// The scheme of the directory store.
+const STORE_SCHEME: &str = "store:";
+const FILE_SCHEME: &str = "file://";
+
+/// Why an artifact cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// The file cannot be read, or is not there yet. It may be later.
+    #[error("artifact {uri} at {path} not read: {source}")]
+    Read {
+        /// The artifact's address.
+        uri: String,
+        /// The file.
+        path: PathBuf,
+        /// The system's own words.
+        source: io::Error,
+    },
+    /// The file cannot be written.
+    #[error("artifact not stored in {path}: {source}; check artifacts.directory")]
+    Write {
+        /// The directory.
+        path: PathBuf,
+        /// The system's own words.
+        source: io::Error,
+    },
+    /// The bytes are other bytes.
+    #[error("artifact {uri} has the SHA-256 {found}, and {expected} was registered; register it anew, or restore the file")]
+    Digest {
+        /// The artifact's address.
+        uri: String,
+        /// What was registered.
+        expected: Sha256,
+        /// What is there.
+        found: Sha256,
+    },
+    /// It is too large.
+    #[error("artifact {uri} is larger than artifacts.bytes-max ({bytes_max} bytes)")]
+    TooLarge {
+        /// The artifact's address.
+        uri: String,
+        /// The bound (inclusive).
+        bytes_max: u64,
+    },
+    /// The address is of no kind that is known here.
+    #[error("artifact address {uri:?} is not usable: give file:///absolute/path, or \"store:\" for artifacts.directory")]
+    Address {
+        /// The artifact's address.
+        uri: String,
+    },
+}
+
+impl ArtifactError {
+    /// Whether another try may succeed without anything being registered anew.
+    pub fn retryable(&self) -> bool {
+        matches!(self, Self::Read { .. })
+    }
+}
+
+/// Something that has artifacts.
+pub trait ArtifactStore: Send + Sync + 'static {
+    /// The artifact's bytes, whose digest is the registered one. May block.
+    ///
+    /// # Errors
+    /// See [`ArtifactError`].
+    fn fetch(&self, artifact: &Artifact) -> Result<Vec<u8>, ArtifactError>;
+}
+
+/// Files: those that `file://` names, and those of one directory.
+#[derive(Clone, Debug)]
+pub struct DirectoryStore {
+    directory: PathBuf,
+    bytes_max: u64,
+}
+
+impl DirectoryStore {
+    /// The store that the configuration names; its directory is made when something is put in.
+    pub fn new(config: &config::Artifacts) -> Self {
+        Self { directory: config.directory.clone(), bytes_max: config.bytes_max.get() }
+    }
+
+    /// Puts bytes in and answers their address. The same bytes a second time change nothing.
+    ///
+    /// # Errors
+    /// Where they are too large or the directory cannot be written.
+    pub fn put(&self, bytes: &[u8]) -> Result<Artifact, ArtifactError> {
+        let artifact = Artifact { uri: STORE_SCHEME.to_owned(), sha256: Sha256::of(bytes) };
+        if bytes.len() as u64 > self.bytes_max {
+            return Err(ArtifactError::TooLarge { uri: artifact.uri, bytes_max: self.bytes_max });
+        }
+        let path = self.path_of(artifact.sha256);
+        if fs::read(&path).is_ok_and(|there| Sha256::of(&there) == artifact.sha256) {
+            return Ok(artifact);
+        }
+        let fault = |source| ArtifactError::Write { path: self.directory.clone(), source };
+        fs::create_dir_all(&self.directory).map_err(fault)?;
+        write_whole(&self.directory, &path, bytes).map_err(fault)?;
+        Ok(artifact)
+    }
+
+    fn path_of(&self, digest: Sha256) -> PathBuf {
+        self.directory.join(format!("{digest}.wasm"))
+    }
+
+    fn locate(&self, artifact: &Artifact) -> Result<PathBuf, ArtifactError> {
+        let address = || ArtifactError::Address { uri: artifact.uri.clone() };
+        if artifact.uri == STORE_SCHEME {
+            return Ok(self.path_of(artifact.sha256));
+        }
+        let path = PathBuf::from(artifact.uri.strip_prefix(FILE_SCHEME).ok_or_else(address)?);
+        if path.is_absolute() { Ok(path) } else { Err(address()) }
+    }
+}
+
+impl ArtifactStore for DirectoryStore {
+    fn fetch(&self, artifact: &Artifact) -> Result<Vec<u8>, ArtifactError> {
+        let path = self.locate(artifact)?;
+        let read = |source| ArtifactError::Read { uri: artifact.uri.clone(), path: path.clone(), source };
+        let too_large = || ArtifactError::TooLarge { uri: artifact.uri.clone(), bytes_max: self.bytes_max };
+        let file = File::open(&path).map_err(read)?;
+        if file.metadata().map_err(read)?.len() > self.bytes_max {
+            return Err(too_large());
+        }
+        let mut bytes = Vec::new();
+        // The file may grow between the two looks: the bound holds for what is read.
+        file.take(self.bytes_max + 1).read_to_end(&mut bytes).map_err(read)?;
+        if bytes.len() as u64 > self.bytes_max {
+            return Err(too_large());
+        }
+        let found = Sha256::of(&bytes);
+        if found != artifact.sha256 {
+            return Err(ArtifactError::Digest { uri: artifact.uri.clone(), expected: artifact.sha256, found });
+        }
+        Ok(bytes)
+    }
+}
+
+/// Writes a file that is either there whole or not there at all.
+pub(super) fn write_whole(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|fault| fault.error)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, DirectoryStore) {
+        let directory = tempfile::tempdir().unwrap();
+        let config =
+            config::Artifacts { directory: directory.path().join("in/here"), bytes_max: NonZeroU64::new(10).unwrap() };
+        (directory, DirectoryStore::new(&config))
+    }
+
+    #[test]
+    fn what_was_put_in_comes_out_and_twice_is_once() {
+        let (_directory, store) = store();
+        let artifact = store.put(b"bytes").unwrap();
+        assert_eq!(store.put(b"bytes").unwrap(), artifact);
+        assert_eq!(store.fetch(&artifact).unwrap(), b"bytes");
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_and_put_in_anew() {
+        let (_directory, store) = store();
+        let artifact = store.put(b"bytes").unwrap();
+        fs::write(store.path_of(artifact.sha256), b"other").unwrap();
+        let fault = store.fetch(&artifact).unwrap_err();
+        assert!(matches!(fault, ArtifactError::Digest { .. }) && !fault.retryable(), "{fault}");
+        store.put(b"bytes").unwrap();
+        assert_eq!(store.fetch(&artifact).unwrap(), b"bytes");
+    }
+
+    #[test]
+    fn what_is_not_there_may_come_and_what_is_too_large_never() {
+        let (directory, store) = store();
+        let missing = Artifact { uri: "store:".to_owned(), sha256: Sha256::of(b"x") };
+        assert!(store.fetch(&missing).unwrap_err().retryable());
+        assert!(matches!(store.put(b"01234567890"), Err(ArtifactError::TooLarge { bytes_max: 10, .. })));
+        let path = directory.path().join("large");
+        fs::write(&path, b"01234567890").unwrap();
+        let large = Artifact { uri: format!("file://{}", path.display()), sha256: Sha256::of(b"01234567890") };
+        assert!(matches!(store.fetch(&large), Err(ArtifactError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn other_addresses_are_refused() {
+        let (_directory, store) = store();
+        for uri in ["http://somewhere/x.wasm", "file://relative", "store:other", "", "/plain/path"] {
+            let artifact = Artifact { uri: uri.to_owned(), sha256: Sha256::of(b"") };
+            assert!(matches!(store.fetch(&artifact), Err(ArtifactError::Address { .. })), "{uri}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The handle of the invocations consumer: starting it, acknowledging, stopping it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer;
+
+use super::context::{Context, InvocationConsumer, ROLE};
+use super::intake::Intake;
+use super::offsets::{Answer, Offsets};
+use super::{Counters, IngestError, Settings, Sink};
+use crate::codec::{Codec, WriterSchemas};
+use crate::kafka::{ClientError, Connection, Health};
+use crate::types::Position;
+
+/// What the poll thread is told by others.
+pub(super) enum Note {
+    /// An outcome is stored.
+    Stored(Position, usize),
+    /// The coordinator answered.
+    Answer(Answer),
+}
+
+/// Tells ingest that the outcome of a message is stored. Cheap to clone, usable from any thread, never waits.
+#[derive(Clone)]
+pub struct Acknowledger(Sender<Note>);
+
+impl Acknowledger {
+    /// The outcome of the message at `position` is stored, so its offset may move. `bytes` as in
+    /// [`Received::bytes`](super::Received::bytes). Once a message; after a shutdown it has no effect.
+    pub fn acknowledge(&self, position: Position, bytes: usize) {
+        // The poll thread is gone where this fails, and with it everything that the note would change.
+        let _ = self.0.send(Note::Stored(position, bytes));
+    }
+}
+
+/// What the handle and the poll thread share.
+pub(super) struct Control {
+    /// No more messages should be taken.
+    pub(super) stop_intake: AtomicBool,
+    /// No more messages are taken: the poll thread has seen it.
+    pub(super) intake_stopped: AtomicBool,
+    /// When the poll thread ends at the latest; None while it is to go on.
+    pub(super) end_by: Mutex<Option<Instant>>,
+    /// Whether the group has answered at least once.
+    pub(super) joined: AtomicBool,
+    pub(super) counters: Arc<Counters>,
+    pub(super) health: Arc<Health>,
+}
+
+/// The consumer that runs. Dropping it ends it as soon as possible, with a last commit of what is done by then.
+pub struct Invocations {
+    control: Arc<Control>,
+    notes: Sender<Note>,
+    ended: Receiver<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Turns a panic on the poll thread, such as one in the sink, into a consumer that failed for good.
+struct PanicGuard(Arc<Control>);
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.health.failed_for_good("the thread that reads invocations panicked");
+        }
+    }
+}
+
+impl Invocations {
+    /// Joins the group and begins to read. The sink is called on the thread `invocations`.
+    ///
+    /// # Errors
+    /// Where a bound is 0, the client's settings are refused, or a thread cannot be started.
+    pub fn start(
+        connection: &Connection,
+        settings: Settings,
+        codec: Arc<Codec>,
+        writers: Arc<dyn WriterSchemas>,
+        sink: impl Sink,
+    ) -> Result<Self, IngestError> {
+        let bounds = [
+            ("in-flight-max", settings.in_flight_max),
+            ("in-flight-bytes-max", settings.in_flight_bytes_max),
+            ("commit-completions", usize::try_from(settings.commit_completions).unwrap_or(usize::MAX)),
+        ];
+        if let Some((setting, _)) = bounds.into_iter().find(|(_, bound)| *bound == 0) {
+            return Err(IngestError::ZeroBound { setting });
+        }
+        let health = Arc::new(Health::new(ROLE));
+        let consumer: InvocationConsumer = connection
+            .group_member()
+            .create_with_context(Context::new(Arc::clone(&health)))
+            .map_err(|source| ClientError::Create { role: ROLE, source })?;
+        let consumer = Arc::new(consumer);
+        consumer
+            .subscribe(&[&settings.topic])
+            .map_err(|source| ClientError::Subscribe { topic: settings.topic.clone(), source })?;
+        // Not a bounded channel: a note is an acknowledgement of a message in flight, of which there is a bound, or one of four
+        // answers. A sender that had to wait would be the publisher's thread.
+        let (notes, inbox) = mpsc::channel();
+        let control = Arc::new(Control {
+            stop_intake: AtomicBool::new(false),
+            intake_stopped: AtomicBool::new(false),
+            end_by: Mutex::new(None),
+            joined: AtomicBool::new(false),
+            counters: Arc::default(),
+            health,
+        });
+        let offsets = Offsets::start(&consumer, &settings.topic, notes.clone())?;
+        let (end, ended) = sync_channel(1);
+        let guard = PanicGuard(Arc::clone(&control));
+        let intake = Intake::new(consumer, settings, codec, writers, sink, Arc::clone(&control), offsets, inbox);
+        let thread = std::thread::Builder::new()
+            .name(ROLE.to_owned())
+            .spawn(move || {
+                let guard = guard;
+                intake.run();
+                drop(guard);
+                // Nobody waits where the handle is gone.
+                let _ = end.send(());
+            })
+            .map_err(|source| ClientError::Thread { name: ROLE.to_owned(), source })?;
+        Ok(Self { control, notes, ended, thread: Some(thread) })
+    }
+
+    /// Who tells it that outcomes are stored.
+    pub fn acknowledger(&self) -> Acknowledger {
+        Acknowledger(self.notes.clone())
+    }
+
+    /// Takes no more messages. What is in flight may end and is committed; the membership stays.
+    pub fn stop_intake(&self) {
+        self.control.stop_intake.store(true, Ordering::Release);
+    }
+
+    /// Messages in flight.
+    pub fn in_flight(&self) -> usize {
+        self.control.counters.in_flight.load(Ordering::Acquire)
+    }
+
+    /// Whether intake has stopped and nothing is in flight. Stays true from then on.
+    pub fn is_drained(&self) -> bool {
+        self.control.intake_stopped.load(Ordering::Acquire) && self.in_flight() == 0
+    }
+
+    /// Whether the brokers answer and the group has let this node in.
+    pub fn is_ready(&self) -> bool {
+        self.control.joined.load(Ordering::Acquire) && self.control.health.is_up()
+    }
+
+    /// How the brokers do, as the consumer sees it; also why it failed for good, where it did.
+    pub fn health(&self) -> &Health {
+        &self.control.health
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.control.counters)
+    }
+
+    /// Stops intake, waits up to `timeout` for what is in flight, commits, leaves the group, and ends the thread. The commit
+    /// and leaving may add 5 s where the brokers do not answer. Returns how many messages were still in flight; they are read
+    /// again.
+    pub fn shutdown(mut self, timeout: Duration) -> usize {
+        self.end(timeout);
+        self.in_flight()
+    }
+
+    fn end(&mut self, timeout: Duration) {
+        let Some(thread) = self.thread.take() else { return };
+        self.stop_intake();
+        *self.control.end_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + timeout);
+        // Leaving the group is the last thing and has no time limit of its own.
+        match self.ended.recv_timeout(timeout + LEAVE) {
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                tracing::warn!("the brokers did not answer in time; left without a word to the group");
+            }
+            Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => {
+                if thread.join().is_err() {
+                    tracing::error!("the thread that read invocations had panicked");
+                }
+            }
+        }
+    }
+}
+
+/// How long the last commit and leaving the group may take, on top of what a shutdown was given.
+const LEAVE: Duration = Duration::from_secs(5);
+
+impl Drop for Invocations {
+    fn drop(&mut self) {
+        self.end(Duration::ZERO);
+    }
+}

@@ -1,0 +1,179 @@
+//! Everything that waits for the group's coordinator, on a thread of its own: commits, committed offsets, probes.
+//!
+//! Must not: keep state. Requests come from the poll thread, answers go back among its notes.
+//!
+//! A commit is a synchronous one, because only its result comes back (see [`crate::kafka`]). librdkafka gives no way to
+//! bound its wait: it may be as long as the session timeout where the coordinator is away. The poll thread does not wait
+//! for it; at most one commit is under way.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::{Offset as At, TopicPartitionList};
+
+use super::context::InvocationConsumer;
+use super::invocations::Note;
+use crate::kafka::{ClientError, partition_ids};
+use crate::progress::Commit;
+use crate::types::NextOffset;
+
+const THREAD: &str = "offsets";
+/// How long asking for committed offsets or metadata may take.
+const REQUEST: Duration = Duration::from_secs(5);
+/// Requests that may wait: one commit, one look-up and one probe at a time, and a commit at the end.
+const WAITING_MAX: usize = 4;
+
+/// What the poll thread wants.
+pub(super) enum Request {
+    /// Commit these.
+    Commit {
+        /// Partition and what to commit.
+        commits: Vec<(i32, Commit)>,
+        /// Whether the metadata goes with them.
+        with_metadata: bool,
+    },
+    /// Where do these partitions stand?
+    Committed(Vec<i32>),
+    /// Do the brokers answer?
+    Probe,
+}
+
+/// What came of a request.
+pub(super) enum Answer {
+    /// Of a commit.
+    Commit {
+        /// What was to be committed.
+        commits: Vec<(i32, Commit)>,
+        /// Whether it was.
+        result: KafkaResult<()>,
+    },
+    /// Of a look-up.
+    Committed(KafkaResult<Vec<Standing>>),
+    /// The brokers answered, or not.
+    Probe(bool),
+}
+
+/// Where the group stands in one partition.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) partition: i32,
+    /// None where nothing is committed.
+    pub(super) committed: Option<NextOffset>,
+    pub(super) metadata: String,
+}
+
+/// The thread, for the poll thread.
+pub(super) struct Offsets {
+    requests: Option<SyncSender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Offsets {
+    pub(super) fn start(
+        consumer: &Arc<InvocationConsumer>,
+        topic: &str,
+        notes: Sender<Note>,
+    ) -> Result<Self, ClientError> {
+        let (requests, asked) = sync_channel(WAITING_MAX);
+        let worker = Worker { consumer: Arc::clone(consumer), topic: topic.to_owned(), notes };
+        let thread = std::thread::Builder::new()
+            .name(THREAD.to_owned())
+            .spawn(move || worker.run(&asked))
+            .map_err(|source| ClientError::Thread { name: THREAD.to_owned(), source })?;
+        Ok(Self { requests: Some(requests), thread: Some(thread) })
+    }
+
+    /// Hands a request over without waiting. False where too many wait, or the thread is gone.
+    pub(super) fn ask(&self, request: Request) -> bool {
+        self.requests.as_ref().is_some_and(|requests| requests.try_send(request).is_ok())
+    }
+
+    /// Ends the thread after the request under way, and waits for it where `wait` says so.
+    pub(super) fn stop(mut self, wait: bool) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take().filter(|_| wait)
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that commits offsets had panicked");
+        }
+    }
+}
+
+struct Worker {
+    consumer: Arc<InvocationConsumer>,
+    topic: String,
+    notes: Sender<Note>,
+}
+
+impl Worker {
+    fn run(self, asked: &Receiver<Request>) {
+        for request in asked {
+            let answer = match request {
+                Request::Commit { commits, with_metadata } => {
+                    let result = self.commit(&commits, with_metadata);
+                    Answer::Commit { commits, result }
+                }
+                Request::Committed(partitions) => Answer::Committed(self.committed(&partitions)),
+                Request::Probe => {
+                    Answer::Probe(matches!(partition_ids(self.consumer.client(), &self.topic, REQUEST), Ok(Some(_))))
+                }
+            };
+            if self.notes.send(Note::Answer(answer)).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn commit(&self, commits: &[(i32, Commit)], with_metadata: bool) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::with_capacity(commits.len());
+        for (partition, commit) in commits {
+            let mut element = list.add_partition(&self.topic, *partition);
+            element.set_offset(At::Offset(commit.next.0))?;
+            if with_metadata && !commit.metadata.is_empty() {
+                element.set_metadata(&commit.metadata);
+            }
+        }
+        self.consumer.commit(&list, CommitMode::Sync)
+    }
+
+    fn committed(&self, partitions: &[i32]) -> KafkaResult<Vec<Standing>> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for &partition in partitions {
+            list.add_partition(&self.topic, partition);
+        }
+        let list = self.consumer.committed_offsets(list, REQUEST)?;
+        let mut standings = Vec::with_capacity(partitions.len());
+        for element in list.elements() {
+            element.error()?;
+            let committed = match element.offset() {
+                At::Offset(next) => Some(NextOffset(next)),
+                At::Invalid | At::Beginning | At::End | At::Stored | At::OffsetTail(_) => None,
+            };
+            // rdkafka panics on metadata that is not UTF-8, which only another program can have committed.
+            let metadata = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| element.metadata().to_owned()));
+            let metadata = metadata.unwrap_or_else(|_| "not UTF-8".to_owned());
+            standings.push(Standing { partition: element.partition(), committed, metadata });
+        }
+        Ok(standings)
+    }
+}
+
+/// Whether a commit failed because this node is no longer, or not yet again, a member that may commit. That is part of
+/// every rebalance; whoever holds the partition then runs what was not committed.
+pub(super) fn is_rebalancing(error: &KafkaError) -> bool {
+    use rdkafka::error::RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::RebalanceInProgress
+                | Code::UnknownMemberId
+                | Code::IllegalGeneration
+                | Code::AssignmentLost
+                | Code::WaitingForCoordinator
+        )
+    )
+}

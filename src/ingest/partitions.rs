@@ -1,0 +1,306 @@
+//! The partitions that this node reads: one tracker each, and what is in flight in all.
+//!
+//! Must not: talk to a broker or call the sink. It is pure accounting; the poll thread acts on it.
+
+use std::collections::BTreeMap;
+
+use crate::progress::{Commit, Completion, MetadataFault, Receipt, Tracker};
+use crate::types::{Generation, NextOffset, Offset, Position};
+
+/// What to do with a message that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is in flight now.
+    New(Position),
+    /// It was done before, or is being worked on.
+    Known,
+    /// Its partition is being given up, or is not ours.
+    NotOurs,
+}
+
+struct Partition {
+    tracker: Tracker,
+    bytes: usize,
+    draining: bool,
+    /// Whether the consumer was told to pause it.
+    paused: bool,
+}
+
+/// What was left in flight when partitions were forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Abandoned {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+}
+
+/// The table.
+#[derive(Default)]
+pub(super) struct Partitions {
+    partitions: BTreeMap<i32, Partition>,
+    generation: u64,
+    in_flight: usize,
+    bytes: usize,
+    /// Times that offsets went back.
+    pub(super) went_back: u64,
+    /// Messages that were in flight then.
+    pub(super) went_back_abandoned: u64,
+}
+
+impl Partitions {
+    /// Begins to answer for a partition, under a generation of its own. What was in flight of it before is given up.
+    pub(super) fn take_over(
+        &mut self,
+        partition: i32,
+        committed: Option<NextOffset>,
+        metadata: &str,
+    ) -> (Abandoned, Option<MetadataFault>) {
+        let abandoned = self.forget(partition);
+        let (tracker, fault) = Tracker::resume(self.next_generation(), committed, metadata);
+        self.partitions.insert(partition, Partition { tracker, bytes: 0, draining: false, paused: false });
+        (abandoned, fault)
+    }
+
+    fn next_generation(&mut self) -> Generation {
+        self.generation += 1;
+        Generation(self.generation)
+    }
+
+    /// Takes note of a message of `bytes` bytes.
+    pub(super) fn received(&mut self, partition: i32, offset: Offset, bytes: usize) -> Verdict {
+        let Some(state) = self.partitions.get_mut(&partition).filter(|state| !state.draining) else {
+            return Verdict::NotOurs;
+        };
+        let receipt = match state.tracker.received(offset) {
+            Receipt::WentBack { .. } => {
+                self.start_over(partition);
+                let Some(state) = self.partitions.get_mut(&partition) else { return Verdict::NotOurs };
+                state.tracker.received(offset)
+            }
+            receipt => receipt,
+        };
+        if receipt != Receipt::New {
+            return Verdict::Known;
+        }
+        let Some(state) = self.partitions.get_mut(&partition) else { return Verdict::NotOurs };
+        state.bytes += bytes;
+        self.bytes += bytes;
+        self.in_flight += 1;
+        Verdict::New(Position { partition, offset, generation: state.tracker.generation() })
+    }
+
+    /// The partition's offsets mean something else from now on.
+    fn start_over(&mut self, partition: i32) {
+        let paused = self.partitions.get(&partition).is_some_and(|state| state.paused);
+        self.went_back += 1;
+        let (abandoned, _) = self.take_over(partition, None, "");
+        self.went_back_abandoned += abandoned.messages as u64;
+        if let Some(state) = self.partitions.get_mut(&partition) {
+            state.paused = paused;
+        }
+    }
+
+    /// Takes note that an outcome is stored. `bytes` as they were received.
+    pub(super) fn completed(&mut self, position: Position, bytes: usize) -> Completion {
+        let Some(state) = self.partitions.get_mut(&position.partition) else { return Completion::Fenced };
+        let completion = state.tracker.completed(position);
+        if completion == Completion::Counted {
+            // Whoever acknowledges hands the bytes back; a wrong number must not make the sums wrap.
+            let bytes = bytes.min(state.bytes);
+            state.bytes -= bytes;
+            self.bytes -= bytes;
+            self.in_flight -= 1;
+        }
+        completion
+    }
+
+    /// Takes no more messages of these partitions.
+    pub(super) fn drain(&mut self, partitions: &[i32]) {
+        for partition in partitions {
+            if let Some(state) = self.partitions.get_mut(partition) {
+                state.draining = true;
+            }
+        }
+    }
+
+    /// Messages in flight of one partition.
+    pub(super) fn in_flight_of(&self, partition: i32) -> usize {
+        self.partitions.get(&partition).map_or(0, |state| state.tracker.in_flight())
+    }
+
+    /// Stops answering for a partition. Says what was still in flight.
+    pub(super) fn forget(&mut self, partition: i32) -> Abandoned {
+        let Some(state) = self.partitions.remove(&partition) else { return Abandoned::default() };
+        let abandoned = Abandoned { messages: state.tracker.in_flight(), bytes: state.bytes };
+        self.in_flight -= abandoned.messages;
+        self.bytes -= abandoned.bytes;
+        abandoned
+    }
+
+    /// What there is to commit, for every partition or for those given.
+    pub(super) fn commits(&self, only: Option<&[i32]>) -> Vec<(i32, Commit)> {
+        let wanted = |partition: &i32| only.is_none_or(|only| only.contains(partition));
+        let mine = self.partitions.iter().filter(|(partition, _)| wanted(partition));
+        mine.filter_map(|(&partition, state)| Some((partition, state.tracker.commit()?))).collect()
+    }
+
+    /// The broker took these.
+    pub(super) fn committed(&mut self, commits: &[(i32, Commit)]) {
+        for (partition, commit) in commits {
+            if let Some(state) = self.partitions.get_mut(partition) {
+                state.tracker.committed(commit);
+            }
+        }
+    }
+
+    /// Brings what is paused in line with `wants`, which says of each partition whether it should be (a tracker that is full
+    /// is paused anyway). Returns the partitions to pause and those to resume.
+    pub(super) fn regulate(&mut self, wants: impl Fn(i32) -> bool) -> (Vec<i32>, Vec<i32>) {
+        let (mut pause, mut resume) = (Vec::new(), Vec::new());
+        for (&partition, state) in self.partitions.iter_mut().filter(|(_, state)| !state.draining) {
+            let wanted = wants(partition) || state.tracker.full();
+            if wanted != state.paused {
+                state.paused = wanted;
+                if wanted { pause.push(partition) } else { resume.push(partition) }
+            }
+        }
+        (pause, resume)
+    }
+
+    /// The consumer did not do as told: [`regulate`](Self::regulate) will say it again.
+    pub(super) fn not_regulated(&mut self, partitions: &[i32]) {
+        for partition in partitions {
+            if let Some(state) = self.partitions.get_mut(partition) {
+                state.paused = !state.paused;
+            }
+        }
+    }
+
+    /// Messages in flight.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Bytes in flight.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many partitions there are.
+    pub(super) fn len(&self) -> usize {
+        self.partitions.len()
+    }
+
+    /// Their numbers.
+    pub(super) fn ids(&self) -> Vec<i32> {
+        self.partitions.keys().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn new(verdict: Verdict) -> Position {
+        match verdict {
+            Verdict::New(position) => position,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_partition_that_is_given_up_takes_nothing_more_and_its_late_completions_are_fenced() {
+        let mut table = Partitions::default();
+        table.take_over(0, Some(NextOffset(10)), "");
+        let first = new(table.received(0, Offset(10), 100));
+        let second = new(table.received(0, Offset(11), 50));
+        assert_eq!((table.in_flight(), table.bytes()), (2, 150));
+        table.drain(&[0]);
+        assert_eq!(table.received(0, Offset(12), 1), Verdict::NotOurs);
+        assert_eq!(table.completed(first, 100), Completion::Counted);
+        assert_eq!(table.commits(Some(&[0]))[0].1.next, NextOffset(11));
+        assert_eq!(table.forget(0), Abandoned { messages: 1, bytes: 50 });
+        assert_eq!((table.in_flight(), table.bytes()), (0, 0));
+        assert_eq!(table.completed(second, 50), Completion::Fenced);
+        table.take_over(0, Some(NextOffset(11)), "");
+        let again = new(table.received(0, Offset(11), 50));
+        assert_ne!(again.generation, second.generation);
+        assert_eq!(table.completed(second, 50), Completion::Fenced);
+        assert_eq!((table.in_flight(), table.bytes()), (1, 50));
+        assert_eq!(table.received(1, Offset(0), 1), Verdict::NotOurs);
+    }
+
+    #[test]
+    fn offsets_that_go_back_start_a_new_count() {
+        let mut table = Partitions::default();
+        table.take_over(3, Some(NextOffset(100)), "");
+        let old = new(table.received(3, Offset(100), 7));
+        let fresh = new(table.received(3, Offset(0), 9));
+        assert_eq!((table.went_back, table.went_back_abandoned), (1, 1));
+        assert_eq!((table.in_flight(), table.bytes()), (1, 9));
+        assert_eq!(table.completed(old, 7), Completion::Fenced);
+        assert_eq!(table.completed(fresh, 9), Completion::Counted);
+        assert_eq!(table.commits(None)[0].1.next, NextOffset(1));
+    }
+
+    #[test]
+    fn each_partition_is_told_once_and_again_after_a_failure() {
+        let mut table = Partitions::default();
+        table.take_over(0, None, "");
+        table.take_over(1, None, "");
+        assert_eq!(table.regulate(|partition| partition == 1), (vec![1], vec![]));
+        assert_eq!(table.regulate(|partition| partition == 1), (vec![], vec![]));
+        assert_eq!(table.regulate(|_| true), (vec![0], vec![]));
+        table.not_regulated(&[0]);
+        assert_eq!(table.regulate(|_| true), (vec![0], vec![]));
+        assert_eq!(table.regulate(|_| false), (vec![], vec![0, 1]));
+        table.drain(&[1]);
+        assert_eq!(table.regulate(|_| true), (vec![0], vec![]));
+    }
+
+    #[test]
+    fn bytes_that_are_handed_back_wrong_do_not_wrap() {
+        let mut table = Partitions::default();
+        table.take_over(0, None, "");
+        let position = new(table.received(0, Offset(0), 10));
+        assert_eq!(table.completed(position, 1_000), Completion::Counted);
+        assert_eq!((table.in_flight(), table.bytes()), (0, 0));
+    }
+
+    proptest! {
+        /// Whatever comes in whatever order, the sums are those of what was received and neither completed nor given up.
+        #[test]
+        fn the_sums_are_exact(steps in prop::collection::vec((0_u8..5, 0_i32..3, 0_usize..64), 1..300)) {
+            let mut table = Partitions::default();
+            let mut offsets = [0_i64; 3];
+            let mut open: Vec<(Position, usize)> = Vec::new();
+            for (what, partition, pick) in steps {
+                let slot = partition as usize;
+                match what {
+                    0 => {
+                        table.take_over(partition, Some(NextOffset(offsets[slot])), "");
+                        open.retain(|(position, _)| position.partition != partition);
+                    }
+                    1 | 2 => {
+                        if let Verdict::New(position) = table.received(partition, Offset(offsets[slot]), pick) {
+                            open.push((position, pick));
+                        }
+                        offsets[slot] += 1;
+                    }
+                    3 if !open.is_empty() => {
+                        let (position, bytes) = open.remove(pick % open.len());
+                        prop_assert_eq!(table.completed(position, bytes), Completion::Counted);
+                        prop_assert_ne!(table.completed(position, bytes), Completion::Counted);
+                    }
+                    4 => {
+                        table.forget(partition);
+                        open.retain(|(position, _)| position.partition != partition);
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(table.in_flight(), open.len());
+                prop_assert_eq!(table.bytes(), open.iter().map(|(_, bytes)| bytes).sum::<usize>());
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Answering the group's coordinator: partitions that come, and partitions that go.
+//!
+//! Must not: wait. Each step is taken when its time has come, by the poll thread, which goes on polling in between.
+//!
+//! While an answer is outstanding, librdkafka reads nothing of any partition of this client; so a drain is as short as the
+//! calls in flight allow, and the drain timeout is what the whole node loses at worst.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaResult;
+use rdkafka::{Offset as At, TopicPartitionList};
+
+use super::Sink;
+use super::context::{RebalanceEvent, assign, unassign};
+use super::counters::{add, count};
+use super::intake::Intake;
+use super::offsets::{Request, Standing};
+
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long the commit of partitions that go may take. Longer, and the group would wait for one commit.
+const LAST_COMMIT: Duration = Duration::from_secs(5);
+
+/// The rebalance that is being answered.
+pub(super) enum UnderWay {
+    /// Waits for the committed offsets.
+    Taking { partitions: TopicPartitionList, asked: bool, retry_at: Instant, backoff: Duration },
+    /// Waits for calls in flight, and then for their commit.
+    Giving {
+        partitions: TopicPartitionList,
+        lost: bool,
+        /// Messages that were put aside and will not be run here: they count as in flight and never end.
+        put_aside: usize,
+        drain_by: Instant,
+        /// None until the commit was asked for.
+        commit_by: Option<Instant>,
+    },
+}
+
+pub(super) fn ids(partitions: &TopicPartitionList) -> Vec<i32> {
+    partitions.elements().iter().map(rdkafka::topic_partition_list::TopicPartitionListElem::partition).collect()
+}
+
+impl<S: Sink> Intake<S> {
+    /// Takes every step whose time has come.
+    pub(super) fn serve_rebalance(&mut self, now: Instant) {
+        loop {
+            self.under_way = match self.under_way.take() {
+                None => match self.consumer.context().take_rebalance() {
+                    None => return,
+                    Some(RebalanceEvent::Assign(partitions)) => self.begin_taking(partitions, now),
+                    Some(RebalanceEvent::Revoke { partitions, lost }) => Some(self.begin_giving(partitions, lost, now)),
+                },
+                Some(under_way) => {
+                    let before = self.next_step(under_way, now);
+                    if before.is_some() {
+                        self.under_way = before;
+                        return;
+                    }
+                    None
+                }
+            };
+        }
+    }
+
+    fn begin_taking(&mut self, partitions: TopicPartitionList, now: Instant) -> Option<UnderWay> {
+        self.control.joined.store(true, std::sync::atomic::Ordering::Release);
+        if partitions.count() > 0 {
+            return Some(UnderWay::Taking { partitions, asked: false, retry_at: now, backoff: BACKOFF_MIN });
+        }
+        self.control.health.works();
+        if let Err(error) = assign(&self.consumer, &partitions) {
+            self.control.health.failed(&format_args!("empty assignment not taken: {error}"));
+        }
+        None
+    }
+
+    fn begin_giving(&mut self, partitions: TopicPartitionList, lost: bool, now: Instant) -> UnderWay {
+        let ids = ids(&partitions);
+        let put_aside = ids.iter().map(|&id| self.held.count(id)).sum();
+        self.partitions.drain(&ids);
+        ids.iter().for_each(|&id| self.held.forget(id));
+        self.sink.revoked(&ids);
+        tracing::info!(partitions = ?ids, lost, "partitions go to another node");
+        let drain_by = now + self.settings.drain_timeout;
+        UnderWay::Giving { partitions, lost, put_aside, drain_by, commit_by: None }
+    }
+
+    /// None where the rebalance is answered.
+    fn next_step(&mut self, under_way: UnderWay, now: Instant) -> Option<UnderWay> {
+        match under_way {
+            UnderWay::Taking { partitions, asked: false, retry_at, backoff } if now >= retry_at => {
+                let asked = self.offsets.ask(Request::Committed(ids(&partitions)));
+                Some(UnderWay::Taking { partitions, asked, retry_at: now + backoff, backoff })
+            }
+            taking @ UnderWay::Taking { .. } => Some(taking),
+            UnderWay::Giving { partitions, lost, put_aside, drain_by, commit_by } => {
+                let ids = ids(&partitions);
+                let in_flight: usize = ids.iter().map(|&id| self.partitions.in_flight_of(id)).sum();
+                let may_wait = !lost && !self.consumer.assignment_lost();
+                let commit_by = if may_wait && in_flight > put_aside && now < drain_by {
+                    None
+                } else if !may_wait {
+                    Some(now)
+                } else {
+                    self.last_commit(&ids, commit_by, now)
+                };
+                match commit_by {
+                    Some(by) if by <= now => {
+                        self.finish_giving(&partitions, &ids, !may_wait);
+                        None
+                    }
+                    commit_by => Some(UnderWay::Giving { partitions, lost, put_aside, drain_by, commit_by }),
+                }
+            }
+        }
+    }
+
+    /// Asks for the commit of partitions that have drained. Returns until when to wait for it; `now` where it is over.
+    fn last_commit(&mut self, ids: &[i32], commit_by: Option<Instant>, now: Instant) -> Option<Instant> {
+        let by = commit_by.unwrap_or(now + LAST_COMMIT);
+        if self.commits.under_way {
+            return Some(by);
+        }
+        // Where the first attempt failed, it is made again until its time is over.
+        let commits = self.partitions.commits(Some(ids));
+        if commits.is_empty() {
+            return Some(now);
+        }
+        if now >= self.commits.retry_at {
+            self.ask_commit(commits);
+        }
+        Some(by)
+    }
+
+    fn finish_giving(&mut self, partitions: &TopicPartitionList, ids: &[i32], lost: bool) {
+        for &id in ids {
+            let abandoned = self.partitions.forget(id);
+            add(&self.control.counters.abandoned, abandoned.messages);
+            if abandoned.messages > 0 {
+                tracing::warn!(
+                    partition = id,
+                    messages = abandoned.messages,
+                    lost,
+                    "partition given up with calls in flight; they run again elsewhere"
+                );
+            }
+        }
+        add(if lost { &self.control.counters.lost } else { &self.control.counters.revoked }, ids.len());
+        if let Err(error) = unassign(&self.consumer, partitions) {
+            self.control.health.failed(&format_args!("partitions {ids:?} not given up: {error}"));
+        }
+    }
+
+    /// The coordinator said where the group stands.
+    pub(super) fn standings(&mut self, answer: KafkaResult<Vec<Standing>>) {
+        let now = Instant::now();
+        let Some(UnderWay::Taking { partitions, backoff, .. }) =
+            self.under_way.take_if(|under_way| matches!(under_way, UnderWay::Taking { asked: true, .. }))
+        else {
+            return;
+        };
+        let taken = answer.and_then(|standings| self.take(&standings));
+        if let Err(error) = taken {
+            self.control.health.failed(&format_args!("partitions {:?} not taken over: {error}", ids(&partitions)));
+            let backoff_next = (backoff * 2).min(BACKOFF_MAX);
+            self.under_way =
+                Some(UnderWay::Taking { partitions, asked: false, retry_at: now + backoff, backoff: backoff_next });
+        }
+    }
+
+    fn take(&mut self, standings: &[Standing]) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::with_capacity(standings.len());
+        for Standing { partition, committed, metadata } in standings {
+            match committed {
+                Some(next) => list.add_partition_offset(&self.settings.topic, *partition, At::Offset(next.0))?,
+                // Where nothing is committed, the topic's own setting says where to begin.
+                None => drop(list.add_partition(&self.settings.topic, *partition)),
+            }
+            let (abandoned, fault) = self.partitions.take_over(*partition, *committed, metadata);
+            add(&self.control.counters.abandoned, abandoned.messages);
+            if let Some(fault) = fault {
+                count(&self.control.counters.metadata_faults);
+                tracing::warn!(topic = self.settings.topic, partition, %fault, "commit metadata not used");
+            }
+        }
+        // A pause outlives the assignment that it was made in.
+        self.consumer.resume(&list)?;
+        assign(&self.consumer, &list)?;
+        self.control.health.works();
+        let ids = ids(&list);
+        add(&self.control.counters.assigned, ids.len());
+        tracing::info!(partitions = ?ids, "partitions taken over");
+        self.sink.assigned(&ids);
+        Ok(())
+    }
+
+    /// Answers whatever is unanswered, without waiting, because the consumer closes.
+    pub(super) fn answer_all(&mut self) {
+        let consumer = &self.consumer;
+        let mut unanswered = Vec::new();
+        match self.under_way.take() {
+            Some(UnderWay::Taking { partitions, .. }) => unanswered.push(RebalanceEvent::Assign(partitions)),
+            Some(UnderWay::Giving { partitions, lost, .. }) => {
+                unanswered.push(RebalanceEvent::Revoke { partitions, lost });
+            }
+            None => {}
+        }
+        unanswered.extend(std::iter::from_fn(|| consumer.context().take_rebalance()));
+        for event in unanswered {
+            let answered = match &event {
+                RebalanceEvent::Assign(partitions) => assign(consumer, partitions),
+                RebalanceEvent::Revoke { partitions, .. } => unassign(consumer, partitions),
+            };
+            if let Err(error) = answered {
+                tracing::debug!(%error, "rebalance at close not answered");
+            }
+        }
+    }
+}
