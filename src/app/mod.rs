@@ -112,6 +112,7 @@ impl Service {
                     results: config.topics.results.clone(),
                     dead_letters: config.topics.dead_letters.clone(),
                 },
+                backoff: publish::Backoff { first: config.publish.retry_backoff, max: config.publish.retry_backoff_max },
                 codec: Arc::clone(&codec),
                 observations: observations.clone(),
                 metrics: Arc::clone(&metrics),

@@ -11,7 +11,7 @@ use crate::control::Event;
 use crate::execute::{Outcomes, wall_clock};
 use crate::ingest::{Acknowledger, Poison};
 use crate::kafka::{ClientError, Connection, headers};
-use crate::publish::{DeadLetter, Deliveries, Destination, PublishError, Publisher, Record, Refused, Topics};
+use crate::publish::{Backoff, DeadLetter, Deliveries, Destination, PublishError, Publisher, Record, Refused, Topics};
 use crate::telemetry::{CallSpan, Metrics};
 use crate::types::{InvocationError, InvocationResult, Position, Status};
 
@@ -53,6 +53,8 @@ pub struct OutboxSettings {
     pub format: WireFormat,
     /// Where records go.
     pub topics: Topics,
+    /// How long a record that was not stored waits before it is sent again.
+    pub backoff: Backoff,
     /// Encodes results.
     pub codec: Arc<Codec>,
     /// Is told what ended.
@@ -86,7 +88,7 @@ impl Outbox {
         let failure = settings.failure.clone();
         let replies = Arc::new(Replies { acknowledger: OnceLock::new(), outbox: OnceLock::new(), failure });
         let deliveries = Arc::clone(&replies) as Arc<dyn Deliveries>;
-        let publisher = Publisher::start(connection, settings.topics.clone(), deliveries)?;
+        let publisher = Publisher::start_with(connection, settings.topics.clone(), settings.backoff, deliveries)?;
         let outbox = Arc::new(Self { settings, publisher, replies });
         // Set once, here; only `start` makes an outbox.
         let _ = outbox.replies.outbox.set(Arc::downgrade(&outbox));
