@@ -84,6 +84,16 @@ build_rust() { # <guest>
     rm "$cache/$guest.component"
 }
 
+# Plain WASI preview 1, a core module with _start; zig brings its own libc. Its default stack is 16 MiB.
+build_c() { # <guest>
+    fetch_python_tools
+    say "building $1"
+    "$python/bin/python" -m ziglang cc --target=wasm32-wasi -std=c17 -Wall -Wextra -Werror -Oz -s \
+        -Wl,-z,stack-size=65536 "$here/$1/${1#c-}.c" -o "$cache/$1.core"
+    publish "$cache/$1.core" "$1"
+    rm "$cache/$1.core"
+}
+
 build() {
     case $1 in
         rust-echo | rust-risk | rust-greet | hostile) build_rust "$1" ;;
