@@ -94,6 +94,16 @@ build_c() { # <guest>
     rm "$cache/$1.core"
 }
 
+# JavaScript: node's modules stay in the cache, so that nothing but the .wasm appears in the source tree.
+build_js() { # <guest>
+    say "building $1"
+    mkdir -p "$cache/$1"
+    cp "$here/$1"/*.js "$here/$1/build.mjs" "$here/$1/package.json" "$cache/$1/"
+    (cd "$cache/$1" && npm install --no-fund --no-audit --no-package-lock && WIT_PATH="$here/../wit" node build.mjs "$cache/$1.built")
+    publish "$cache/$1.built" "$1"
+    rm "$cache/$1.built"
+}
+
 build() {
     case $1 in
         rust-echo | rust-risk | rust-greet | hostile) build_rust "$1" ;;

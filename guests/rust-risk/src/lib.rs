@@ -53,14 +53,14 @@ impl Guest for Risk {
     }
 }
 
-/// A logistic score from three made-up traits of an account; between 0 and 1.
+/// A score from three made-up traits of an account; between 0 and 1, by the algebraic sigmoid.
 fn score(account: u64) -> f32 {
     let bits = mix(account);
-    let age_years = (bits & 0xff) as f64 / 16.0;
-    let payments_a_day = ((bits >> 8) & 0xffff) as f64 / 2048.0;
-    let disputes = ((bits >> 24) & 0xf).saturating_sub(9) as f64;
+    let age_years = (bits & 0xff) as f32 / 16.0;
+    let payments_a_day = ((bits >> 8) & 0xffff) as f32 / 2048.0;
+    let disputes = ((bits >> 24) & 0xf).saturating_sub(9) as f32;
     let weighted = -1.5 - 0.25 * age_years + 0.06 * payments_a_day + 0.9 * disputes;
-    (1.0 / (1.0 + (-weighted).exp())) as f32
+    0.5 + 0.5 * weighted / (1.0 + weighted * weighted).sqrt()
 }
 
 /// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): spreads neighbouring numbers over all 64 bits.
