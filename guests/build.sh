@@ -3,7 +3,8 @@
 #
 #   guests/build.sh                 all of the small ones (Rust and C)
 #   guests/build.sh rust-echo ...   only these
-#   guests/build.sh js-enrich       the large one: not among "all", and its .wasm is not committed
+#   guests/build.sh js-enrich python-score
+#                                   the large ones: not among "all", and their .wasm is not committed
 #
 # Needs: cargo (the one that builds forewarm), gcc, python3 with venv, apt-get, dpkg; for js-enrich also node and npm.
 # Compilers for wasm go to ${FOREWARM_CACHE:-$HOME/.cache/forewarm}/guests (about 1.5 GB) and stay there for the next time.
@@ -17,6 +18,7 @@ python=$cache/python
 # The versions that built the committed .wasm files.
 zig_version=0.16.0
 wasm_tools_version=1.262.0.0
+componentize_py_version=0.25.1
 
 say() { printf '== %s\n' "$*" >&2; }
 
@@ -51,8 +53,8 @@ fetch_python_tools() {
 
 # Publishes one artifact: to the cache, and beside its source.
 publish() { # <built file> <guest>
-    cp "$1" "$cache/$2.wasm"
-    cp "$1" "$here/$2/$2.wasm"
+    install -m 644 "$1" "$cache/$2.wasm"
+    install -m 644 "$1" "$here/$2/$2.wasm"
 }
 
 build_rust() { # <guest>
@@ -104,11 +106,25 @@ build_js() { # <guest>
     rm "$cache/$1.built"
 }
 
+build_python() { # <guest>
+    local venv=$cache/componentize-py-$componentize_py_version
+    say "building $1"
+    [[ -e $venv/.complete ]] || {
+        python3 -m venv "$venv"
+        "$venv/bin/pip" install --quiet "componentize-py==$componentize_py_version"
+        touch "$venv/.complete"
+    }
+    "$venv/bin/componentize-py" -d "$here/../wit" -w function componentize "${1#python-}" -p "$here/$1" -o "$cache/$1.built"
+    publish "$cache/$1.built" "$1"
+    rm "$cache/$1.built"
+}
+
 build() {
     case $1 in
         rust-echo | rust-risk | rust-greet | hostile) build_rust "$1" ;;
         c-wordcount) build_c "$1" ;;
         js-enrich) build_js "$1" ;;
+        python-score) build_python "$1" ;;
         *) echo "no guest is called '$1'" >&2; exit 1 ;;
     esac
 }
