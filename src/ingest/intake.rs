@@ -22,6 +22,7 @@ use super::rebalance::UnderWay;
 use super::{Poison, Received, Settings, Sink};
 use crate::codec::{Codec, DecodeError, WriterSchemas};
 use crate::kafka::headers::{self, Headers};
+use crate::kafka::is_of_one_broker;
 use crate::progress::{Commit, Completion};
 use crate::types::{Invocation, Offset, Timestamp};
 
@@ -175,9 +176,8 @@ impl<S: Sink> Intake<S> {
             KafkaError::MessageConsumptionFatal(code) => {
                 health.failed_for_good(&format!("topic {}: {code}", self.topic));
             }
+            error if is_of_one_broker(error) => {}
             error => match error.rdkafka_error_code() {
-                // Other brokers may do; where none does, that is an error of its own.
-                Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => {}
                 Some(Code::PollExceeded) => {
                     tracing::warn!("the poll thread was held up for longer than max.poll.interval.ms; joining anew");
                 }

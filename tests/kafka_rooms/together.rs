@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use forewarm::codec::{Codec, NoSchemaRegistry};
-use forewarm::ingest::{self, Acknowledger, Received, Settings, Sink};
+use forewarm::ingest::{self, Acknowledger, Invocations, Received, Settings, Sink};
 use forewarm::kafka::tail::{Follower, Message, Start, Step, Tail};
 use forewarm::publish::{Deliveries, Destination, Publisher, Record, Refused, Topics};
 use forewarm::types::Position;
@@ -45,25 +45,34 @@ impl Deliveries for Back {
     }
 }
 
+struct Node {
+    invocations: Invocations,
+    publisher: Arc<Publisher>,
+    count: Arc<AtomicU64>,
+}
+
+impl Node {
+    fn start(brokers: &Brokers, group: &str, calls: &str, results: &str) -> Self {
+        let back = Arc::new(Back(OnceLock::new()));
+        let topics = Topics { results: results.to_owned(), dead_letters: results.to_owned() };
+        let deliveries = Arc::clone(&back) as Arc<dyn Deliveries>;
+        let connection = brokers.connection(group);
+        let publisher = Arc::new(Publisher::start(&connection, topics, deliveries).unwrap());
+        let count = Arc::new(AtomicU64::new(0));
+        let sink = Echo { publisher: Arc::clone(&publisher), count: Arc::clone(&count) };
+        let (codec, writers) = (Arc::new(Codec::new()), Arc::new(NoSchemaRegistry));
+        let invocations = ingest::start(&connection, settings(calls), codec, writers, sink).unwrap();
+        assert!(back.0.set(invocations.acknowledger()).is_ok());
+        Self { invocations, publisher, count }
+    }
+}
+
 #[test]
 fn nodes_that_come_and_go_answer_every_call_at_least_once() {
     for brokers in Brokers::both() {
         let (calls, results) = (brokers.topic("calls", 6), brokers.topic("results", 1));
         let group = unique("group");
-        let node = || {
-            let back = Arc::new(Back(OnceLock::new()));
-            let topics = Topics { results: results.clone(), dead_letters: results.clone() };
-            let deliveries = Arc::clone(&back) as Arc<dyn Deliveries>;
-            let publisher = Arc::new(Publisher::start(&brokers.connection(&group), topics, deliveries).unwrap());
-            let count = Arc::new(AtomicU64::new(0));
-            let sink = Echo { publisher: Arc::clone(&publisher), count: Arc::clone(&count) };
-            let connection = brokers.connection(&group);
-            let codec = Arc::new(Codec::new());
-            let writers = Arc::new(NoSchemaRegistry);
-            let invocations = ingest::start(&connection, settings(&calls), codec, writers, sink).unwrap();
-            assert!(back.0.set(invocations.acknowledger()).is_ok());
-            (invocations, publisher, count)
-        };
+        let node = || Node::start(&brokers, &group, &calls, &results);
         let stop = AtomicBool::new(false);
         let mut published = 0_u32;
         std::thread::scope(|scope| {
@@ -77,30 +86,151 @@ fn nodes_that_come_and_go_answer_every_call_at_least_once() {
                 next
             });
             let first = node();
-            eventually("the first works", || first.2.load(Ordering::Relaxed) > 500);
+            eventually("the first works", || first.count.load(Ordering::Relaxed) > 500);
             let second = node();
-            eventually("the second works", || second.2.load(Ordering::Relaxed) > 500);
+            eventually("the second works", || second.count.load(Ordering::Relaxed) > 500);
             let third = node();
-            eventually("the third works", || third.2.load(Ordering::Relaxed) > 500);
-            assert_eq!(first.0.shutdown(LONG), 0);
+            eventually("the third works", || third.count.load(Ordering::Relaxed) > 500);
+            assert_eq!(first.invocations.shutdown(LONG), 0);
             // Dropped in the midst of its work: what is in flight is read again by another node.
-            drop(second.0);
+            drop(second.invocations);
             stop.store(true, Ordering::SeqCst);
             published = feeder.join().unwrap();
             let committed = || -> i64 { brokers.committed(&group, calls, 6).values().map(|(next, _)| next).sum() };
             eventually("the last one answers the rest", || committed() == i64::from(published));
-            assert_eq!(third.0.shutdown(LONG), 0);
+            assert_eq!(third.invocations.shutdown(LONG), 0);
         });
-        let follower = Answers::default();
-        let answers = Arc::clone(&follower.0);
-        let connection = brokers.connection(&unique("group"));
-        let tail = Tail::start(&connection, &results, "answers", Start::Beginning, follower).unwrap();
-        eventually("all results are read", || tail.is_caught_up());
-        let answers = answers.lock().unwrap();
+        let answers = answers(&brokers, &results);
         assert_eq!(answers.len(), published as usize, "every call has a result");
         let repeated = answers.values().filter(|count| **count > 1).count();
         println!("{published} calls, {repeated} of them answered more than once");
     }
+}
+
+/// A node in a process of its own, for [`a_node_that_is_killed_loses_nothing`]: it runs until it is killed.
+#[test]
+#[ignore = "the other half of a test"]
+fn node_to_be_killed() {
+    let Ok(bootstrap) = std::env::var("FOREWARM_TEST_NODE_BOOTSTRAP") else { return };
+    let named = |name: &str| std::env::var(name).unwrap();
+    let (group, calls) = (named("FOREWARM_TEST_NODE_GROUP"), named("FOREWARM_TEST_NODE_CALLS"));
+    let brokers = Brokers { mock: None, bootstrap };
+    let _node = Node::start(&brokers, &group, &calls, &named("FOREWARM_TEST_NODE_RESULTS"));
+    loop {
+        std::thread::park();
+    }
+}
+
+struct Process(std::process::Child);
+
+impl Process {
+    fn start(brokers: &Brokers, group: &str, calls: &str, results: &str) -> Self {
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "together::node_to_be_killed", "--ignored"])
+            .env("FOREWARM_TEST_NODE_BOOTSTRAP", &brokers.bootstrap)
+            .env("FOREWARM_TEST_NODE_GROUP", group)
+            .env("FOREWARM_TEST_NODE_CALLS", calls)
+            .env("FOREWARM_TEST_NODE_RESULTS", results)
+            .stdout(std::process::Stdio::null())
+            .spawn();
+        Self(child.unwrap())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_node_that_is_killed_loses_nothing() {
+    let Some(brokers) = Brokers::real() else { return };
+    let (calls, results) = (brokers.topic("calls", 4), brokers.topic("results", 1));
+    let group = unique("group");
+    let committed = || -> i64 { brokers.committed(&group, &calls, 4).values().map(|(next, _)| next).sum() };
+    let mut published = 0_u32;
+    for round in 0..3 {
+        let node = Process::start(&brokers, &group, &calls, &results);
+        for _ in 0..10 {
+            brokers.call(&calls, 4, published..published + 2_000);
+            published += 2_000;
+        }
+        eventually("it has committed some", || committed() > i64::from(published) - 15_000);
+        println!("round {round}: killed at {} of {published}", committed());
+        drop(node);
+    }
+    let last = Process::start(&brokers, &group, &calls, &results);
+    eventually("the last one answers the rest", || committed() == i64::from(published));
+    drop(last);
+    let answers = answers(&brokers, &results);
+    assert_eq!(answers.len(), published as usize, "every call has a result");
+    let repeated = answers.values().filter(|count| **count > 1).count();
+    println!("{published} calls, {repeated} of them answered more than once");
+}
+
+/// A broker of its own, so that it can be restarted.
+struct OwnBroker {
+    directory: tempfile::TempDir,
+    bootstrap: String,
+}
+
+impl OwnBroker {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        Self::script("start", directory.path());
+        let bootstrap = std::fs::read_to_string(directory.path().join("bootstrap")).unwrap().trim().to_owned();
+        Self { directory, bootstrap }
+    }
+
+    fn script(command: &str, directory: &std::path::Path) {
+        let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka");
+        let done = std::process::Command::new(script).arg(command).arg("--dir").arg(directory).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+}
+
+impl Drop for OwnBroker {
+    fn drop(&mut self) {
+        Self::script("stop", self.directory.path());
+    }
+}
+
+#[test]
+fn a_broker_that_is_restarted_loses_nothing_and_readiness_follows_it() {
+    if Brokers::real().is_none() {
+        return;
+    }
+    let own = OwnBroker::start();
+    let brokers = Brokers { mock: None, bootstrap: own.bootstrap.clone() };
+    let (calls, results) = (brokers.topic("calls", 4), brokers.topic("results", 1));
+    let group = unique("group");
+    let node = Node::start(&brokers, &group, &calls, &results);
+    brokers.call(&calls, 4, 0..10_000);
+    eventually("it works", || node.count.load(Ordering::Relaxed) >= 5_000);
+    OwnBroker::script("stop", own.directory.path());
+    eventually("it is noticed", || !node.invocations.is_ready());
+    OwnBroker::script("start", own.directory.path());
+    eventually("it is noticed", || node.invocations.is_ready());
+    brokers.call(&calls, 4, 10_000..20_000);
+    let committed = || -> i64 { brokers.committed(&group, &calls, 4).values().map(|(next, _)| next).sum() };
+    eventually("everything is answered", || committed() == 20_000);
+    eventually("the publisher is ready", || node.publisher.health().is_up());
+    assert_eq!(node.invocations.shutdown(LONG), 0);
+    let answers = answers(&brokers, &results);
+    assert_eq!(answers.len(), 20_000, "every call has a result");
+    let repeated = answers.values().filter(|count| **count > 1).count();
+    println!("{repeated} answered more than once");
+}
+
+fn answers(brokers: &Brokers, results: &str) -> BTreeMap<String, u32> {
+    let follower = Answers::default();
+    let answers = Arc::clone(&follower.0);
+    let connection = brokers.connection(&unique("group"));
+    let tail = Tail::start(&connection, results, "answers", Start::Beginning, follower).unwrap();
+    eventually("all results are read", || tail.is_caught_up());
+    std::mem::take(&mut answers.lock().unwrap())
 }
 
 #[derive(Default)]
