@@ -154,7 +154,7 @@ impl Service {
             metrics: Arc::clone(&metrics),
             failure: failure.clone(),
         };
-        let invocations = ingest::start(&connection, ingest_settings(&config), codec, writers, intake)?;
+        let invocations = Invocations::start(&connection, ingest_settings(&config), codec, writers, intake)?;
         outbox.listen(invocations.acknowledger());
         tracing::info!(
             node = config.node_id(), bootstrap_servers = config.kafka.bootstrap_servers,

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use counters::Counters;
-pub use invocations::{Acknowledger, Invocations, start};
+pub use invocations::{Acknowledger, Invocations};
 
 use crate::codec::DecodeError;
 use crate::kafka::ClientError;
