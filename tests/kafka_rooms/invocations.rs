@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use forewarm::codec::{Codec, Event, NoSchemaRegistry, SchemaLookup, WireFormat, WriterSchemas};
-use forewarm::ingest::{self, Acknowledger, Invocations, Received, Settings, Sink};
+use forewarm::ingest::{Acknowledger, Invocations, Received, Settings, Sink};
 use forewarm::types::{Invocation, Offset, Position};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 
@@ -34,7 +34,7 @@ fn consume_with(
 ) -> (Invocations, Receiver<Received>) {
     let (sender, receiver) = channel();
     let connection = brokers.connection(group);
-    let started = ingest::start(&connection, settings, Arc::new(Codec::new()), writers, Forward(sender)).unwrap();
+    let started = Invocations::start(&connection, settings, Arc::new(Codec::new()), writers, Forward(sender)).unwrap();
     (started, receiver)
 }
 
@@ -76,7 +76,7 @@ pub fn consume_at_once(brokers: &Brokers, group: &str, settings: Settings) -> (I
     let codec = Arc::new(Codec::new());
     // The sink must not be called before it has its acknowledger.
     let mut slot = seen.acknowledger.lock().unwrap();
-    let started = ingest::start(&connection, settings, codec, Arc::new(NoSchemaRegistry), sink).unwrap();
+    let started = Invocations::start(&connection, settings, codec, Arc::new(NoSchemaRegistry), sink).unwrap();
     *slot = Some(started.acknowledger());
     drop(slot);
     (started, seen)
@@ -367,7 +367,8 @@ fn a_panic_in_the_sink_is_a_consumer_that_failed_for_good() {
     brokers.call(&topic, 1, 0..1);
     let connection = brokers.connection(&unique("group"));
     let codec = Arc::new(Codec::new());
-    let invocations = ingest::start(&connection, settings(&topic), codec, Arc::new(NoSchemaRegistry), Panics).unwrap();
+    let invocations =
+        Invocations::start(&connection, settings(&topic), codec, Arc::new(NoSchemaRegistry), Panics).unwrap();
     eventually("the panic is known", || invocations.health().fatal().is_some());
     assert!(!invocations.is_ready());
 }

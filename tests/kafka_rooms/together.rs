@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use forewarm::codec::{Codec, NoSchemaRegistry};
-use forewarm::ingest::{self, Acknowledger, Invocations, Received, Settings, Sink};
+use forewarm::ingest::{Acknowledger, Invocations, Received, Settings, Sink};
 use forewarm::kafka::tail::{Follower, Message, Start, Step, Tail};
 use forewarm::publish::{Deliveries, Destination, Publisher, Record, Refused, Topics};
 use forewarm::types::Position;
@@ -61,7 +61,7 @@ impl Node {
         let count = Arc::new(AtomicU64::new(0));
         let sink = Echo { publisher: Arc::clone(&publisher), count: Arc::clone(&count) };
         let (codec, writers) = (Arc::new(Codec::new()), Arc::new(NoSchemaRegistry));
-        let invocations = ingest::start(&connection, settings(calls), codec, writers, sink).unwrap();
+        let invocations = Invocations::start(&connection, settings(calls), codec, writers, sink).unwrap();
         assert!(back.0.set(invocations.acknowledger()).is_ok());
         Self { invocations, publisher, count }
     }
