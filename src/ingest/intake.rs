@@ -254,11 +254,11 @@ impl<S: Sink> Intake<S> {
         }
         let mut held = std::mem::take(&mut self.held);
         held.retry(now, |message| {
-            let Some(decoded) = self.decode(message.payload.as_deref(), &message.headers) else { return Err(message) };
+            let Some(decoded) = self.decode(message.payload.as_deref(), &message.headers) else { return Some(message) };
             let Undecoded { position, key, headers, payload, timestamp, bytes, received_at } = message;
             let content = decoded.map_err(|error| Poison { topic: Arc::clone(&self.topic), payload, timestamp, error });
             self.hand_on(Received { position, key, headers, bytes, received_at, content });
-            Ok(())
+            None
         });
         self.held = held;
     }

@@ -221,7 +221,7 @@ fn bytes_are_bounded_like_messages() {
     for waiting in [first, second] {
         acknowledger.acknowledge(waiting.position, waiting.bytes);
     }
-    assert!(received.recv_timeout(LONG).is_ok());
+    assert!(received.recv_timeout(LONG).is_ok() && received.recv_timeout(LONG).is_ok());
     assert_eq!(invocations.shutdown(Duration::from_millis(100)), 2);
 }
 

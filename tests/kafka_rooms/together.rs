@@ -61,7 +61,9 @@ impl Node {
         let count = Arc::new(AtomicU64::new(0));
         let sink = Echo { publisher: Arc::clone(&publisher), count: Arc::clone(&count) };
         let (codec, writers) = (Arc::new(Codec::new()), Arc::new(NoSchemaRegistry));
-        let invocations = Invocations::start(&connection, settings(calls), codec, writers, sink).unwrap();
+        // Long enough that something is done and not committed whenever the node is stopped.
+        let settings = Settings { commit_interval: Duration::from_millis(300), ..settings(calls) };
+        let invocations = Invocations::start(&connection, settings, codec, writers, sink).unwrap();
         assert!(back.0.set(invocations.acknowledger()).is_ok());
         Self { invocations, publisher, count }
     }
