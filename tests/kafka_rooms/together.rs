@@ -62,7 +62,8 @@ impl Node {
         let sink = Echo { publisher: Arc::clone(&publisher), count: Arc::clone(&count) };
         let (codec, writers) = (Arc::new(Codec::new()), Arc::new(NoSchemaRegistry));
         // Long enough that something is done and not committed whenever the node is stopped.
-        let settings = Settings { commit_interval: Duration::from_millis(300), ..settings(calls) };
+        let seldom = Duration::from_millis(300);
+        let settings = Settings { commit_interval: seldom, commit_completions: u64::MAX, ..settings(calls) };
         let invocations = Invocations::start(&connection, settings, codec, writers, sink).unwrap();
         assert!(back.0.set(invocations.acknowledger()).is_ok());
         Self { invocations, publisher, count }
