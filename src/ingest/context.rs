@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtoc
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaRespErr;
 
-use crate::kafka::Health;
+use crate::kafka::{Health, is_of_one_broker};
 
 pub(super) const ROLE: &str = "invocations";
 
@@ -92,12 +92,9 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
-            // The poll returns it too, and there it is known to be fatal.
-            Some(Code::Fatal) => {}
-            // One broker of many: librdkafka tries on, and says so where no broker is left.
-            Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut | Code::PollExceeded) => {
-                tracing::debug!(client = ROLE, %error, reason, "kafka client reports");
-            }
+            // The poll returns these too.
+            Some(Code::Fatal | Code::PollExceeded) => {}
+            _ if is_of_one_broker(&error) => tracing::debug!(client = ROLE, %error, reason, "kafka client reports"),
             _ => self.health.failed(&format_args!("{error}: {reason}")),
         }
     }

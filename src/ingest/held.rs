@@ -69,13 +69,13 @@ impl Held {
 
     /// Tries the oldest message of each partition whose wait is over, and goes on with the next where that worked. `attempt`
     /// gives the message back where it did not; then the wait doubles, from 10 ms up to 2 s.
-    pub(super) fn retry(&mut self, now: Instant, mut attempt: impl FnMut(Undecoded) -> Result<(), Undecoded>) {
+    pub(super) fn retry(&mut self, now: Instant, mut attempt: impl FnMut(Undecoded) -> Option<Undecoded>) {
         self.queues.retain(|_, queue| {
             if now < queue.retry_at {
                 return true;
             }
             while let Some(message) = queue.messages.pop_front() {
-                if let Err(message) = attempt(message) {
+                if let Some(message) = attempt(message) {
                     queue.messages.push_front(message);
                     queue.backoff = (queue.backoff * 2).min(BACKOFF_MAX);
                     queue.retry_at = now + queue.backoff;
@@ -110,7 +110,7 @@ mod tests {
         held.retry(now, |message| {
             let offset = message.position.offset.0;
             tried.push(offset);
-            if works(offset) { Ok(()) } else { Err(message) }
+            (!works(offset)).then_some(message)
         });
         tried
     }

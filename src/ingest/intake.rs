@@ -22,6 +22,7 @@ use super::rebalance::UnderWay;
 use super::{Poison, Received, Settings, Sink};
 use crate::codec::{Codec, DecodeError, WriterSchemas};
 use crate::kafka::headers::{self, Headers};
+use crate::kafka::is_of_one_broker;
 use crate::progress::{Commit, Completion};
 use crate::types::{Invocation, Offset, Timestamp};
 
@@ -175,9 +176,8 @@ impl<S: Sink> Intake<S> {
             KafkaError::MessageConsumptionFatal(code) => {
                 health.failed_for_good(&format!("topic {}: {code}", self.topic));
             }
+            error if is_of_one_broker(error) => {}
             error => match error.rdkafka_error_code() {
-                // Other brokers may do; where none does, that is an error of its own.
-                Some(Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut) => {}
                 Some(Code::PollExceeded) => {
                     tracing::warn!("the poll thread was held up for longer than max.poll.interval.ms; joining anew");
                 }
@@ -254,11 +254,11 @@ impl<S: Sink> Intake<S> {
         }
         let mut held = std::mem::take(&mut self.held);
         held.retry(now, |message| {
-            let Some(decoded) = self.decode(message.payload.as_deref(), &message.headers) else { return Err(message) };
+            let Some(decoded) = self.decode(message.payload.as_deref(), &message.headers) else { return Some(message) };
             let Undecoded { position, key, headers, payload, timestamp, bytes, received_at } = message;
             let content = decoded.map_err(|error| Poison { topic: Arc::clone(&self.topic), payload, timestamp, error });
             self.hand_on(Received { position, key, headers, bytes, received_at, content });
-            Ok(())
+            None
         });
         self.held = held;
     }

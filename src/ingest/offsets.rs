@@ -172,6 +172,8 @@ pub(super) fn is_rebalancing(error: &KafkaError) -> bool {
             Code::RebalanceInProgress
                 | Code::UnknownMemberId
                 | Code::IllegalGeneration
+                | Code::StaleMemberEpoch
+                | Code::FencedMemberEpoch
                 | Code::AssignmentLost
                 | Code::WaitingForCoordinator
         )

@@ -48,7 +48,11 @@ impl Connection {
     pub fn group_member(&self) -> ClientConfig {
         // Defaults that a free property may change: a group that is new begins where the topic begins, as calls that were
         // made before the first node came up wait for an answer too.
-        let defaults = [("auto.offset.reset", "earliest"), ("partition.assignment.strategy", "cooperative-sticky")];
+        let mut defaults = vec![("auto.offset.reset", "earliest")];
+        // With the group protocol of Kafka 4 the broker assigns, and librdkafka refuses a strategy of the client's.
+        if self.properties.get("group.protocol").is_none_or(|protocol| protocol != "consumer") {
+            defaults.push(("partition.assignment.strategy", "cooperative-sticky"));
+        }
         let mut config = self.base(&defaults);
         set_all(&mut config, &CONSUMER);
         config.set("group.id", &self.group_id);
@@ -120,10 +124,11 @@ fn log_level() -> RDKafkaLogLevel {
 /// Passes a line of librdkafka's log on, under the target `librdkafka`.
 ///
 /// Connections that fail come as errors there, over and over; they are debug lines here, because [`Health`](super::Health)
-/// says once that the brokers cannot be reached, and why.
+/// says once that the brokers cannot be reached, and why. So are warnings that a producer has a consumer's setting or the
+/// other way round: the free properties go to every client.
 pub fn log(role: &'static str, level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
-        _ if matches!(facility, "FAIL" | "ERROR") => {
+        _ if matches!(facility, "FAIL" | "ERROR" | "CONFWARN") => {
             tracing::debug!(target: "librdkafka", client = role, facility, "{message}");
         }
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
@@ -194,6 +199,14 @@ mod tests {
         assert_eq!(reader.get("group.instance.id"), None);
         assert_eq!(reader.get("auto.offset.reset"), Some("earliest"));
         assert_eq!(reader.get("enable.partition.eof"), Some("true"));
+    }
+
+    #[test]
+    fn where_the_broker_assigns_the_client_has_no_strategy() {
+        let strategy =
+            |connection: Connection| connection.group_member().get("partition.assignment.strategy").map(str::to_owned);
+        assert_eq!(strategy(connection(&[])).as_deref(), Some("cooperative-sticky"));
+        assert_eq!(strategy(connection(&[("group.protocol", "consumer")])), None);
     }
 
     #[test]

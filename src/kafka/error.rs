@@ -70,3 +70,9 @@ pub enum ClientError {
         cause: String,
     },
 }
+
+/// Whether an error is about the connection to one broker. librdkafka tries on, and reports it where no broker is left.
+pub fn is_of_one_broker(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{BrokerTransportFailure, OperationTimedOut, Resolve};
+    matches!(error.rdkafka_error_code(), Some(BrokerTransportFailure | OperationTimedOut | Resolve))
+}

@@ -19,6 +19,6 @@ pub mod tail;
 mod topics;
 
 pub use client::{Connection, Quiet, log};
-pub use error::ClientError;
+pub use error::{ClientError, is_of_one_broker};
 pub use health::Health;
 pub use topics::{TopicFinding, TopicSpec, ensure_topics, partition_ids};

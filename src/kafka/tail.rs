@@ -25,7 +25,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{Offset as At, TopicPartitionList};
 
 use super::headers::{self, Headers};
-use super::{ClientError, Connection, Health, topics};
+use super::{ClientError, Connection, Health, is_of_one_broker, topics};
 use crate::types::{Offset, Timestamp};
 
 /// How long a poll waits, and so how soon a fence or a stop is noticed.
@@ -198,7 +198,7 @@ impl Tail {
             start,
             partitions: BTreeMap::new(),
             behind: BTreeMap::new(),
-            look_at: Instant::now(),
+            looked_at: None,
             backoff: BACKOFF_MIN,
             batch: None,
         };
@@ -262,7 +262,10 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.shared.health.failed(&format_args!("{error}: {reason}"));
+        // One broker of many does not matter; where none is left, that is an error of its own.
+        if !is_of_one_broker(&error) {
+            self.shared.health.failed(&format_args!("{error}: {reason}"));
+        }
     }
 }
 
@@ -286,8 +289,8 @@ struct Reader<F> {
     partitions: BTreeMap<i32, i64>,
     /// Partition → its end (exclusive) at the start, while that has not been read.
     behind: BTreeMap<i32, i64>,
-    /// When to look for partitions next.
-    look_at: Instant,
+    /// When partitions were looked for last.
+    looked_at: Option<Instant>,
     backoff: Duration,
     batch: Option<Batch>,
 }
@@ -295,7 +298,9 @@ struct Reader<F> {
 impl<F: Follower> Reader<F> {
     fn run(mut self) {
         while !self.shared.asked().stop {
-            if Instant::now() >= self.look_at {
+            // The look for partitions is also how a quiet topic's reader learns that the brokers are back.
+            let every = if self.shared.health.is_down() { self.backoff } else { PARTITIONS_EVERY };
+            if self.looked_at.is_none_or(|looked_at| looked_at.elapsed() >= every) {
                 self.look_for_partitions();
             }
             self.take_fences();
@@ -315,6 +320,7 @@ impl<F: Follower> Reader<F> {
                         self.read_up_to(partition, next, true);
                     }
                 }
+                Some(Err(error)) if is_of_one_broker(&error) => {}
                 Some(Err(error)) => self.failed(&error),
                 None => {}
             }
@@ -366,14 +372,16 @@ impl<F: Follower> Reader<F> {
             Ok(()) => {
                 self.shared.health.works();
                 self.backoff = BACKOFF_MIN;
-                self.look_at = Instant::now() + PARTITIONS_EVERY;
+                self.looked_at = Some(Instant::now());
             }
-            Err(error) => {
-                self.failed(&error);
-                self.look_at = Instant::now() + self.backoff;
-                self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
-            }
+            Err(error) => self.back_off(&error),
         }
+    }
+
+    fn back_off(&mut self, error: &ClientError) {
+        self.failed(error);
+        self.looked_at = Some(Instant::now());
+        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
     }
 
     fn take_up_new_partitions(&mut self) -> Result<(), ClientError> {
@@ -454,10 +462,8 @@ impl<F: Follower> Reader<F> {
         match self.ends() {
             Ok(ends) => self.batch = Some(Batch { waiting, ends, since: Instant::now(), sought: false }),
             Err(error) => {
-                self.failed(&error);
                 self.shared.asked().fences.splice(0..0, waiting);
-                self.look_at = Instant::now() + self.backoff;
-                self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+                self.back_off(&error);
             }
         }
     }

@@ -16,7 +16,7 @@ use super::counters::{Counters, count};
 use super::dead_letter;
 use super::record::{Deliveries, Destination, Record, Refusal, Refused};
 use super::resend::{Backoff, Envelope, Resend};
-use crate::kafka::{ClientError, Connection, Health, headers, partition_ids};
+use crate::kafka::{ClientError, Connection, Health, headers, is_of_one_broker, partition_ids};
 use crate::types::Position;
 
 const ROLE: &str = "publish";
@@ -342,9 +342,8 @@ impl Shared {
 
     fn send_later(&self, record: Record, envelope: Envelope, error: &KafkaError) {
         let topic = self.topics.of(record.destination);
-        // A queue that is full and a record that is too large say nothing about the brokers.
-        let of_its_own = [Code::QueueFull, Code::MessageSizeTooLarge, Code::MessageBatchTooLarge];
-        if !error.rdkafka_error_code().is_some_and(|code| of_its_own.contains(&code)) {
+        // A queue that is full and a record that is no good say nothing about the brokers.
+        if !error.rdkafka_error_code().is_some_and(|code| code == Code::QueueFull || is_of_the_record(code)) {
             self.health.failed(&format_args!("topic {topic}: {error}"));
         }
         if !self.resend().push(Instant::now(), record, envelope) {
@@ -381,24 +380,17 @@ impl Shared {
         }
         let record = self.record_of(message);
         match code {
-            // A batch is refused as a whole, so a small record shares the fate of its neighbours. Alone it shows whether it
-            // is too large itself.
-            Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge) if !envelope.alone => {
+            // A batch is refused as a whole, so a good record may share the fate of its neighbours. Alone it shows what it is.
+            Some(code) if is_of_the_record(code) && !envelope.alone => {
                 self.send_later(record, Envelope { alone: true, ..envelope }, error);
             }
             Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge) => match self.smaller(record) {
                 Ok(smaller) => self.send_later(smaller, envelope, error),
                 Err(record) => self.refuse(record, envelope, Refusal::TooLarge),
             },
-            // The code for a record of a batch in which another one was invalid is not among these.
-            Some(
-                code @ (Code::InvalidMessage
-                | Code::InvalidMessageSize
-                | Code::InvalidTimestamp
-                | Code::UnsupportedForMessageFormat
-                | Code::PolicyViolation
-                | Code::InvalidRecord),
-            ) => self.refuse(record, envelope, Refusal::Invalid(code.to_string())),
+            Some(code) if is_of_the_record(code) => {
+                self.refuse(record, envelope, Refusal::Invalid(code.to_string()));
+            }
             Some(Code::Fatal) => {
                 self.failed_for_good(&error.to_string());
                 count(&self.counters.abandoned);
@@ -417,6 +409,23 @@ impl Shared {
     }
 }
 
+/// Whether the brokers' refusal is due to the record, or to another one in its batch, so that a broker that does better does
+/// not help.
+fn is_of_the_record(code: Code) -> bool {
+    matches!(
+        code,
+        Code::MessageSizeTooLarge
+            | Code::MessageBatchTooLarge
+            | Code::InvalidMessage
+            | Code::InvalidMessageSize
+            | Code::InvalidTimestamp
+            | Code::InvalidRecord
+            | Code::InvalidDifferentRecord
+            | Code::UnsupportedForMessageFormat
+            | Code::PolicyViolation
+    )
+}
+
 struct Context(Arc<Shared>);
 
 impl ClientContext for Context {
@@ -427,7 +436,7 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() == Some(Code::Fatal) {
             self.0.failed_for_good(reason);
-        } else {
+        } else if !is_of_one_broker(&error) {
             self.0.health.failed(&format_args!("{error}: {reason}"));
         }
     }

@@ -46,7 +46,9 @@ pub enum RegistryError {
         waited: std::time::Duration,
     },
     /// The schema registry did not take a schema of ours.
-    #[error("schema for subject {subject} not registered: {cause}; check kafka.schema-registry-url and its compatibility mode")]
+    #[error(
+        "schema for subject {subject} not registered: {cause}; check kafka.schema-registry-url and its compatibility mode"
+    )]
     NotRegistered {
         /// The subject.
         subject: String,

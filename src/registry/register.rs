@@ -16,6 +16,9 @@ pub fn register(settings: &SchemaRegistrySettings, topic: &str, kind: EventKind)
     let subject = format!("{topic}-value");
     let fault = |cause: String| RegistryError::NotRegistered { subject: subject.clone(), cause };
     let client = client(settings).map_err(fault)?;
-    let schema = SuppliedSchema::new(Some(kind.record_name().to_owned()), SchemaType::Avro, kind.schema_json().to_owned());
-    post_schema(&client, subject.clone(), schema).map(|registered| registered.id).map_err(|error| fault(error.to_string()))
+    let schema =
+        SuppliedSchema::new(Some(kind.record_name().to_owned()), SchemaType::Avro, kind.schema_json().to_owned());
+    post_schema(&client, subject.clone(), schema)
+        .map(|registered| registered.id)
+        .map_err(|error| fault(error.to_string()))
 }

@@ -19,19 +19,30 @@ pub const LONG: Duration = Duration::from_secs(60);
 pub struct Brokers {
     pub mock: Option<MockCluster<'static, DefaultProducerContext>>,
     pub bootstrap: String,
+    /// Settings of the clients under test.
+    pub properties: Vec<(&'static str, &'static str)>,
 }
+
+/// So that a test need not wait long for the group or for a message.
+const IMPATIENT: [(&str, &str); 3] =
+    [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500"), ("fetch.wait.max.ms", "50")];
 
 impl Brokers {
     pub fn mock() -> Self {
         let mock = MockCluster::new(1).unwrap();
         let bootstrap = mock.bootstrap_servers();
-        Self { mock: Some(mock), bootstrap }
+        Self { mock: Some(mock), ..Self::at(bootstrap) }
+    }
+
+    /// Those at an address.
+    pub fn at(bootstrap: String) -> Self {
+        Self { mock: None, bootstrap, properties: IMPATIENT.to_vec() }
     }
 
     /// None where no real broker is named.
     pub fn real() -> Option<Self> {
         match std::env::var("FOREWARM_TEST_KAFKA") {
-            Ok(bootstrap) if !bootstrap.is_empty() => Some(Self { mock: None, bootstrap }),
+            Ok(bootstrap) if !bootstrap.is_empty() => Some(Self::at(bootstrap)),
             _ => {
                 println!("left out: FOREWARM_TEST_KAFKA names no broker");
                 None
@@ -44,13 +55,11 @@ impl Brokers {
     }
 
     pub fn connection(&self, group: &str) -> Connection {
-        let properties =
-            [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500"), ("fetch.wait.max.ms", "50")];
         Connection {
             bootstrap_servers: self.bootstrap.clone(),
             client_id: "test".to_owned(),
             group_id: group.to_owned(),
-            properties: properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            properties: self.properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         }
     }
 

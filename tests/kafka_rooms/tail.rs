@@ -60,7 +60,7 @@ fn a_tail_reads_from_where_it_is_told_and_a_fence_comes_after_what_was_there() {
         assert!(late.fences().wait(LONG));
         assert_eq!(from_end.lock().unwrap().len(), 21);
         assert_eq!(from_end.lock().unwrap()[..2], ["end", "0"]);
-        assert!(tail.health().is_up());
+        eventually("it is up", || tail.health().is_up());
         let fences = tail.fences();
         tail.stop();
         assert!(!fences.wait(LONG));
