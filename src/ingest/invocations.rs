@@ -59,6 +59,62 @@ pub struct Invocations {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Joins the group and begins to read. The sink is called on the thread `invocations`.
+///
+/// # Errors
+/// Where a bound is 0, the client's settings are refused, or a thread cannot be started.
+pub fn start(
+    connection: &Connection,
+    settings: Settings,
+    codec: Arc<Codec>,
+    writers: Arc<dyn WriterSchemas>,
+    sink: impl Sink,
+) -> Result<Invocations, IngestError> {
+    let bounds = [
+        ("in-flight-max", settings.in_flight_max),
+        ("in-flight-bytes-max", settings.in_flight_bytes_max),
+        ("commit-completions", usize::try_from(settings.commit_completions).unwrap_or(usize::MAX)),
+    ];
+    if let Some((setting, _)) = bounds.into_iter().find(|(_, bound)| *bound == 0) {
+        return Err(IngestError::ZeroBound { setting });
+    }
+    let health = Arc::new(Health::new(ROLE));
+    let consumer: InvocationConsumer = connection
+        .group_member()
+        .create_with_context(Context::new(Arc::clone(&health)))
+        .map_err(|source| ClientError::Create { role: ROLE, source })?;
+    let consumer = Arc::new(consumer);
+    consumer
+        .subscribe(&[&settings.topic])
+        .map_err(|source| ClientError::Subscribe { topic: settings.topic.clone(), source })?;
+    // Not a bounded channel: a note is an acknowledgement of a message in flight, of which there is a bound, or one of four
+    // answers. A sender that had to wait would be the publisher's thread.
+    let (notes, inbox) = mpsc::channel();
+    let control = Arc::new(Control {
+        stop_intake: AtomicBool::new(false),
+        intake_stopped: AtomicBool::new(false),
+        end_by: Mutex::new(None),
+        joined: AtomicBool::new(false),
+        counters: Arc::default(),
+        health,
+    });
+    let offsets = Offsets::start(&consumer, &settings.topic, notes.clone())?;
+    let (end, ended) = sync_channel(1);
+    let guard = PanicGuard(Arc::clone(&control));
+    let intake = Intake::new(consumer, settings, codec, writers, sink, Arc::clone(&control), offsets, inbox);
+    let thread = std::thread::Builder::new()
+        .name(ROLE.to_owned())
+        .spawn(move || {
+            let guard = guard;
+            intake.run();
+            drop(guard);
+            // Nobody waits where the handle is gone.
+            let _ = end.send(());
+        })
+        .map_err(|source| ClientError::Thread { name: ROLE.to_owned(), source })?;
+    Ok(Invocations { control, notes, ended, thread: Some(thread) })
+}
+
 /// Turns a panic on the poll thread, such as one in the sink, into a consumer that failed for good.
 struct PanicGuard(Arc<Control>);
 
@@ -71,62 +127,6 @@ impl Drop for PanicGuard {
 }
 
 impl Invocations {
-    /// Joins the group and begins to read. The sink is called on the thread `invocations`.
-    ///
-    /// # Errors
-    /// Where a bound is 0, the client's settings are refused, or a thread cannot be started.
-    pub fn start(
-        connection: &Connection,
-        settings: Settings,
-        codec: Arc<Codec>,
-        writers: Arc<dyn WriterSchemas>,
-        sink: impl Sink,
-    ) -> Result<Self, IngestError> {
-        let bounds = [
-            ("in-flight-max", settings.in_flight_max),
-            ("in-flight-bytes-max", settings.in_flight_bytes_max),
-            ("commit-completions", usize::try_from(settings.commit_completions).unwrap_or(usize::MAX)),
-        ];
-        if let Some((setting, _)) = bounds.into_iter().find(|(_, bound)| *bound == 0) {
-            return Err(IngestError::ZeroBound { setting });
-        }
-        let health = Arc::new(Health::new(ROLE));
-        let consumer: InvocationConsumer = connection
-            .group_member()
-            .create_with_context(Context::new(Arc::clone(&health)))
-            .map_err(|source| ClientError::Create { role: ROLE, source })?;
-        let consumer = Arc::new(consumer);
-        consumer
-            .subscribe(&[&settings.topic])
-            .map_err(|source| ClientError::Subscribe { topic: settings.topic.clone(), source })?;
-        // Not a bounded channel: a note is an acknowledgement of a message in flight, of which there is a bound, or one of four
-        // answers. A sender that had to wait would be the publisher's thread.
-        let (notes, inbox) = mpsc::channel();
-        let control = Arc::new(Control {
-            stop_intake: AtomicBool::new(false),
-            intake_stopped: AtomicBool::new(false),
-            end_by: Mutex::new(None),
-            joined: AtomicBool::new(false),
-            counters: Arc::default(),
-            health,
-        });
-        let offsets = Offsets::start(&consumer, &settings.topic, notes.clone())?;
-        let (end, ended) = sync_channel(1);
-        let guard = PanicGuard(Arc::clone(&control));
-        let intake = Intake::new(consumer, settings, codec, writers, sink, Arc::clone(&control), offsets, inbox);
-        let thread = std::thread::Builder::new()
-            .name(ROLE.to_owned())
-            .spawn(move || {
-                let guard = guard;
-                intake.run();
-                drop(guard);
-                // Nobody waits where the handle is gone.
-                let _ = end.send(());
-            })
-            .map_err(|source| ClientError::Thread { name: ROLE.to_owned(), source })?;
-        Ok(Self { control, notes, ended, thread: Some(thread) })
-    }
-
     /// Who tells it that outcomes are stored.
     pub fn acknowledger(&self) -> Acknowledger {
         Acknowledger(self.notes.clone())

@@ -21,4 +21,4 @@ pub use dead_letter::{
 };
 pub use publisher::{PublishError, Publisher, Topics};
 pub use record::{Deliveries, Destination, Record, Refusal, Refused};
-pub use resend::LOOSE_MAX;
+pub use resend::{Backoff, LOOSE_MAX};

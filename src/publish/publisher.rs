@@ -15,7 +15,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _,
 use super::counters::{Counters, count};
 use super::dead_letter;
 use super::record::{Deliveries, Destination, Record, Refusal, Refused};
-use super::resend::{Envelope, Resend};
+use super::resend::{Backoff, Envelope, Resend};
 use crate::kafka::{ClientError, Connection, Health, headers, partition_ids};
 use crate::types::Position;
 
@@ -94,13 +94,26 @@ struct Producers {
 }
 
 impl Publisher {
+    /// [`start_with`](Self::start_with) the waits of [`Backoff::default`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start(
+        connection: &Connection,
+        topics: Topics,
+        deliveries: Arc<dyn Deliveries>,
+    ) -> Result<Self, ClientError> {
+        Self::start_with(connection, topics, Backoff::default(), deliveries)
+    }
+
     /// Makes the producer and starts its thread.
     ///
     /// # Errors
     /// Where the client's settings are refused, or the thread cannot be started.
-    pub fn start(
+    pub fn start_with(
         connection: &Connection,
         topics: Topics,
+        backoff: Backoff,
         deliveries: Arc<dyn Deliveries>,
     ) -> Result<Self, ClientError> {
         let shared = Arc::new(Shared {
@@ -108,7 +121,7 @@ impl Publisher {
             deliveries,
             counters: Arc::default(),
             health: Health::new(ROLE),
-            resend: Mutex::default(),
+            resend: Mutex::new(Resend::new(backoff)),
             flushing: AtomicBool::new(false),
             flushed: Condvar::new(),
             flush: Mutex::default(),

@@ -11,8 +11,21 @@ use crate::types::Position;
 /// Most records that wait to be sent again and for which no position waits (inclusive).
 pub const LOOSE_MAX: usize = 1_000;
 
-const BACKOFF_MIN: Duration = Duration::from_millis(20);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long a record waits before it is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// After the first attempt; it doubles from then on.
+    pub first: Duration,
+    /// At most.
+    pub max: Duration,
+}
+
+impl Default for Backoff {
+    /// 100 ms to 5 s.
+    fn default() -> Self {
+        Self { first: Duration::from_millis(100), max: Duration::from_secs(5) }
+    }
+}
 
 /// What travels with a record through librdkafka and comes back with its delivery report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +48,18 @@ struct Waiting {
 /// The queue. Its order does not matter; each record has its own wait.
 #[derive(Debug, Default)]
 pub(super) struct Resend {
+    backoff: Backoff,
     waiting: VecDeque<Waiting>,
     loose: usize,
 }
 
 impl Resend {
-    /// Takes a record in, to be sent when its wait is over: 20 ms after the first attempt, doubling up to 5 s. False where
-    /// it is not taken, because nobody waits for it and [`LOOSE_MAX`] of its kind are here.
+    pub(super) fn new(backoff: Backoff) -> Self {
+        Self { backoff, ..Self::default() }
+    }
+
+    /// Takes a record in, to be sent when its wait is over. False where it is not taken, because nobody waits for it and
+    /// [`LOOSE_MAX`] of its kind are here.
     #[must_use]
     pub(super) fn push(&mut self, now: Instant, record: Record, mut envelope: Envelope) -> bool {
         if envelope.position.is_none() {
@@ -50,7 +68,7 @@ impl Resend {
             }
             self.loose += 1;
         }
-        let wait = BACKOFF_MIN.saturating_mul(1 << envelope.attempts.min(16)).min(BACKOFF_MAX);
+        let wait = self.backoff.first.saturating_mul(1 << envelope.attempts.min(16)).min(self.backoff.max);
         envelope.attempts = envelope.attempts.saturating_add(1);
         self.waiting.push_back(Waiting { due: now + wait, record, envelope });
         true
@@ -95,7 +113,7 @@ mod tests {
     #[test]
     fn waits_double_up_to_the_longest() {
         let now = Instant::now();
-        for (attempts, wait_ms) in [(0, 20), (1, 40), (2, 80), (7, 2_560), (8, 5_000), (40, 5_000)] {
+        for (attempts, wait_ms) in [(0, 100), (1, 200), (2, 400), (5, 3_200), (6, 5_000), (40, 5_000)] {
             let mut resend = Resend::default();
             assert!(resend.push(now, record(), waited_for(attempts)));
             assert!(resend.due(now + Duration::from_millis(wait_ms - 1)).is_empty(), "{attempts}");

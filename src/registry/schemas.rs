@@ -358,6 +358,16 @@ mod tests {
     }
 
     #[test]
+    fn a_schema_is_registered_under_its_topic() {
+        let (url, server) = serve(vec![("/subjects/results-value/versions", 200, r#"{"id":41}"#.to_owned())], 1);
+        let settings = SchemaRegistrySettings { urls: vec![url], timeout: Duration::from_secs(2) };
+        let register = || crate::registry::register(&settings, "results", crate::codec::EventKind::InvocationResult);
+        assert_eq!(register().unwrap(), 41);
+        assert_eq!(server.join().unwrap().len(), 1);
+        assert!(matches!(register(), Err(RegistryError::NotRegistered { subject, .. }) if subject == "results-value"));
+    }
+
+    #[test]
     fn without_a_url_there_is_no_registry() {
         let settings = SchemaRegistrySettings { urls: Vec::new(), timeout: Duration::from_secs(1) };
         assert!(matches!(SchemaRegistry::start(settings), Err(RegistryError::NoSchemaRegistryUrl)));

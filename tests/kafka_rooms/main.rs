@@ -1,0 +1,8 @@
+//! The rooms that talk to Kafka, against brokers: librdkafka's mock cluster in this process, and where `FOREWARM_TEST_KAFKA`
+//! names one (`host:port`), a real broker. What only a real broker does is left out without it, with a line that says so.
+
+mod brokers;
+mod invocations;
+mod publish;
+mod tail;
+mod together;

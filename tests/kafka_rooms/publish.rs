@@ -1,0 +1,191 @@
+//! The publisher.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use forewarm::publish::{
+    DeadLetter, Deliveries, Destination, HEADER_OMITTED, HEADER_REASON, PublishError, Publisher, Record, Refusal,
+    Refused, Topics,
+};
+use forewarm::types::{Generation, Offset, Position, Timestamp};
+
+use crate::brokers::{Brokers, LONG, eventually, unique};
+
+#[derive(Default)]
+struct Ends {
+    acknowledged: Mutex<BTreeMap<i64, usize>>,
+    refused: Mutex<Vec<Refused>>,
+}
+
+impl Deliveries for Ends {
+    fn acknowledged(&self, position: Position, bytes: usize) {
+        assert_eq!(self.acknowledged.lock().unwrap().insert(position.offset.0, bytes), None);
+    }
+
+    fn refused(&self, refused: Refused) {
+        self.refused.lock().unwrap().push(refused);
+    }
+
+    fn failed_for_good(&self, reason: &str) {
+        panic!("{reason}");
+    }
+}
+
+fn position(offset: i64) -> Position {
+    Position { partition: 0, offset: Offset(offset), generation: Generation(1) }
+}
+
+fn result(key: &str, payload: Vec<u8>) -> Record {
+    Record {
+        destination: Destination::Results,
+        key: Some(key.as_bytes().to_vec()),
+        headers: vec![("h".to_owned(), b"v".to_vec())],
+        payload: Some(payload),
+    }
+}
+
+fn publisher(brokers: &Brokers, results: &str, dead_letters: &str) -> (Publisher, Arc<Ends>) {
+    let ends = Arc::new(Ends::default());
+    let topics = Topics { results: results.to_owned(), dead_letters: dead_letters.to_owned() };
+    let deliveries = Arc::clone(&ends) as Arc<dyn Deliveries>;
+    (Publisher::start(&brokers.connection(""), topics, deliveries).unwrap(), ends)
+}
+
+fn letter(payload: Vec<u8>) -> Record {
+    let letter = DeadLetter {
+        topic: "calls",
+        partition: 0,
+        offset: Offset(5),
+        timestamp: None,
+        key: None,
+        headers: vec![("a".to_owned(), b"1".to_vec())],
+        payload: Some(payload),
+        reason: "malformed",
+        detail: "why",
+        node: "n",
+        at: Timestamp::from_millis(1),
+    };
+    letter.into_record()
+}
+
+#[test]
+fn every_record_is_acknowledged_once_when_it_is_stored() {
+    for brokers in Brokers::both() {
+        let (results, dead_letters) = (brokers.topic("results", 1), brokers.topic("dead", 1));
+        let (publisher, ends) = publisher(&brokers, &results, &dead_letters);
+        for offset in 0..1_000 {
+            publisher.publish(result("k", b"answer".to_vec()), Some(position(offset)), offset as usize).unwrap();
+        }
+        publisher.publish(letter(b"bad".to_vec()), None, 0).unwrap();
+        assert_eq!(publisher.flush(LONG), 0);
+        let acknowledged = ends.acknowledged.lock().unwrap();
+        assert_eq!(*acknowledged, (0..1_000).map(|offset| (offset, offset as usize)).collect());
+        assert_eq!(publisher.counters().acknowledged.load(Ordering::Relaxed), 1_001);
+        assert!(publisher.health().is_up());
+        let read = brokers.read(&results, 1_000);
+        assert!(read.iter().all(|read| read.key.as_deref() == Some(b"k") && read.header("h") == Some("v")));
+        let dead = brokers.read(&dead_letters, 1);
+        assert_eq!((dead[0].header(HEADER_REASON), dead[0].header("a")), (Some("malformed"), Some("1")));
+        assert_eq!(dead[0].payload.as_deref(), Some(&b"bad"[..]));
+    }
+}
+
+#[test]
+fn a_topic_that_comes_late_gets_everything() {
+    let Some(brokers) = Brokers::real() else { return };
+    let (results, dead_letters) = (unique("results"), brokers.topic("dead", 1));
+    let ends = Arc::new(Ends::default());
+    let topics = Topics { results: results.clone(), dead_letters };
+    let mut connection = brokers.connection("");
+    // How long librdkafka itself looks for a topic before it gives a record back.
+    connection.properties.insert("topic.metadata.propagation.max.ms".to_owned(), "200".to_owned());
+    connection.properties.insert("message.timeout.ms".to_owned(), "1000".to_owned());
+    let publisher = Publisher::start(&connection, topics, Arc::clone(&ends) as Arc<dyn Deliveries>).unwrap();
+    for offset in 0..50 {
+        publisher.publish(result("k", b"x".to_vec()), Some(position(offset)), 1).unwrap();
+    }
+    let counters = publisher.counters();
+    eventually("it is tried again", || counters.resent.load(Ordering::Relaxed) >= 50);
+    assert!(ends.acknowledged.lock().unwrap().is_empty());
+    assert!(publisher.health().is_down());
+    brokers.create(&results, 1, &[]);
+    assert_eq!(publisher.flush(LONG), 0);
+    assert_eq!(ends.acknowledged.lock().unwrap().len(), 50);
+    eventually("it works again", || publisher.health().is_up());
+}
+
+#[test]
+fn brokers_that_are_away_for_a_while_cost_nothing() {
+    let brokers = Brokers::mock();
+    let mock = brokers.mock.as_ref().unwrap();
+    let (results, dead_letters) = (brokers.topic("results", 1), brokers.topic("dead", 1));
+    let (publisher, ends) = publisher(&brokers, &results, &dead_letters);
+    publisher.publish(result("k", b"x".to_vec()), Some(position(0)), 1).unwrap();
+    assert_eq!(publisher.flush(LONG), 0);
+    mock.broker_down(1).unwrap();
+    eventually("it is noticed", || publisher.health().is_down());
+    for offset in 1..100 {
+        publisher.publish(result("k", b"x".to_vec()), Some(position(offset)), 1).unwrap();
+    }
+    assert_eq!(publisher.flush(Duration::from_millis(300)), 99);
+    mock.broker_up(1).unwrap();
+    assert_eq!(publisher.flush(LONG), 0);
+    assert_eq!(ends.acknowledged.lock().unwrap().len(), 100);
+}
+
+#[test]
+fn a_record_that_is_too_large_comes_back_and_a_dead_letter_shrinks() {
+    for brokers in Brokers::both() {
+        let (results, dead_letters) = (brokers.topic("results", 1), brokers.topic("dead", 1));
+        let (publisher, ends) = publisher(&brokers, &results, &dead_letters);
+        let large = result("k", vec![7; 2_000_000]);
+        let error = publisher.publish(large.clone(), Some(position(1)), 9).unwrap_err();
+        let PublishError::TooLarge { topic, bytes, record } = error else { panic!("{error}") };
+        assert_eq!((topic.as_str(), bytes, *record), (results.as_str(), 2_000_001, large));
+        publisher.publish(letter(vec![7; 2_000_000]), Some(position(2)), 9).unwrap();
+        assert_eq!(publisher.flush(LONG), 0);
+        assert_eq!(ends.acknowledged.lock().unwrap().keys().copied().collect::<Vec<_>>(), [2]);
+        let dead = brokers.read(&dead_letters, 1);
+        assert_eq!((dead[0].payload.as_deref(), dead[0].header(HEADER_OMITTED)), (None, Some("2000000")));
+        assert_eq!(dead[0].header("a"), Some("1"));
+    }
+}
+
+#[test]
+fn a_topic_with_a_lower_limit_refuses_what_is_too_large_for_it_and_nothing_beside_it() {
+    let Some(brokers) = Brokers::real() else { return };
+    let lower = [("max.message.bytes", "20000")];
+    let (results, dead_letters) = (brokers.topic_with("results", 1, &lower), brokers.topic_with("dead", 1, &lower));
+    let (publisher, ends) = publisher(&brokers, &results, &dead_letters);
+    // Together they make batches that are larger than the topic takes; alone only one of them is.
+    for offset in 0..20 {
+        let payload = vec![7; if offset == 13 { 30_000 } else { 5_000 }];
+        publisher.publish(result("k", payload), Some(position(offset)), 9).unwrap();
+    }
+    publisher.publish(letter(vec![7; 30_000]), Some(position(100)), 9).unwrap();
+    assert_eq!(publisher.flush(LONG), 0);
+    let expected: Vec<i64> = (0..20).filter(|offset| *offset != 13).chain([100]).collect();
+    assert_eq!(ends.acknowledged.lock().unwrap().keys().copied().collect::<Vec<_>>(), expected);
+    let refused = ends.refused.lock().unwrap();
+    assert_eq!(refused.len(), 1);
+    assert_eq!((refused[0].position, &refused[0].refusal), (Some(position(13)), &Refusal::TooLarge));
+    assert_eq!(refused[0].record, result("k", vec![7; 30_000]));
+}
+
+#[test]
+fn a_record_that_the_broker_finds_invalid_comes_back() {
+    let Some(brokers) = Brokers::real() else { return };
+    let (results, dead_letters) =
+        (brokers.topic_with("results", 1, &[("cleanup.policy", "compact")]), brokers.topic("dead", 1));
+    let (publisher, ends) = publisher(&brokers, &results, &dead_letters);
+    let keyless = Record { key: None, ..result("", b"x".to_vec()) };
+    publisher.publish(keyless.clone(), Some(position(1)), 9).unwrap();
+    publisher.publish(result("k", b"x".to_vec()), Some(position(2)), 9).unwrap();
+    assert_eq!(publisher.flush(LONG), 0);
+    assert_eq!(ends.acknowledged.lock().unwrap().keys().copied().collect::<Vec<_>>(), [2]);
+    let refused = ends.refused.lock().unwrap();
+    assert_eq!((refused.len(), &refused[0].record), (1, &keyless));
+    assert!(matches!(refused[0].refusal, Refusal::Invalid(_)));
+}
