@@ -299,12 +299,13 @@ class Results(Reader):
         missing = set(ids)
 
         def holds():
-            missing.difference_update(
-                [name for name in missing if name in self.seen] if len(missing) < 1_000 else self.seen
-            )
+            if len(self.seen) < len(ids):
+                return False
+            missing.difference_update(self.seen)
             return not missing
 
         def tell():
+            missing.difference_update(self.seen)
             return f"{len(missing)} of {len(ids)} calls have no result, such as {sorted(missing)[:3]}"
 
         self.wait(holds, deadline_s, tell)

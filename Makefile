@@ -1,0 +1,57 @@
+# What people run here. `make help` lists it. Needs git, gcc, make and Rust; `make test` fetches the rest where it can.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# Outside the clone, so that clones and CI share what was built and fetched. Safe to delete at any time.
+FOREWARM_CACHE ?= $(HOME)/.cache/forewarm
+CARGO_TARGET_DIR ?= $(FOREWARM_CACHE)/target
+export FOREWARM_CACHE CARGO_TARGET_DIR
+
+# librdkafka's build asks for a C++ compiler, and uses it only for a C++ library that nothing here links. Without one, it is
+# told to leave that library out.
+ifeq (,$(shell command -v c++ || command -v g++ || command -v clang++))
+export CXX := gcc
+export GNUMAKEFLAGS := LIBSUBDIRS=src
+endif
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: build ## build, then show it: the same load with and without pre-triggers
+	@"$(CARGO_TARGET_DIR)/release/forewarm" demo
+
+.PHONY: build
+build: ## build the release binary
+	cargo build --release --locked
+
+.PHONY: test
+test: deps ## every test: Rust's, with a real Kafka, and end to end with a Python client
+	@scripts/test all
+
+.PHONY: test-core
+test-core: ## the tests of the pure core alone, which need neither librdkafka nor Wasmtime
+	@scripts/test core
+
+.PHONY: deps
+deps: ## what the tests need besides Rust: Java, Maven, Python; installed where run as root on Debian or Ubuntu
+	@scripts/deps
+
+.PHONY: kafka
+kafka: ## a real Kafka for a shell: stop it by leaving the shell
+	scripts/kafka run -- "$${SHELL:-/bin/bash}"
+
+.PHONY: fmt
+fmt: ## format the Rust code
+	cargo fmt
+
+.PHONY: clippy
+clippy: ## Rust's lints, as strict as in CI
+	cargo clippy --release --locked --all-targets -- -D warnings
+
+.PHONY: ci
+ci: ## what CI runs
+	.ci/run
