@@ -73,14 +73,17 @@ fn every_fault_is_told_at_once_with_its_key() {
 
 #[test]
 fn settings_that_contradict_each_other_are_told() {
-    let text = "[ingest]\ndrain-timeout = \"1m\"\n[topics]\nresults = \"invocations\"\n[publish]\nformat = \"confluent\"\n";
+    let text =
+        "[ingest]\ndrain-timeout = \"1m\"\n[topics]\nresults = \"invocations\"\n[publish]\nformat = \"confluent\"\n";
     let fault = loaded(text, &[]).unwrap_err();
     assert_eq!(fault.faults.len(), 3, "{fault}");
 }
 
 #[test]
 fn a_file_that_is_missing_or_no_toml_is_told() {
-    assert!(load(Some(&PathBuf::from("/nonexistent/forewarm.toml")), []).unwrap_err().to_string().contains("/nonexistent"));
+    assert!(
+        load(Some(&PathBuf::from("/nonexistent/forewarm.toml")), []).unwrap_err().to_string().contains("/nonexistent")
+    );
     assert!(loaded("[ingest", &[]).is_err());
 }
 
@@ -88,7 +91,9 @@ fn a_file_that_is_missing_or_no_toml_is_told() {
 fn secrets_are_not_shown() {
     let text = "[kafka]\nschema-registry-url = \"http://user:hush@registry:8081\"\n[kafka.properties]\n\"sasl.password\" = \"hush\"\n\"sasl.username\" = \"me\"\n";
     let config = loaded(text, &[]).unwrap();
-    for shown in [config.to_string(), format!("{:?}", config.kafka.properties.keys()), format!("{:?}", config.redacted())] {
+    for shown in
+        [config.to_string(), format!("{:?}", config.kafka.properties.keys()), format!("{:?}", config.redacted())]
+    {
         assert!(!shown.contains("hush"), "{shown}");
     }
     assert!(config.to_string().contains("\"sasl.username\" = \"me\""), "{config}");

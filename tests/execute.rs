@@ -12,8 +12,8 @@ use forewarm::config::Execute;
 use forewarm::execute::{Call, Executor, Outcomes, Parts, Runtime};
 use forewarm::telemetry::Metrics;
 use forewarm::types::{
-    Artifact, FunctionDefinition, FunctionKind, FunctionName, Invocation, InvocationResult, Payload, PoolUsage,
-    Reuse, Sha256, StartKind, Status, TargetPart, Timestamp, WarmKind, WarmReason, WarmTarget,
+    Artifact, FunctionDefinition, FunctionKind, FunctionName, Invocation, InvocationResult, Payload, PoolUsage, Reuse,
+    Sha256, StartKind, Status, TargetPart, Timestamp, WarmKind, WarmReason, WarmTarget,
 };
 
 const ECHO: &[u8] = include_bytes!("../guests/rust-echo/rust-echo.wasm");
@@ -285,7 +285,11 @@ fn a_hostile_component_is_ended_named_and_replaced() {
     let trap = bench.call("hostile", b"trap");
     let backtrace = trap.error.unwrap().backtrace.unwrap();
     assert!(backtrace.starts_with("0: "), "{backtrace}");
-    assert_eq!(bench.call("hostile", b"behave").start_kind, Some(StartKind::Linked), "the trapped instance was retired");
+    assert_eq!(
+        bench.call("hostile", b"behave").start_kind,
+        Some(StartKind::Linked),
+        "the trapped instance was retired"
+    );
 }
 
 #[test]
@@ -332,7 +336,8 @@ fn a_command_that_fails_says_how() {
 #[test]
 fn what_cannot_run_is_refused_with_the_reason_and_a_running_version_stays() {
     let bench = Bench::new();
-    let wants_more = wat(r#"(module (import "env" "steal" (func)) (memory (export "memory") 1) (func (export "_start")))"#);
+    let wants_more =
+        wat(r#"(module (import "env" "steal" (func)) (memory (export "memory") 1) (func (export "_start")))"#);
     bench.define("imports", FunctionKind::Command, &wants_more, |_| {});
     bench.define("no-wasm", FunctionKind::Component, b"#!/bin/sh", |_| {});
     bench.define("no-start", FunctionKind::Command, &wat("(module)"), |_| {});

@@ -19,8 +19,8 @@ use crate::control::{Control, Event};
 use crate::driver::{ControlPlane, Failure, Intake, Observations, Outbox, OutboxSettings, Unknown};
 pub use crate::execute::wall_clock;
 use crate::execute::{ExecuteError, Executor, Parts, Runtime};
-use crate::ingest::{self, IngestError, Invocations};
 use crate::ingest::pre_triggers::{PreTriggerEvent, PreTriggers};
+use crate::ingest::{self, IngestError, Invocations};
 use crate::kafka::tail::Start;
 use crate::kafka::{ClientError, Connection, TopicFinding, TopicSpec, ensure_topics};
 use crate::publish;
@@ -112,7 +112,10 @@ impl Service {
                     results: config.topics.results.clone(),
                     dead_letters: config.topics.dead_letters.clone(),
                 },
-                backoff: publish::Backoff { first: config.publish.retry_backoff, max: config.publish.retry_backoff_max },
+                backoff: publish::Backoff {
+                    first: config.publish.retry_backoff,
+                    max: config.publish.retry_backoff_max,
+                },
                 codec: Arc::clone(&codec),
                 observations: observations.clone(),
                 metrics: Arc::clone(&metrics),
@@ -143,7 +146,13 @@ impl Service {
             start,
             Arc::clone(&codec),
             Arc::clone(&writers),
-            announce(Arc::clone(&outbox), observations.clone(), registry.fences(), executor.clone(), Arc::clone(&metrics)),
+            announce(
+                Arc::clone(&outbox),
+                observations.clone(),
+                registry.fences(),
+                executor.clone(),
+                Arc::clone(&metrics),
+            ),
         )?;
         let intake = Intake {
             topic: config.topics.invocations.clone(),
@@ -158,8 +167,10 @@ impl Service {
         let invocations = Invocations::start(&connection, ingest_settings(&config), codec, writers, intake)?;
         outbox.listen(invocations.acknowledger());
         tracing::info!(
-            node = config.node_id(), bootstrap_servers = config.kafka.bootstrap_servers,
-            instances_max = executor.capacity().instances, "forewarm serves"
+            node = config.node_id(),
+            bootstrap_servers = config.kafka.bootstrap_servers,
+            instances_max = executor.capacity().instances,
+            "forewarm serves"
         );
         Ok(Self {
             config,

@@ -69,8 +69,8 @@ impl CodeCache {
         }
         let name = format!("{}{}.{EXTENSION}", prefix(artifact, engine_hash), Sha256::of(code));
         let path = directory.join(name);
-        let kept = make_room(directory, self.bytes_max - code.len() as u64)
-            .and_then(|()| write_whole(directory, &path, code));
+        let kept =
+            make_room(directory, self.bytes_max - code.len() as u64).and_then(|()| write_whole(directory, &path, code));
         match kept {
             Ok(()) => Some(path),
             Err(fault) => {

@@ -33,7 +33,9 @@ pub enum ArtifactError {
         source: io::Error,
     },
     /// The bytes are other bytes.
-    #[error("artifact {uri} has the SHA-256 {found}, and {expected} was registered; register it anew, or restore the file")]
+    #[error(
+        "artifact {uri} has the SHA-256 {found}, and {expected} was registered; register it anew, or restore the file"
+    )]
     Digest {
         /// The artifact's address.
         uri: String,
@@ -51,7 +53,9 @@ pub enum ArtifactError {
         bytes_max: u64,
     },
     /// The address is of no kind that is known here.
-    #[error("artifact address {uri:?} is not usable: give file:///absolute/path, or \"store:\" for artifacts.directory")]
+    #[error(
+        "artifact address {uri:?} is not usable: give file:///absolute/path, or \"store:\" for artifacts.directory"
+    )]
     Address {
         /// The artifact's address.
         uri: String,

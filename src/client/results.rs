@@ -63,18 +63,15 @@ impl Results {
                 Start::Beginning => Offset::Beginning,
                 // Asked for now, not when the first fetch happens: a result that comes in between must be seen.
                 Start::Now => {
-                    let (_, end) = consumer
-                        .fetch_watermarks(topic, partition, METADATA_TIMEOUT)
-                        .map_err(RequestError::Read)?;
+                    let (_, end) =
+                        consumer.fetch_watermarks(topic, partition, METADATA_TIMEOUT).map_err(RequestError::Read)?;
                     Offset::Offset(end)
                 }
             };
             unread.insert(partition);
             assignment.add_partition_offset(topic, partition, start).map_err(RequestError::Read)?;
         }
-        consumer
-            .assign(&assignment)
-            .map_err(|source| ClientError::Subscribe { topic: topic.to_owned(), source })?;
+        consumer.assign(&assignment).map_err(|source| ClientError::Subscribe { topic: topic.to_owned(), source })?;
         Ok(Self { consumer, codec, unread })
     }
 

@@ -77,7 +77,8 @@ impl Topics {
                 faults.push(format!("topics.{key}: {name:?} is no topic name: use 1 to 249 of a-z A-Z 0-9 . _ -"));
             }
             if let Some((other, _)) = names[..index].iter().find(|(_, earlier)| earlier == name) {
-                faults.push(format!("topics.{key} and topics.{other} are both {name:?}: each needs a topic of its own"));
+                faults
+                    .push(format!("topics.{key} and topics.{other} are both {name:?}: each needs a topic of its own"));
             }
         }
         faults

@@ -77,7 +77,12 @@ pub struct ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the configuration has {} fault{}:", self.faults.len(), if self.faults.len() == 1 { "" } else { "s" })?;
+        write!(
+            f,
+            "the configuration has {} fault{}:",
+            self.faults.len(),
+            if self.faults.len() == 1 { "" } else { "s" }
+        )?;
         self.faults.iter().try_for_each(|fault| write!(f, "\n  - {fault}"))
     }
 }

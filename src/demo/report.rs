@@ -105,15 +105,29 @@ impl fmt::Display for Report {
                 }
             }
             let pair = |p50, p99| format!("{} / {}", duration(p50), duration(p99));
-            let (prepare, whole) = (pair(row.prepare_p50_us, row.prepare_p99_us), pair(row.whole_p50_us, row.whole_p99_us));
+            let (prepare, whole) =
+                (pair(row.prepare_p50_us, row.prepare_p99_us), pair(row.whole_p50_us, row.whole_p99_us));
             writeln!(f, " │{prepare:>21} │{whole:>21}")?;
         }
         writeln!(f)?;
-        writeln!(f, "start kinds: warm = instance used before; prewarmed = prepared ahead, first use; linked = prepared while the call waited;")?;
-        writeln!(f, "             loaded, cold = the call also waited for machine code from disk, or for the compiler")?;
-        writeln!(f, "prepare:     until an instance was in hand, as the service measured it; whole: from sending the call to reading its result")?;
+        writeln!(
+            f,
+            "start kinds: warm = instance used before; prewarmed = prepared ahead, first use; linked = prepared while the call waited;"
+        )?;
+        writeln!(
+            f,
+            "             loaded, cold = the call also waited for machine code from disk, or for the compiler"
+        )?;
+        writeln!(
+            f,
+            "prepare:     until an instance was in hand, as the service measured it; whole: from sending the call to reading its result"
+        )?;
         writeln!(f)?;
-        writeln!(f, "Announced by a pre-trigger, the 99th percentile of the prepare time is {:.0} times shorter.", self.prepare_p99_ratio)?;
+        writeln!(
+            f,
+            "Announced by a pre-trigger, the 99th percentile of the prepare time is {:.0} times shorter.",
+            self.prepare_p99_ratio
+        )?;
         if self.every_call_had_one_result() && self.not_ok == 0 {
             write!(f, "All {} calls had exactly one result, and every result was ok.", self.calls)
         } else {

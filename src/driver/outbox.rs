@@ -140,7 +140,12 @@ impl Outbox {
         self.send(letter.into_record(), position, bytes.unwrap_or(0), None);
     }
 
-    fn result_record(&self, result: &InvocationResult, key: Option<Vec<u8>>, headers: headers::Headers) -> Option<Record> {
+    fn result_record(
+        &self,
+        result: &InvocationResult,
+        key: Option<Vec<u8>>,
+        headers: headers::Headers,
+    ) -> Option<Record> {
         match self.settings.codec.encode(result, self.settings.format) {
             Ok(payload) => Some(Record { destination: Destination::Results, key, headers, payload: Some(payload) }),
             Err(fault) => {
@@ -200,7 +205,9 @@ impl Deliveries for Replies {
         let Refused { record, position, bytes, refusal } = refused;
         let Some(outbox) = self.outbox.get().and_then(Weak::upgrade) else { return };
         let smaller = (record.destination == Destination::Results)
-            .then(|| outbox.settings.codec.decode(record.payload.as_deref()?, content_type(&record), &NoSchemaRegistry).ok())
+            .then(|| {
+                outbox.settings.codec.decode(record.payload.as_deref()?, content_type(&record), &NoSchemaRegistry).ok()
+            })
             .flatten()
             .filter(|result: &InvocationResult| result.payload.is_some())
             .map(|result| without_payload(result, &refusal.to_string()))

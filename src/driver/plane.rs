@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 
 use crate::control::{Action, Control, Event};
-use crate::forecast::Verdict;
 use crate::execute::{Executor, Outcomes, wall_clock};
+use crate::forecast::Verdict;
 use crate::telemetry::Metrics;
 use crate::types::{FunctionName, PoolUsage, Timestamp};
 

@@ -125,7 +125,9 @@ fn from_cache<T>(
     if let Some(path) = cache.path(digest, hash) {
         match (form.from_file)(engine, &path) {
             Ok(code) => return Ok((code, Origin::Cached)),
-            Err(fault) => tracing::warn!(%digest, path = %path.display(), %fault, "cached code was refused; compiling anew"),
+            Err(fault) => {
+                tracing::warn!(%digest, path = %path.display(), %fault, "cached code was refused; compiling anew")
+            }
         }
     }
     let compile_fault = |fault: wasmtime::Error| CodeError::Compile { kind: form.name, fault: format!("{fault:#}") };

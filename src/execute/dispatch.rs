@@ -11,9 +11,7 @@ use super::fault::Fault;
 use super::function::{Call, Function, Pending, Phase, Ready, Start};
 use super::shelf::{Offered, Submitted};
 use super::{Executor, Node, Outcomes, wall_clock};
-use crate::types::{
-    FunctionDefinition, InvocationError, InvocationResult, StartKind, Status, Timestamp, WarmReason,
-};
+use crate::types::{FunctionDefinition, InvocationError, InvocationResult, StartKind, Status, Timestamp, WarmReason};
 
 /// What is told of the start and the run, apart from the answer.
 #[derive(Default)]
@@ -119,12 +117,7 @@ impl<O: Outcomes> Node<O> {
     }
 
     /// Runs one call and publishes its outcome; answers whether the instance may serve another.
-    async fn serve_one(
-        &self,
-        function: &Function<O::Ticket>,
-        ready: &mut Ready,
-        pending: Pending<O::Ticket>,
-    ) -> bool {
+    async fn serve_one(&self, function: &Function<O::Ticket>, ready: &mut Ready, pending: Pending<O::Ticket>) -> bool {
         let taken_at = Instant::now();
         let start = Start::of(&pending, ready, taken_at);
         let version = Arc::clone(&ready.version);
@@ -204,12 +197,7 @@ impl<O: Outcomes> Node<O> {
         self.complete(pending, Err(fault), Ran { version, queued, ..Ran::default() });
     }
 
-    fn complete(
-        &self,
-        pending: Pending<O::Ticket>,
-        answer: Result<crate::types::Payload, Fault>,
-        ran: Ran,
-    ) {
+    fn complete(&self, pending: Pending<O::Ticket>, answer: Result<crate::types::Payload, Fault>, ran: Ran) {
         let Call { invocation, ticket, attempt, .. } = pending.call;
         let (status, payload, error): (_, _, Option<InvocationError>) = match answer {
             Ok(payload) => (Status::Ok, Some(payload), None),
@@ -248,5 +236,8 @@ fn payload_fits(definition: &FunctionDefinition, bytes: usize) -> Result<(), Str
     if bytes as u64 <= limit {
         return Ok(());
     }
-    Err(format!("the payload has {bytes} bytes, limits.payload_in_bytes of function {} allows {limit}", definition.name))
+    Err(format!(
+        "the payload has {bytes} bytes, limits.payload_in_bytes of function {} allows {limit}",
+        definition.name
+    ))
 }

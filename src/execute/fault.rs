@@ -54,14 +54,26 @@ impl Fault {
             return Self::new(Status::Limit, "memory", message);
         }
         if error.is::<ResourceTableError>() {
-            return Self::new(Status::Limit, "resources", format!("the guest holds too many host resources: {}", root(error)));
+            return Self::new(
+                Status::Limit,
+                "resources",
+                format!("the guest holds too many host resources: {}", root(error)),
+            );
         }
         if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {
-            return Self::new(Status::FunctionError, &format!("exit_{code}"), format!("the guest exited with code {code}"));
+            return Self::new(
+                Status::FunctionError,
+                &format!("exit_{code}"),
+                format!("the guest exited with code {code}"),
+            );
         }
         match error.downcast_ref::<Trap>() {
             Some(trap) => Self::new(Status::Trap, &format!("{trap:?}"), format!("the guest trapped: {trap}")),
-            None => Self::new(Status::Trap, "host_error", format!("the guest was ended by a host function: {}", root(error))),
+            None => Self::new(
+                Status::Trap,
+                "host_error",
+                format!("the guest was ended by a host function: {}", root(error)),
+            ),
         }
     }
 }

@@ -200,8 +200,7 @@ mod tests {
     fn start(taken: u64, uses: u32, asked: u64, ready: u64, loaded: u64) -> (StartKind, u64, u64) {
         let origin = Instant::now();
         let at = |ms| origin + Duration::from_millis(ms);
-        let start =
-            Start::judge((at(0), at(1), at(taken)), uses, at(asked), at(ready), (at(loaded), StartKind::Cold));
+        let start = Start::judge((at(0), at(1), at(taken)), uses, at(asked), at(ready), (at(loaded), StartKind::Cold));
         (start.kind, start.queued.as_millis() as u64, start.prepare.as_millis() as u64)
     }
 

@@ -88,7 +88,12 @@ impl<O: Outcomes> Node<O> {
         }
     }
 
-    async fn load(self: Arc<Self>, function: Arc<Function<O::Ticket>>, definition: Arc<FunctionDefinition>, serial: u64) {
+    async fn load(
+        self: Arc<Self>,
+        function: Arc<Function<O::Ticket>>,
+        definition: Arc<FunctionDefinition>,
+        serial: u64,
+    ) {
         let mut backoff = FETCH_BACKOFF;
         loop {
             let loaded = self.load_once(&definition).await;
@@ -142,7 +147,8 @@ impl<O: Outcomes> Node<O> {
         drop(state);
         self.retire(old);
         for pending in too_large {
-            let message = format!("the payload is over limits.payload_in_bytes of function {} ({limit})", function.name);
+            let message =
+                format!("the payload is over limits.payload_in_bytes of function {} ({limit})", function.name);
             self.reject(pending, "payload_in", message);
         }
         self.reconcile(function);
@@ -159,7 +165,11 @@ impl<O: Outcomes> Node<O> {
         if keeps.is_none() {
             state.phase = Phase::Refused(format!("version {} was refused: {reason}", definition.version));
             drop(state);
-            self.clear(function, "refused", &format!("cannot run: version {} was refused: {reason}", definition.version));
+            self.clear(
+                function,
+                "refused",
+                &format!("cannot run: version {} was refused: {reason}", definition.version),
+            );
         }
     }
 }

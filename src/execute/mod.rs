@@ -38,7 +38,9 @@ use crate::types::{FunctionName, InvocationResult, PoolUsage, Timestamp, WarmTar
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError {
     /// Wasmtime refused its settings, or the address space is too small for the pool.
-    #[error("the Wasmtime engine could not be set up: {0:#}; fewer execute.instances-max or a smaller execute.instance-memory-bytes-max may help")]
+    #[error(
+        "the Wasmtime engine could not be set up: {0:#}; fewer execute.instances-max or a smaller execute.instance-memory-bytes-max may help"
+    )]
     Engine(#[source] wasmtime::Error),
     /// The system gave no thread.
     #[error("a thread could not be started: {0}")]

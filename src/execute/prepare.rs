@@ -109,7 +109,8 @@ impl<O: Outcomes> Node<O> {
             let any = self.preparing.acquire().await.ok();
             let config = &self.config;
             let prepared =
-                Instance::prepare(&version.code, &version.definition, config.init_timeout, config.touch_bytes_max).await;
+                Instance::prepare(&version.code, &version.definition, config.init_timeout, config.touch_bytes_max)
+                    .await;
             (prepared, drop((ahead, any)))
         };
         let reason = match cause {
@@ -122,7 +123,8 @@ impl<O: Outcomes> Node<O> {
                 slot.resize(bytes);
                 function.set_instance_bytes(bytes);
                 let ready_at = Instant::now();
-                let ready = Ready { instance, version, reason, asked_at, ready_at, shelved_at: ready_at, uses: 0, slot };
+                let ready =
+                    Ready { instance, version, reason, asked_at, ready_at, shelved_at: ready_at, uses: 0, slot };
                 self.metrics.instances_prepared.add(1);
                 self.deliver(function, Box::new(ready)).await;
             }

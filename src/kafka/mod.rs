@@ -13,6 +13,7 @@
 
 mod client;
 mod error;
+mod fence;
 pub mod headers;
 mod health;
 pub mod tail;

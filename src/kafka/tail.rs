@@ -13,17 +13,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{Offset as At, TopicPartitionList};
 
+pub use super::fence::{FENCES_WAITING_MAX, Fenced, Fences};
+use super::fence::{Shared, Then};
 use super::headers::{self, Headers};
 use super::{ClientError, Connection, Health, is_of_one_broker, topics};
 use crate::types::{Offset, Timestamp};
@@ -39,8 +41,6 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How long a fence waits for messages before it asks for the end of the partition to be reported anew.
 const FENCE_SEEK_AFTER: Duration = Duration::from_millis(100);
-/// Most fences that may wait at once; see [`Fences::fence`].
-pub const FENCES_WAITING_MAX: usize = 100_000;
 
 /// Where reading begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,78 +94,10 @@ impl Message<'_> {
     }
 }
 
-/// How a fence ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fenced {
-    /// Everything that was in the topic when the fence was asked for has been offered to the follower.
-    Read,
-    /// The tail stopped before that.
-    Stopped,
-}
-
-type Then = Box<dyn FnOnce(Fenced) + Send>;
-
-#[derive(Default)]
-struct Asked {
-    stop: bool,
-    fences: Vec<Then>,
-}
-
-struct Shared {
-    topic: String,
-    asked: Mutex<Asked>,
-    stopping: Condvar,
-    caught_up: AtomicBool,
-    health: Health,
-}
-
-impl Shared {
-    fn asked(&self) -> MutexGuard<'_, Asked> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits; true where the tail is to stop.
-    fn stopped_within(&self, wait: Duration) -> bool {
-        let asked = self.asked();
-        let waited = self.stopping.wait_timeout_while(asked, wait, |asked| !asked.stop);
-        waited.unwrap_or_else(PoisonError::into_inner).0.stop
-    }
-}
-
 /// A tail that runs. Dropping it stops it and waits for its thread.
 pub struct Tail {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// Asks a tail for fences; cheap to clone, usable from any thread.
-#[derive(Clone)]
-pub struct Fences(Arc<Shared>);
-
-impl Fences {
-    /// Calls `then` once everything that is in the topic at this moment has been offered to the follower, on the tail's
-    /// thread. Fences that are asked for close together share one question to the brokers. While these are away it waits.
-    ///
-    /// Returns whether it was accepted: false where [`FENCES_WAITING_MAX`] wait already, or the tail has stopped. `then` is
-    /// dropped then.
-    pub fn fence(&self, then: impl FnOnce(Fenced) + Send + 'static) -> bool {
-        let mut asked = self.0.asked();
-        if asked.stop || asked.fences.len() >= FENCES_WAITING_MAX {
-            return false;
-        }
-        asked.fences.push(Box::new(then));
-        true
-    }
-
-    /// Like [`fence`](Self::fence), and waits for it up to `timeout`. False where it did not come.
-    pub fn wait(&self, timeout: Duration) -> bool {
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        let accepted = self.fence(move |fenced| {
-            // Nobody listens any more where the wait was too long.
-            let _ = sender.send(fenced);
-        });
-        accepted && receiver.recv_timeout(timeout) == Ok(Fenced::Read)
-    }
 }
 
 impl Tail {
@@ -262,8 +194,10 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // One broker of many does not matter; where none is left, that is an error of its own.
-        if !is_of_one_broker(&error) {
+        // One broker of many does not matter; where none is left, that is an error of its own. The end of a partition is
+        // told as an error too, and is what this reader waits for.
+        let at_end = error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF);
+        if !at_end && !is_of_one_broker(&error) {
             self.shared.health.failed(&format_args!("{error}: {reason}"));
         }
     }

@@ -98,9 +98,10 @@ impl Tally {
 
     /// Whether each call sent had exactly one result, with the status `ok`.
     pub fn is_clean(&self) -> bool {
-        let all_ok = self.groups.values().all(|group| {
-            group.statuses.get(Status::Ok.as_str()).copied().unwrap_or(0) == group.sent
-        });
+        let all_ok = self
+            .groups
+            .values()
+            .all(|group| group.statuses.get(Status::Ok.as_str()).copied().unwrap_or(0) == group.sent);
         all_ok && self.outstanding == 0 && self.duplicates == 0
     }
 }

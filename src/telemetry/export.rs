@@ -29,7 +29,11 @@ pub(super) struct Export {
 }
 
 impl Export {
-    pub(super) fn start(config: &config::Telemetry, node: &str, metrics: &Arc<Metrics>) -> Result<Self, TelemetryError> {
+    pub(super) fn start(
+        config: &config::Telemetry,
+        node: &str,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, TelemetryError> {
         let base = config.otlp_endpoint.trim_end_matches('/');
         let fault = |cause: &dyn std::fmt::Display| TelemetryError::Export {
             endpoint: config.otlp_endpoint.clone(),
@@ -92,7 +96,8 @@ fn observe(meter: &Meter, metrics: &Arc<Metrics>) {
     labelled("faas.invocations", "{invocation}", "Calls with an outcome.")
         .with_callback(move |observer| {
             for (status, kind, count) in read.results_by_both() {
-                let labels = [KeyValue::new("forewarm.status", status.as_str()), KeyValue::new("forewarm.start_kind", kind)];
+                let labels =
+                    [KeyValue::new("forewarm.status", status.as_str()), KeyValue::new("forewarm.start_kind", kind)];
                 observer.observe(count, &labels);
             }
         })

@@ -201,7 +201,9 @@ impl Metrics {
     pub(super) fn results_by_both(&self) -> Vec<(Status, &'static str, u64)> {
         let kinds = || StartKind::ALL.into_iter().map(Some).chain([None]);
         let cells = Status::ALL.into_iter().flat_map(|status| kinds().map(move |kind| (status, kind)));
-        cells.map(|(status, kind)| (status, kind.map_or("none", StartKind::as_str), self.results_by(status, kind))).collect()
+        cells
+            .map(|(status, kind)| (status, kind.map_or("none", StartKind::as_str), self.results_by(status, kind)))
+            .collect()
     }
 
     /// Where durations go from now on.

@@ -60,7 +60,8 @@ impl Tracing {
         position: &Position,
     ) -> CallSpan {
         let read = Headers(headers);
-        let parent = read.get(TRACEPARENT).map(|_| TraceContextPropagator::new().extract_with_context(&Context::new(), &read));
+        let parent =
+            read.get(TRACEPARENT).map(|_| TraceContextPropagator::new().extract_with_context(&Context::new(), &read));
         let parent = parent.filter(|context| context.span().span_context().is_valid());
         let Some(tracer) = &self.tracer else {
             let Some(_) = parent else { return CallSpan::default() };
@@ -98,8 +99,11 @@ impl CallSpan {
                 let mut carrier = std::collections::HashMap::new();
                 let context = Context::new().with_remote_span_context(span.span_context().clone());
                 TraceContextPropagator::new().inject_context(&context, &mut carrier);
-                let mut injected: Vec<_> =
-                    carrier.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name, value.into_bytes())).collect();
+                let mut injected: Vec<_> = carrier
+                    .into_iter()
+                    .filter(|(_, value)| !value.is_empty())
+                    .map(|(name, value)| (name, value.into_bytes()))
+                    .collect();
                 injected.sort_unstable();
                 headers.extend(injected);
             }

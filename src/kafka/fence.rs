@@ -1,0 +1,81 @@
+//! "Has everything been read that is in the topic now?": the question, who waits for its answer, and what a tail shares with
+//! them.
+//!
+//! Must not: read the topic; `tail` does, and answers.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::Health;
+
+/// Most fences that may wait at once; see [`Fences::fence`].
+pub const FENCES_WAITING_MAX: usize = 100_000;
+
+/// How a fence ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fenced {
+    /// Everything that was in the topic when the fence was asked for has been offered to the follower.
+    Read,
+    /// The tail stopped before that.
+    Stopped,
+}
+
+pub(super) type Then = Box<dyn FnOnce(Fenced) + Send>;
+
+#[derive(Default)]
+pub(super) struct Asked {
+    pub(super) stop: bool,
+    pub(super) fences: Vec<Then>,
+}
+
+pub(super) struct Shared {
+    pub(super) topic: String,
+    pub(super) asked: Mutex<Asked>,
+    pub(super) stopping: Condvar,
+    pub(super) caught_up: AtomicBool,
+    pub(super) health: Health,
+}
+
+impl Shared {
+    pub(super) fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits; true where the tail is to stop.
+    pub(super) fn stopped_within(&self, wait: Duration) -> bool {
+        let asked = self.asked();
+        let waited = self.stopping.wait_timeout_while(asked, wait, |asked| !asked.stop);
+        waited.unwrap_or_else(PoisonError::into_inner).0.stop
+    }
+}
+
+/// Asks a tail for fences; cheap to clone, usable from any thread.
+#[derive(Clone)]
+pub struct Fences(pub(super) Arc<Shared>);
+
+impl Fences {
+    /// Calls `then` once everything that is in the topic at this moment has been offered to the follower, on the tail's
+    /// thread. Fences that are asked for close together share one question to the brokers. While these are away it waits.
+    ///
+    /// Returns whether it was accepted: false where [`FENCES_WAITING_MAX`] wait already, or the tail has stopped. `then` is
+    /// dropped then.
+    pub fn fence(&self, then: impl FnOnce(Fenced) + Send + 'static) -> bool {
+        let mut asked = self.0.asked();
+        if asked.stop || asked.fences.len() >= FENCES_WAITING_MAX {
+            return false;
+        }
+        asked.fences.push(Box::new(then));
+        true
+    }
+
+    /// Like [`fence`](Self::fence), and waits for it up to `timeout`. False where it did not come.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let accepted = self.fence(move |fenced| {
+            // Nobody listens any more where the wait was too long.
+            let _ = sender.send(fenced);
+        });
+        accepted && receiver.recv_timeout(timeout) == Ok(Fenced::Read)
+    }
+}
