@@ -1,6 +1,7 @@
 //! The configuration as a user meets it: layers, and every fault at once.
 
 #![cfg(feature = "service")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! The executor with real guests and without Kafka: start kinds, limits, hostile guests, versions, eviction.
 
 #![cfg(feature = "service")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};

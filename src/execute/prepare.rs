@@ -228,11 +228,11 @@ impl<O: Outcomes> Node<O> {
         });
         let victim = pool::victim(candidates, needs, purpose)?.clone();
         let function = self.find(victim.as_str())?;
-        let evicted = function.state().shelf.retire();
-        evicted
+        function.state().shelf.retire()
     }
 
     /// Drops instances where it hurts nobody: giving memory back to the kernel takes longer than a warm call.
+    #[expect(clippy::vec_box, reason = "an instance stays in the box in which it was made: only the pointer moves")]
     pub(super) fn retire(&self, instances: Vec<Box<Ready>>) {
         if !instances.is_empty() {
             self.metrics.instances_retired.add(instances.len() as u64);

@@ -25,6 +25,7 @@ pub struct Tracing {
 pub struct CallSpan(Option<Box<Inner>>);
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "lives in a box of its own, which is only made where there is a context")]
 enum Inner {
     /// The caller's headers.
     Carried(Vec<(String, Vec<u8>)>),
