@@ -11,7 +11,9 @@ use super::fault::Fault;
 use super::function::{Call, Function, Pending, Phase, Ready, Start};
 use super::shelf::{Offered, Submitted};
 use super::{Executor, Node, Outcomes, wall_clock};
-use crate::types::{FunctionDefinition, InvocationError, InvocationResult, StartKind, Status, Timestamp, WarmReason};
+use crate::types::{
+    FunctionDefinition, InvocationError, InvocationResult, Payload, StartKind, Status, Timestamp, WarmReason,
+};
 
 /// What is told of the start and the run, apart from the answer.
 #[derive(Default)]
@@ -22,6 +24,15 @@ struct Ran {
     queued: Duration,
     prepare: Duration,
     execute: Duration,
+}
+
+/// A call that ran and is not answered yet.
+struct Served<T> {
+    pending: Pending<T>,
+    answer: Result<Payload, Fault>,
+    ran: Ran,
+    /// Whether the instance may serve another call.
+    keep: bool,
 }
 
 impl<O: Outcomes> Executor<O> {
@@ -101,13 +112,18 @@ impl<O: Outcomes> Node<O> {
         mut pending: Pending<O::Ticket>,
     ) {
         loop {
-            let keep = if past(pending.call.invocation.deadline) {
+            // The instance goes back before the outcome goes out: who calls again on seeing the outcome finds it there.
+            let next = if past(pending.call.invocation.deadline) {
+                let next = self.after(&function, ready, true);
                 self.reject_expired(pending);
-                true
+                next
             } else {
-                self.serve_one(&function, &mut ready, pending).await
+                let ended = self.serve_one(&function, &mut ready, pending).await;
+                let next = self.after(&function, ready, ended.keep);
+                self.complete(ended.pending, ended.answer, ended.ran);
+                next
             };
-            match self.after(&function, ready, keep) {
+            match next {
                 Some(next) => (ready, pending) = next,
                 None => return,
             }
@@ -116,8 +132,13 @@ impl<O: Outcomes> Node<O> {
         }
     }
 
-    /// Runs one call and publishes its outcome; answers whether the instance may serve another.
-    async fn serve_one(&self, function: &Function<O::Ticket>, ready: &mut Ready, pending: Pending<O::Ticket>) -> bool {
+    /// Runs one call.
+    async fn serve_one(
+        &self,
+        function: &Function<O::Ticket>,
+        ready: &mut Ready,
+        pending: Pending<O::Ticket>,
+    ) -> Served<O::Ticket> {
         let taken_at = Instant::now();
         let start = Start::of(&pending, ready, taken_at);
         let version = Arc::clone(&ready.version);
@@ -142,8 +163,8 @@ impl<O: Outcomes> Node<O> {
             function.set_instance_bytes(bytes);
             ready.slot.resize(bytes);
         }
-        self.complete(pending, ended.answer, ran);
-        ended.usable && version.definition.reuses_instances() && ready.uses < version.definition.warm.max_invocations
+        let reusable = version.definition.reuses_instances() && ready.uses < version.definition.warm.max_invocations;
+        Served { pending, answer: ended.answer, ran, keep: ended.usable && reusable }
     }
 
     /// Puts the instance back or retires it, and finds the next call to serve.
@@ -197,7 +218,7 @@ impl<O: Outcomes> Node<O> {
         self.complete(pending, Err(fault), Ran { version, queued, ..Ran::default() });
     }
 
-    fn complete(&self, pending: Pending<O::Ticket>, answer: Result<crate::types::Payload, Fault>, ran: Ran) {
+    fn complete(&self, pending: Pending<O::Ticket>, answer: Result<Payload, Fault>, ran: Ran) {
         let Call { invocation, ticket, attempt, .. } = pending.call;
         let (status, payload, error): (_, _, Option<InvocationError>) = match answer {
             Ok(payload) => (Status::Ok, Some(payload), None),
