@@ -201,9 +201,10 @@ impl Service {
         self.executor.running()
     }
 
-    /// Whether calls are taken: the group has let this node in and the brokers answer.
+    /// Whether calls are taken: the group has let this node in and the brokers answer. A producer that has had nothing to
+    /// send yet is no reason to wait.
     pub fn is_ready(&self) -> bool {
-        self.invocations.is_ready() && self.outbox.publisher().health().is_up() && self.failure.reason().is_none()
+        self.invocations.is_ready() && !self.outbox.publisher().health().is_down() && self.failure.reason().is_none()
     }
 
     /// Serves until a signal comes or a part fails for good, and then shuts down.
@@ -242,7 +243,12 @@ impl Service {
         metrics.commits.mirror(read(&ingest.commits));
         metrics.commit_failures.mirror(read(&ingest.commit_failures));
         metrics.completions_fenced.mirror(read(&ingest.fenced));
+        metrics.headers_left_out.mirror(read(&ingest.headers_left_out));
         metrics.publish_retries.mirror(read(&published.resent));
+        metrics.publish_dropped.mirror(read(&published.dropped));
+        let notices = self.pre_triggers.counters();
+        metrics.pre_triggers_dropped.mirror(read(&notices.dropped));
+        metrics.pre_triggers_unreadable.mirror(read(&notices.schema_unavailable));
     }
 
     /// Stops reading, finishes what runs, commits, leaves the group.

@@ -78,7 +78,10 @@ pub fn load(
     }
     if faults.is_empty() {
         match merge(&given) {
-            Ok(config) => {
+            Ok(mut config) => {
+                if config.node.id.is_empty() {
+                    config.node.id = host_name().unwrap_or_default();
+                }
                 faults = config.faults();
                 if faults.is_empty() {
                     return Ok(config);
@@ -88,6 +91,12 @@ pub fn load(
         }
     }
     Err(ConfigError { faults })
+}
+
+/// The host's name, as Linux tells it.
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned())
 }
 
 #[expect(clippy::expect_used, reason = "part of the build; tests load it")]

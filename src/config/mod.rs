@@ -24,13 +24,6 @@ pub use load::{DEFAULTS, load};
 pub use service::{Control, LogFormat, Node, Registry, Shutdown, Telemetry};
 pub use target::TargetConfig;
 
-/// The host's name, as Linux tells it.
-fn host_name() -> Option<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    let name = name.trim();
-    (!name.is_empty()).then(|| name.to_owned())
-}
-
 /// What stands in place of a secret where a configuration is printed.
 const REDACTED: &str = "(redacted)";
 
@@ -125,12 +118,9 @@ impl Config {
         faults
     }
 
-    /// The node's name: as configured, or the host's.
+    /// The node's name. [`load`] has put the host's in where none was configured.
     pub fn node_id(&self) -> String {
-        if !self.node.id.is_empty() {
-            return self.node.id.clone();
-        }
-        host_name().unwrap_or_else(|| "node".to_owned())
+        if self.node.id.is_empty() { "node".to_owned() } else { self.node.id.clone() }
     }
 
     /// The same configuration without its secrets, to be shown.

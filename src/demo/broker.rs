@@ -46,6 +46,8 @@ impl EmbeddedBroker {
     pub fn apply(&self, config: &mut Config, directory: &Path) {
         config.kafka.bootstrap_servers = self.bootstrap_servers();
         config.topics.create = false;
+        // The mock cluster answers a fetch only when this time is over, even where messages came meanwhile.
+        config.kafka.properties.entry("fetch.wait.max.ms".to_owned()).or_insert_with(|| "10".to_owned());
         config.pre_triggers.start = crate::config::PreTriggerStart::Earliest;
         config.artifacts.directory = directory.join("artifacts");
         config.execute.cache_directory = directory.join("code");

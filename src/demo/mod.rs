@@ -91,7 +91,7 @@ pub fn run(seconds: u32, say: &dyn Fn(&str)) -> Result<Report, DemoError> {
     let rounds = (seconds / u32::try_from(ROUND.as_secs()).unwrap_or(1)).max(1);
     say(&format!("deploying {} functions from three WebAssembly files, compiling each file once", 2 * rounds + 2));
     deploy(&client, &config, rounds)?;
-    await_functions(&service, 2 * rounds as usize + 2)?;
+    await_ready(&service, 2 * rounds as usize + 2)?;
     say(&format!(
         "{rounds} bursts of {BURST} calls on init-heavy functions, each burst on a function nobody called before; \
          half of the bursts are announced {LEAD:?} ahead"
@@ -134,9 +134,10 @@ fn deploy(client: &Client, config: &Config, rounds: u32) -> Result<(), DemoError
     Ok(())
 }
 
-fn await_functions(service: &Service, functions: usize) -> Result<(), DemoError> {
+/// Waits until calls are taken and every function's code is loaded.
+fn await_ready(service: &Service, functions: usize) -> Result<(), DemoError> {
     let deadline = Instant::now() + PATIENCE;
-    while service.functions_running() < functions {
+    while !service.is_ready() || service.functions_running() < functions {
         if Instant::now() > deadline {
             return Err(DemoError::NotReady(PATIENCE));
         }

@@ -85,6 +85,7 @@ impl<O: Outcomes> Node<O> {
         drop(state);
         match submitted {
             Submitted::Run(ready, pending) => self.run(function, ready, pending),
+            Submitted::Waits { prepare: 0 } => function.hurry.notify_one(),
             Submitted::Waits { prepare } => self.prepare_on_demand(&function, prepare),
         }
     }

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use super::code::{Code, Origin};
 use super::instance::Instance;
 use super::shelf::Shelf;
@@ -130,8 +132,12 @@ pub(super) struct Function<T> {
     state: Mutex<State<T>>,
     /// Moving mean of the run time, in ns; `u64::MAX` while unknown.
     mean_execute_ns: AtomicU64,
+    /// Moving mean of the time to prepare an instance, in ns; `u64::MAX` while unknown.
+    mean_prepare_ns: AtomicU64,
     /// Linear memory of the newest instance, in bytes; 0 while unknown.
     instance_bytes: AtomicU64,
+    /// A call waits for an instance that is being prepared ahead, and may not have its turn yet.
+    pub(super) hurry: Notify,
 }
 
 impl<T> Function<T> {
@@ -157,7 +163,9 @@ impl<T> Function<T> {
                 planned_failures: 0,
             }),
             mean_execute_ns: AtomicU64::new(u64::MAX),
+            mean_prepare_ns: AtomicU64::new(u64::MAX),
             instance_bytes: AtomicU64::new(0),
+            hurry: Notify::new(),
         }
     }
 
@@ -168,9 +176,17 @@ impl<T> Function<T> {
 
     /// Takes a run time into the mean (weight 1/8, as TCP's smoothed round-trip time in RFC 6298).
     pub(super) fn executed(&self, took: Duration) {
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX - 1);
-        let mean = self.mean_execute_ns.load(Ordering::Relaxed);
-        self.mean_execute_ns.store(smooth(mean, took), Ordering::Relaxed);
+        observe(&self.mean_execute_ns, took);
+    }
+
+    /// Takes the time that a preparation took, once it was begun, into its mean.
+    pub(super) fn prepared(&self, took: Duration) {
+        observe(&self.mean_prepare_ns, took);
+    }
+
+    /// Whether an instance is prepared within `limit`, as far as is known.
+    pub(super) fn prepares_quickly(&self, limit: Duration) -> bool {
+        u128::from(self.mean_prepare_ns.load(Ordering::Relaxed)) <= limit.as_nanos()
     }
 
     /// Whether its calls are short enough, as far as is known, to run on the thread that received them.
@@ -185,6 +201,11 @@ impl<T> Function<T> {
     pub(super) fn set_instance_bytes(&self, bytes: u64) {
         self.instance_bytes.store(bytes, Ordering::Relaxed);
     }
+}
+
+fn observe(mean: &AtomicU64, took: Duration) {
+    let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX - 1);
+    mean.store(smooth(mean.load(Ordering::Relaxed), took), Ordering::Relaxed);
 }
 
 /// The next mean, in ns; `u64::MAX` stands for "none yet".

@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::SemaphorePermit;
+
 use super::fault::Fault;
 use super::function::{Function, Phase, Ready, Version};
 use super::instance::Instance;
@@ -19,6 +21,8 @@ const FIRST_INSTANCE_BYTES: u64 = 1 << 20;
 /// Pause after the first preparation ahead that failed; doubles with each further one.
 const FAILURE_BACKOFF: Duration = Duration::from_millis(500);
 const FAILURE_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// A preparation that is known to take no longer passes the line of those that do: it costs them less than a turn.
+const QUICK_PREPARATION: Duration = Duration::from_millis(1);
 
 /// Who wants an instance.
 enum Cause {
@@ -104,14 +108,14 @@ impl<O: Outcomes> Node<O> {
             // No place for it now: a call that waits for it is looked after at the next tick.
             Err(_) => return function.state().shelf.not_prepared(),
         };
-        let (prepared, _permits) = {
-            let ahead = if on_demand { None } else { self.preparing_ahead.acquire().await.ok() };
-            let any = self.preparing.acquire().await.ok();
-            let config = &self.config;
+        let prepared = {
+            let _turn = self.turn(&function, on_demand).await;
+            let (config, begun) = (&self.config, Instant::now());
             let prepared =
                 Instance::prepare(&version.code, &version.definition, config.init_timeout, config.touch_bytes_max)
                     .await;
-            (prepared, drop((ahead, any)))
+            function.prepared(begun.elapsed());
+            prepared
         };
         let reason = match cause {
             Cause::Ahead(reason) => reason,
@@ -139,6 +143,23 @@ impl<O: Outcomes> Node<O> {
                 self.preparation_failed(&function, &version, on_demand, fault);
             }
         }
+    }
+
+    /// Waits for a turn to prepare, which ends when the answer is dropped.
+    ///
+    /// What is prepared ahead leaves room for what calls wait for, and joins those when a call begins to wait for it.
+    async fn turn(&self, function: &Function<O::Ticket>, on_demand: bool) -> [Option<SemaphorePermit<'_>>; 2] {
+        if function.prepares_quickly(QUICK_PREPARATION) {
+            return [None, None];
+        }
+        let ahead = async { self.preparing_ahead.acquire().await.ok() };
+        let ahead = tokio::select! {
+            biased;
+            () = function.hurry.notified(), if !on_demand => None,
+            permit = ahead, if !on_demand => permit,
+            else => None,
+        };
+        [ahead, self.preparing.acquire().await.ok()]
     }
 
     /// Gives a new instance to a waiting call or to the shelf; drops it where its version was replaced meanwhile.

@@ -88,10 +88,14 @@ table! {
     Counter invocations_received "messaging.client.consumed.messages" "{message}" "Calls read from the invocations topic.";
     Gauge in_flight "forewarm.in_flight" "{call}" "Calls whose outcome the brokers have not stored yet.";
     Counter redelivered "forewarm.redelivered" "{message}" "Calls read again that were done already, and not run again.";
+    Counter headers_left_out "forewarm.headers_left_out" "{header}" "Headers whose names are not UTF-8.";
     Counter commits "forewarm.commits" "{commit}" "Commits of progress.";
     Counter commit_failures "forewarm.commit_failures" "{commit}" "Commits that failed and are made again.";
     Counter completions_fenced "forewarm.completions_fenced" "{call}" "Outcomes that came after their partition had gone.";
     Counter publish_retries "forewarm.publish_retries" "{record}" "Records that were sent again.";
+    Counter publish_dropped "forewarm.publish_dropped" "{record}" "Dead letters of pre-triggers for which there was no room.";
+    Counter pre_triggers_dropped "forewarm.pre_triggers_dropped" "{message}" "Pre-triggers for which there was no room.";
+    Counter pre_triggers_unreadable "forewarm.pre_triggers_unreadable" "{message}" "Pre-triggers whose schema the registry did not give.";
     Counter control_events_dropped "forewarm.control_events_dropped" "{event}" "Observations that found the queue full.";
     Counter functions_defined "forewarm.functions_defined" "{definition}" "Definitions taken.";
     Counter functions_removed "forewarm.functions_removed" "{function}" "Functions removed.";

@@ -65,11 +65,13 @@ impl Tracing {
             read.get(TRACEPARENT).map(|_| TraceContextPropagator::new().extract_with_context(&Context::new(), &read));
         let parent = parent.filter(|context| context.span().span_context().is_valid());
         let Some(tracer) = &self.tracer else {
-            let Some(_) = parent else { return CallSpan::default() };
-            let carried = [TRACEPARENT, TRACESTATE]
-                .into_iter()
-                .filter_map(|name| Some((name.to_owned(), read.get(name)?.as_bytes().to_vec())));
-            return CallSpan(Some(Box::new(Inner::Carried(carried.collect()))));
+            let Some(parent) = parent else { return CallSpan::default() };
+            // The state as it was understood: one that breaks the standard's grammar is not passed on.
+            let state = parent.span().span_context().trace_state().header();
+            let carried = [(TRACEPARENT, read.get(TRACEPARENT).unwrap_or_default()), (TRACESTATE, &state)];
+            let carried = carried.into_iter().filter(|(_, value)| !value.is_empty());
+            let carried = carried.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).collect();
+            return CallSpan(Some(Box::new(Inner::Carried(carried))));
         };
         let attributes = [
             KeyValue::new("faas.trigger", "pubsub"),
@@ -165,6 +167,9 @@ mod tests {
             assert_eq!(header(&span, "traceparent"), None, "{bad}");
         }
         assert!(start(&Tracing::default(), &[]).0.is_none());
+        let span = start(&Tracing::default(), &[("traceparent", PARENT), ("tracestate", "no state, at all=")]);
+        assert_eq!(header(&span, "traceparent").as_deref(), Some(PARENT));
+        assert_eq!(header(&span, "tracestate"), None);
     }
 
     #[test]
