@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use crate::config::{ForecastConfig, TargetConfig};
 use crate::forecast::{self, Forecaster, Verdict};
-use crate::target::{Hold, Wish, decide, fit};
+use crate::target::{Hold, Rule, Wish, decide, fit};
 use crate::types::{
     Demand, FunctionDefinition, FunctionName, PoolUsage, PreTrigger, StartKind, Status, Timestamp, WarmTarget,
 };
@@ -134,6 +134,7 @@ impl Entry {
 #[derive(Debug)]
 pub struct Control {
     config: TargetConfig,
+    rule: Rule,
     forecaster: Forecaster,
     /// Only for look-ups: its order is random and must not reach an action.
     functions: HashMap<FunctionName, Entry>,
@@ -153,6 +154,7 @@ impl Control {
     /// A control plane that knows no function yet.
     pub fn new(forecast: ForecastConfig, target: TargetConfig) -> Self {
         Self {
+            rule: Rule::new(&target),
             config: target,
             forecaster: Forecaster::new(forecast),
             functions: HashMap::new(),
@@ -292,7 +294,7 @@ impl Control {
         demand.history = entry.hold.settle(now, self.config.shrink_after, demand.history);
         let definition = &entry.definition;
         let wanted = if definition.enabled {
-            decide(&definition.warm, definition.reuses_instances(), &demand)
+            decide(&self.rule, now, &definition.warm, definition.reuses_instances(), &demand)
         } else {
             WarmTarget::default()
         };

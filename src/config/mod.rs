@@ -28,7 +28,7 @@ pub use target::TargetConfig;
 const REDACTED: &str = "(redacted)";
 
 /// The whole configuration of one node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
     /// The node.

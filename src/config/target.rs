@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// The keys of `[target]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct TargetConfig {
     /// Bytes of linear memory that ready instances of all functions together may take (inclusive).
@@ -16,6 +16,11 @@ pub struct TargetConfig {
     /// What one instance of a function is taken to hold, in bytes, until one was measured; a function whose memory
     /// limit is lower counts with that limit.
     pub instance_bytes_assumed: NonZeroU64,
+    /// How much idle time of one instance a cold start is worth. Higher: fewer cold starts, more idle instances.
+    #[serde(with = "super::humantime_text")]
+    pub price: Duration,
+    /// What a pre-trigger or a chain announces counts only as far as it is at least this likely, 0.0 to 1.0 (inclusive).
+    pub notice_probability_min: f64,
     /// How long the part of a target that history asks for must have been lower before it falls. It rises at once.
     #[serde(with = "super::humantime_text")]
     pub shrink_after: Duration,
@@ -27,6 +32,8 @@ impl Default for TargetConfig {
         Self {
             memory_budget_bytes: 1 << 30,
             instance_bytes_assumed: INSTANCE_BYTES_ASSUMED,
+            price: Duration::from_hours(1),
+            notice_probability_min: 0.25,
             shrink_after: Duration::from_secs(10),
         }
     }
@@ -36,6 +43,12 @@ impl TargetConfig {
     /// Every fault that these keys have in themselves, each with its key; empty where they have none.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
+        if self.price < Duration::from_secs(1) || self.price > Duration::from_hours(24 * 30) {
+            faults.push("target.price must be from 1s to 30days".to_owned());
+        }
+        if !(0.0..=1.0).contains(&self.notice_probability_min) {
+            faults.push("target.notice-probability-min must be from 0.0 to 1.0".to_owned());
+        }
         if self.shrink_after > Duration::from_hours(1) {
             faults.push("target.shrink-after must be at most 1h".to_owned());
         }

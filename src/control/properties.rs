@@ -167,6 +167,7 @@ proptest! {
             memory_budget_bytes: BUDGET_BYTES,
             instance_bytes_assumed: NonZeroU64::new(10).unwrap(),
             shrink_after: if hold { Duration::from_secs(3) } else { Duration::ZERO },
+            ..TargetConfig::default()
         };
         let mut control = Control::new(forecast, target);
         let mut world = World::default();

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::types::{Criteria, Notice, Timestamp};
+use crate::types::{Criteria, Notice, Timestamp, WarmKind, YIELD_STEPS};
 
 /// Notices that one function holds at most (inclusive), spent ones included.
 pub(super) const NOTICES_MAX: usize = 256;
@@ -146,8 +146,10 @@ impl Notices {
     /// The notices that act now and still announce something, oldest first.
     pub(super) fn acting(&self, now: Timestamp) -> impl Iterator<Item = Notice> {
         self.held.iter().filter(move |held| held.acting && held.left() > 0 && held.is_live(now)).map(|held| Notice {
+            kind: WarmKind::PreTrigger,
             id: held.id.to_string(),
             calls: held.left() as f64 / CALL as f64,
+            yields: [1.0; YIELD_STEPS],
             expires_at: held.expires_at,
         })
     }

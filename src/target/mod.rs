@@ -7,11 +7,14 @@
 
 mod fit;
 mod hold;
+mod rule;
 
 pub use fit::{Wish, fit};
 pub use hold::Hold;
 
-use crate::types::{Demand, TargetPart, WarmKind, WarmPolicy, WarmReason, WarmTarget};
+pub use rule::Rule;
+
+use crate::types::{Demand, TargetPart, Timestamp, WarmKind, WarmPolicy, WarmReason, WarmTarget};
 
 /// The warm target of one function, before the budget.
 ///
@@ -26,7 +29,7 @@ use crate::types::{Demand, TargetPart, WarmKind, WarmPolicy, WarmReason, WarmTar
 /// The parts are sorted by size, equal ones as floor, history, notices; the parts of notices are cumulative, oldest
 /// first, so that the part that first reaches the k-th instance names who wants it. A part that asks for nothing is
 /// left out.
-pub fn decide(policy: &WarmPolicy, reuses_instances: bool, demand: &Demand) -> WarmTarget {
+pub fn decide(rule: &Rule, now: Timestamp, policy: &WarmPolicy, reuses_instances: bool, demand: &Demand) -> WarmTarget {
     let in_use = if reuses_instances { demand.in_flight } else { 0 };
     let mut parts = Vec::with_capacity(2 + demand.notices.len());
     let mut ask = |kind: WarmKind, detail: Option<&str>, instances: u32| {
@@ -39,11 +42,11 @@ pub fn decide(policy: &WarmPolicy, reuses_instances: bool, demand: &Demand) -> W
     ask(WarmKind::History, None, whole(demand.history).saturating_sub(in_use));
     let (mut calls, mut covered) = (0.0, 0);
     for notice in &demand.notices {
-        calls += notice.calls.max(0.0);
+        calls += notice.calls.max(0.0) * rule.share(now, notice);
         let reaches = whole(calls);
         // A notice whose share fits into what earlier ones round up to prepares nothing more.
         if reaches > covered {
-            ask(WarmKind::PreTrigger, Some(&notice.id), reaches);
+            ask(notice.kind, Some(&notice.id), reaches);
             covered = reaches;
         }
     }
@@ -63,14 +66,19 @@ fn whole(instances: f64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Notice, Timestamp};
+    use crate::types::{Notice, YIELD_STEPS};
 
     fn notice(id: &str, calls: f64) -> Notice {
-        Notice { id: id.to_owned(), calls, expires_at: Timestamp::from_millis(1) }
+        let yields = [1.0; YIELD_STEPS];
+        Notice { kind: WarmKind::PreTrigger, id: id.to_owned(), calls, yields, expires_at: Timestamp::from_millis(1) }
     }
 
     fn policy(floor: u32, ceiling: u32) -> WarmPolicy {
         WarmPolicy { floor, ceiling, ..WarmPolicy::default() }
+    }
+
+    fn decide(policy: &WarmPolicy, reuses_instances: bool, demand: &Demand) -> WarmTarget {
+        super::decide(&Rule::new(&Default::default()), Timestamp::from_millis(0), policy, reuses_instances, demand)
     }
 
     type Part<'a> = (WarmKind, Option<&'a str>, u32);

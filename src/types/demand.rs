@@ -1,14 +1,21 @@
 //! What the forecaster says and what the target rule answers: the words between `forecast`, `target`, `pool` and `control`.
 
-use super::{Timestamp, WarmReason};
+use super::{Timestamp, WarmKind, WarmReason};
 
-/// One live pre-trigger's share in a function's demand.
+/// Into how many steps the yield of a notice is cut.
+pub const YIELD_STEPS: usize = 8;
+
+/// One live notice's share in a function's demand: a pre-trigger's, or a chain's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notice {
-    /// The pre-trigger's id.
+    /// `PreTrigger` or `Chain`.
+    pub kind: WarmKind,
+    /// The pre-trigger's id; for a chain the function whose call announces this one.
     pub id: String,
     /// Calls that it still announces: expected × confidence, less those that have come. Never negative.
     pub calls: f64,
+    /// How likely it is that at least `(i + 1) / YIELD_STEPS` of `calls` still come, 0.0 to 1.0; never rising with `i`.
+    pub yields: [f32; YIELD_STEPS],
     /// When it stops asking (exclusive).
     pub expires_at: Timestamp,
 }

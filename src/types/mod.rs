@@ -9,7 +9,7 @@ mod payload;
 mod position;
 mod time;
 
-pub use demand::{Demand, Notice, PoolUsage, Reason, TargetPart, WarmTarget};
+pub use demand::{Demand, Notice, PoolUsage, Reason, TargetPart, WarmTarget, YIELD_STEPS};
 pub use event::{
     Attributes, Invocation, InvocationError, InvocationResult, PreTrigger, StartKind, Status, WarmKind, WarmReason,
 };
