@@ -33,7 +33,8 @@ def calls(bench):
     assert (result.status, result.payload, result.key) == ("ok", bytes(range(256)), None), result.event
     result = results.one(bench.call("echo", b"", key=b"\x00\xff"))
     assert (result.status, result.payload, result.key) == ("ok", b"", b"\x00\xff"), result.event
-    assert result.start_kind == "warm", result.event
+    # The instance of an earlier call, or one more that history has asked for meanwhile: nobody waited for it.
+    assert result.start_kind in ("warm", "prewarmed"), result.event
     assert service.stop() == 0
     assert results.duplicates() == 0
     return "3 keys, trace carried on"
