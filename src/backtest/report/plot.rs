@@ -5,6 +5,7 @@
 use std::error::Error as StdError;
 
 use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use super::super::Error;
@@ -26,6 +27,7 @@ const WARM: RGBColor = COLOURS[1];
 const COLD: RGBColor = RGBColor(214, 39, 40);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 type Drawn = Result<(), Box<dyn StdError>>;
 
 /// Cold starts against idle time: a line with its prices for each policy that has one, a point for each other.
@@ -33,7 +35,9 @@ type Drawn = Result<(), Box<dyn StdError>>;
 /// `none` is left out: it idles never and starts cold always, so that all others would lie in one corner.
 pub(super) fn cold_against_idle(title: &str, group: &Group) -> Result<String, Error> {
     drawn(title, |area| {
-        let shown: Vec<&Row> = group.rows.iter().filter(|row| row.policy != "none").collect();
+        let mut shown: Vec<&Row> = group.rows.iter().filter(|row| row.policy != "none").collect();
+        // Single points over the lines, so that none is hidden.
+        shown.sort_by_key(|row| row.price_s.is_none());
         let idle = |row: &Row| row.idle_minutes as f64;
         let (idle_max, cold_max) =
             shown.iter().fold((1.0, 1.0), |(x, y): (f64, f64), row| (x.max(idle(row)), y.max(row.cold as f64)));
@@ -43,12 +47,7 @@ pub(super) fn cold_against_idle(title: &str, group: &Group) -> Result<String, Er
             .x_label_area_size(44)
             .y_label_area_size(80)
             .build_cartesian_2d(0.0..idle_max * 1.15, 0.0..cold_max * 1.1)?;
-        chart
-            .configure_mesh()
-            .x_desc("idle instance-minutes")
-            .y_desc("cold starts")
-            .light_line_style(TRANSPARENT)
-            .draw()?;
+        mesh(&mut chart, "idle instance-minutes", "cold starts")?;
         let mut policies: Vec<&str> = shown.iter().map(|row| row.policy.as_str()).collect();
         policies.dedup();
         for (policy, colour) in policies.into_iter().zip(COLOURS.iter().cycle()) {
@@ -65,7 +64,7 @@ pub(super) fn cold_against_idle(title: &str, group: &Group) -> Result<String, Er
                 Some(EmptyElement::at((idle(row), row.cold as f64)) + text)
             }))?;
         }
-        chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
+        legend(&mut chart)?;
         Ok(())
     })
 }
@@ -82,8 +81,8 @@ pub(super) fn timeline(timeline: &Timeline) -> Result<String, Error> {
             .margin(12)
             .x_label_area_size(44)
             .y_label_area_size(80)
-            .build_cartesian_2d(0.0..timeline.needs.len() as f64, 0.0..f64::from(most.max(1)) * 1.2)?;
-        chart.configure_mesh().x_desc("minute").y_desc("instances").light_line_style(TRANSPARENT).draw()?;
+            .build_cartesian_2d(0.0..timeline.needs.len() as f64, 0.0..f64::from(most.max(1)) * 1.4)?;
+        mesh(&mut chart, "minute", "instances")?;
         for (name, values, colour) in [("held", &timeline.warm, WARM), ("needed", &timeline.needs, NEED)] {
             chart
                 .draw_series(LineSeries::new(stairs(values), colour.stroke_width(1)))?
@@ -99,9 +98,23 @@ pub(super) fn timeline(timeline: &Timeline) -> Result<String, Error> {
             )?
             .label("cold starts")
             .legend(|(x, y)| Circle::new((x + 8, y), 3, COLD.filled()));
-        chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
+        legend(&mut chart)?;
         Ok(())
     })
+}
+
+/// Grid and axes, with whole numbers at them.
+fn mesh<'a>(chart: &mut Chart<'a>, x: &str, y: &str) -> Drawn {
+    let whole = |value: &f64| format!("{value:.0}");
+    let mut mesh = chart.configure_mesh();
+    mesh.x_desc(x).y_desc(y).x_label_formatter(&whole).y_label_formatter(&whole).light_line_style(TRANSPARENT);
+    Ok(mesh.draw()?)
+}
+
+fn legend<'a>(chart: &mut Chart<'a>) -> Drawn {
+    let mut labels = chart.configure_series_labels();
+    labels.position(SeriesLabelPosition::UpperRight).background_style(WHITE).border_style(BLACK);
+    Ok(labels.draw()?)
 }
 
 /// Values that hold for a minute each, as the corners of a line. Corners in the middle of a level are left out.
