@@ -15,6 +15,10 @@ pub mod pool;
 pub mod progress;
 pub mod target;
 
+// Beside: the pure core with files.
+#[cfg(feature = "backtest")]
+pub mod backtest;
+
 // Ring 2: the shell.
 #[cfg(feature = "service")]
 pub mod app;

@@ -1,0 +1,71 @@
+//! A text file line by line, plain or gzip, with a bound on the line and its number for errors.
+//!
+//! Must not: know what a line means.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+
+use super::super::Error;
+
+/// The longest line, in bytes (inclusive).
+const LINE_BYTES_MAX: usize = 4 << 20;
+
+/// The lines of one file.
+pub(super) struct Lines {
+    path: PathBuf,
+    reader: Box<dyn BufRead>,
+    line: Vec<u8>,
+    number: u64,
+}
+
+impl Lines {
+    /// Opens a file; one whose name ends in `.gz` is decompressed on the way.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path).map_err(|fault| Error::Read { path: path.to_owned(), fault })?;
+        let reader: Box<dyn BufRead> = if path.extension().is_some_and(|extension| extension == "gz") {
+            Box::new(BufReader::new(MultiGzDecoder::new(BufReader::new(file))))
+        } else {
+            Box::new(BufReader::new(file))
+        };
+        Ok(Self { path: path.to_owned(), reader, line: Vec::new(), number: 0 })
+    }
+
+    /// The next line that is not blank, without its end.
+    pub(super) fn next(&mut self) -> Result<Option<&str>, Error> {
+        loop {
+            self.line.clear();
+            let mut bounded = self.reader.by_ref().take(LINE_BYTES_MAX as u64 + 1);
+            let read = bounded.read_until(b'\n', &mut self.line);
+            let read = read.map_err(|fault| Error::Read { path: self.path.clone(), fault })?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            if read > LINE_BYTES_MAX {
+                return Err(
+                    self.fault(format!("the line is longer than {LINE_BYTES_MAX} bytes: is this the right file?"))
+                );
+            }
+            if !self.line.trim_ascii().is_empty() {
+                break;
+            }
+        }
+        let text = std::str::from_utf8(&self.line)
+            .map_err(|_| self.fault("the line is not UTF-8: is this the right file?".to_owned()))?;
+        // Some programs put a byte order mark in front.
+        Ok(Some(text.trim_start_matches('\u{feff}').trim()))
+    }
+
+    /// An error about the line that was read last.
+    pub(super) fn fault(&self, what: String) -> Error {
+        Error::Line { path: self.path.clone(), line: self.number, what }
+    }
+}
+
+/// Reads one field, or says what it should have been.
+pub(super) fn field<T: std::str::FromStr>(text: &str, name: &str, wanted: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("{name} is {text:?}: it must be {wanted}"))
+}
