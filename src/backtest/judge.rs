@@ -32,31 +32,34 @@ impl Tally {
     }
 }
 
-/// Replays a function's first `minutes` minutes. With `single` needs are clipped at one instance, before the policy sees
-/// them. `watch` gets each minute's need and the instances held.
+/// Replays a function's first `minutes` minutes to all policies, side by side. With `single` needs are clipped at one
+/// instance, before a policy sees them. `watch` gets each policy's place, each minute's need and the instances held.
 pub fn replay(
     function: &Function,
     minutes: u32,
     single: bool,
-    policy: &mut dyn Policy,
-    mut watch: impl FnMut(u32, u32),
-) -> Tally {
-    let mut tally = Tally { calls: function.calls, ..Tally::default() };
-    let mut there = 0;
+    policies: &mut [Box<dyn Policy>],
+    mut watch: impl FnMut(usize, u32, u32),
+) -> Vec<Tally> {
+    let mut tallies = vec![(Tally { calls: function.calls, ..Tally::default() }, 0); policies.len()];
     for (minute, mut seen) in (0..).zip(function.minutes(minutes)) {
         if single {
             seen.need = seen.need.min(1);
         }
-        let (need, warm) = (seen.need, policy.warm(minute));
-        let cold = u64::from(need.saturating_sub(warm));
-        tally.cold += cold;
-        tally.idle += u64::from(warm.saturating_sub(need));
-        tally.loads += u64::from(warm.saturating_sub(there)) + cold;
-        there = warm.max(need);
-        watch(need, warm);
-        policy.saw(minute, &seen);
+        for (place, (policy, (tally, there))) in policies.iter_mut().zip(&mut tallies).enumerate() {
+            let (need, warm) = (seen.need, policy.warm(minute));
+            let cold = u64::from(need.saturating_sub(warm));
+            tally.cold += cold;
+            tally.idle += u64::from(warm.saturating_sub(need));
+            tally.loads += u64::from(warm.saturating_sub(*there)) + cold;
+            *there = warm.max(need);
+            watch(place, need, warm);
+        }
+        for policy in &mut *policies {
+            policy.saw(minute, &seen);
+        }
     }
-    tally
+    tallies.into_iter().map(|(tally, _)| tally).collect()
 }
 
 /// Several functions' replays against one policy.

@@ -78,12 +78,18 @@ pub fn replay(trace: &Trace, options: &Options, priced: &[Priced<'_>]) -> Result
     let mut sets = Vec::new();
     let mut tallies = Vec::new();
     for set in &trace.sets {
-        let of = |entrant: &Entrant<'_>| -> Vec<Tally> {
-            let functions = set.functions.iter();
-            functions.map(|function| entrant.replay(set, function, options.single, |_, _| ())).collect()
+        let baseline = [Entrant { kind: BASELINE, price: None, priced: None }];
+        let of = |entrants: &[Entrant<'_>]| -> Vec<Vec<Tally>> {
+            let mut tallies = vec![Vec::with_capacity(set.functions.len()); entrants.len()];
+            for function in &set.functions {
+                let mut policies = policies(entrants, set, function, options.single);
+                let found = replay_function(function, set.minutes, options.single, &mut policies, |_, _, _| ());
+                tallies.iter_mut().zip(found).for_each(|(tallies, found)| tallies.push(found));
+            }
+            tallies
         };
-        let baseline = of(&Entrant { kind: BASELINE, price: None, priced: None });
-        let of_set: Vec<Vec<Tally>> = entrants.iter().map(of).collect();
+        let baseline = of(&baseline).remove(0);
+        let of_set = of(&entrants);
         sets.push(report::Set {
             name: set.name.clone(),
             minutes: set.minutes,
@@ -112,20 +118,27 @@ struct Entrant<'a> {
     priced: Option<&'a Priced<'a>>,
 }
 
-impl Entrant<'_> {
-    fn replay(&self, set: &Set, function: &Function, single: bool, watch: impl FnMut(u32, u32)) -> Tally {
-        let mut policy: Box<dyn Policy> = match (&self.kind, self.priced, self.price) {
-            (_, Some(priced), Some(price)) => (priced.make)(Setup { price, single }),
-            (Kind::Fixed { minutes }, ..) => Box::new(Fixed::new(*minutes)),
-            (Kind::HybridHistogram, ..) => Box::new(HybridHistogram::default()),
-            (Kind::Oracle, ..) => {
+/// One function's policies, in the order of the entrants; those of one kind at several prices are made together.
+fn policies(entrants: &[Entrant<'_>], set: &Set, function: &Function, single: bool) -> Vec<Box<dyn Policy>> {
+    let mut policies: Vec<Box<dyn Policy>> = Vec::with_capacity(entrants.len());
+    for of_a_kind in entrants.chunk_by(|one, next| one.kind == next.kind) {
+        match &of_a_kind[0].kind {
+            Kind::Fixed { minutes } => policies.push(Box::new(Fixed::new(*minutes))),
+            Kind::HybridHistogram => policies.push(Box::new(HybridHistogram::default())),
+            Kind::Oracle => {
                 let clip = if single { 1 } else { u32::MAX };
-                Box::new(Oracle::new(function.minutes(set.minutes).map(|minute| minute.need.min(clip)).collect()))
+                let needs = function.minutes(set.minutes).map(|minute| minute.need.min(clip));
+                policies.push(Box::new(Oracle::new(needs.collect())));
             }
-            (Kind::None | Kind::Priced(_), ..) => Box::new(Nothing),
-        };
-        replay_function(function, set.minutes, single, policy.as_mut(), watch)
+            Kind::None => policies.push(Box::new(Nothing)),
+            Kind::Priced(_) => {
+                let setups = of_a_kind.iter().filter_map(|one| Some(Setup { price: one.price?, single }));
+                let setups: Vec<Setup> = setups.collect();
+                policies.extend(of_a_kind[0].priced.into_iter().flat_map(|priced| (priced.make)(&setups)));
+            }
+        }
     }
+    policies
 }
 
 /// Every policy that is asked for, those with a price once for each, in the order asked for.
@@ -191,10 +204,12 @@ fn timelines(set: &Set, entrant: &Entrant<'_>, tallies: &[Tally], options: &Opti
     let timeline = |function: usize| {
         let function = &set.functions[function];
         let (mut needs, mut warm) = (Vec::new(), Vec::new());
-        let tally = entrant.replay(set, function, options.single, |need, held| {
+        let mut policies = policies(std::slice::from_ref(entrant), set, function, options.single);
+        let tallies = replay_function(function, set.minutes, options.single, &mut policies, |_, need, held| {
             needs.push(need);
             warm.push(held);
         });
+        let tally = tallies.first().copied().unwrap_or_default();
         Timeline {
             function: function.name.as_str().to_owned(),
             class: function.class.clone(),

@@ -5,6 +5,7 @@
 mod fixed;
 mod hybrid;
 mod oracle;
+mod ours;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 pub use fixed::Fixed;
 pub use hybrid::HybridHistogram;
 pub use oracle::Oracle;
+pub use ours::{OURS, Ours};
 
 use super::trace::Minute;
 
@@ -39,8 +41,9 @@ pub struct Setup {
 pub struct Priced<'a> {
     /// What it is called among the policies.
     pub name: &'a str,
-    /// Makes one for a function.
-    pub make: &'a dyn Fn(Setup) -> Box<dyn Policy>,
+    /// Makes one for each price, for one function. They are asked and told minute by minute together, so that they may
+    /// share what does not depend on the price.
+    pub make: &'a dyn Fn(&[Setup]) -> Vec<Box<dyn Policy>>,
 }
 
 /// Which policy.

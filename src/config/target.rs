@@ -19,6 +19,9 @@ pub struct TargetConfig {
     /// How much idle time of one instance a cold start is worth. Higher: fewer cold starts, more idle instances.
     #[serde(with = "super::humantime_text")]
     pub price: Duration,
+    /// How much idle time of one instance it costs to make one ahead. Higher: fewer instances made in vain.
+    #[serde(with = "super::humantime_text")]
+    pub load_charge: Duration,
     /// What a pre-trigger or a chain announces counts only as far as it is at least this likely, 0.0 to 1.0 (inclusive).
     pub notice_probability_min: f64,
     /// How long the part of a target that history asks for must have been lower before it falls. It rises at once.
@@ -33,6 +36,7 @@ impl Default for TargetConfig {
             memory_budget_bytes: 1 << 30,
             instance_bytes_assumed: INSTANCE_BYTES_ASSUMED,
             price: Duration::from_hours(1),
+            load_charge: Duration::from_secs(60),
             notice_probability_min: 0.25,
             shrink_after: Duration::from_secs(10),
         }
@@ -45,6 +49,9 @@ impl TargetConfig {
         let mut faults = Vec::new();
         if self.price < Duration::from_secs(1) || self.price > Duration::from_hours(24 * 30) {
             faults.push("target.price must be from 1s to 30days".to_owned());
+        }
+        if self.load_charge > Duration::from_hours(24) {
+            faults.push("target.load-charge must be at most 24h".to_owned());
         }
         if !(0.0..=1.0).contains(&self.notice_probability_min) {
             faults.push("target.notice-probability-min must be from 0.0 to 1.0".to_owned());

@@ -111,11 +111,11 @@ impl History {
 
     /// How likely it is that a number of instances is in use at once in the minute after the last one in the record:
     /// pairs of a level and the probability that it is reached, for the levels 1, 2 and so on (in steps of 8 % above
-    /// 32) as long as that is likelier than `least`. Never rising.
+    /// 32), at most `levels_max` of them, as long as that is likelier than `least`. Never rising.
     ///
     /// `newcomer_share` (0.0 to 1.0) is the share of functions that are called at all: a function that was never called
     /// counts by that much less, since the model was fitted to functions that were.
-    pub fn outlook(&self, model: &Model, newcomer_share: f32, least: f32, out: &mut Vec<(u32, f32)>) {
+    pub fn outlook(&self, model: &Model, newcomer_share: f32, least: f32, levels_max: u32, out: &mut Vec<(u32, f32)>) {
         out.clear();
         let share = if self.last_used.is_some() { 1.0 } else { newcomer_share };
         let first = model.first.probability(&self.first_features()) * share;
@@ -123,11 +123,14 @@ impl History {
             return;
         }
         out.push((1, first));
+        if levels_max < 2 {
+            return;
+        }
         let shared = self.shared();
         let mut before = first;
         for code in 2..=self.highest_code() {
             let further = model.further.probability(&self.further_features(&shared, code)).min(before);
-            if further < least {
+            if further < least || level::level(code) > levels_max {
                 return;
             }
             out.push((level::level(code), further));
@@ -186,10 +189,13 @@ mod tests {
         }
         (6..=MINUTES + 10).for_each(|minute| slow.pass(minute));
         quick.pass(MINUTES + 10);
-        assert_eq!((&quick.in_use, &quick.needs, quick.next, quick.last_used), (&slow.in_use, &slow.needs, slow.next, slow.last_used));
+        assert_eq!(
+            (&quick.in_use, &quick.needs, quick.next, quick.last_used),
+            (&slow.in_use, &slow.needs, slow.next, slow.last_used)
+        );
         assert!(quick.is_forgotten());
         let mut out = vec![(1, 1.0)];
-        quick.outlook(&Model::shipped(), 1.0, 0.0, &mut out);
+        quick.outlook(&Model::shipped(), 1.0, 0.0, u32::MAX, &mut out);
         assert!(out.is_empty());
     }
 

@@ -27,7 +27,9 @@ pub enum ModelError {
     #[error("this is no model file; make one by `forewarm fit`")]
     NoModel,
     /// It was fitted to other numbers.
-    #[error("the model was fitted by another version of forewarm, whose records tell other numbers; fit it anew by `forewarm fit`")]
+    #[error(
+        "the model was fitted by another version of forewarm, whose records tell other numbers; fit it anew by `forewarm fit`"
+    )]
     OtherFeatures,
     /// It ends too early, or is longer than it says.
     #[error("the model file is {actual} bytes long and should have {expected}; copy it anew")]
@@ -144,7 +146,8 @@ pub struct Model {
 
 impl fmt::Debug for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sizes = [self.first.roots.len(), self.first.nodes.len(), self.further.roots.len(), self.further.nodes.len()];
+        let sizes =
+            [self.first.roots.len(), self.first.nodes.len(), self.further.roots.len(), self.further.nodes.len()];
         f.debug_struct("Model").field("sizes", &sizes).finish()
     }
 }
@@ -155,7 +158,9 @@ impl Model {
     #[expect(clippy::expect_used, reason = "part of the build; a test reads it")]
     pub fn shipped() -> Self {
         static SHIPPED: OnceLock<Model> = OnceLock::new();
-        SHIPPED.get_or_init(|| Self::read(include_bytes!("azure-2019.model")).expect("the shipped model is one")).clone()
+        SHIPPED
+            .get_or_init(|| Self::read(include_bytes!("azure-2019.model")).expect("the shipped model is one"))
+            .clone()
     }
 
     /// The model's file.
@@ -249,7 +254,10 @@ mod tests {
         let refused = |root, nodes| Trees::<4>::new(0.0, vec![root], nodes).is_err();
         assert!(refused(0, vec![node(0.0, 1, 0), node(0.0, 1, 0)]), "leads back");
         assert!(refused(0, vec![node(0.0, 1, 1), node(0.0, Node::LEAF, 0)]), "no second child");
-        assert!(refused(0, vec![node(0.0, 4, 1), node(0.0, Node::LEAF, 0), node(0.0, Node::LEAF, 0)]), "no such feature");
+        assert!(
+            refused(0, vec![node(0.0, 4, 1), node(0.0, Node::LEAF, 0), node(0.0, Node::LEAF, 0)]),
+            "no such feature"
+        );
         assert!(refused(1, vec![node(0.0, Node::LEAF, 0)]), "no root");
         assert!(refused(0, vec![node(f32::NAN, Node::LEAF, 0)]), "no number");
     }
