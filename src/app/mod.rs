@@ -6,6 +6,7 @@
 mod shutdown;
 mod signals;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,11 +15,12 @@ pub use self::shutdown::Ended;
 pub use self::signals::Signals;
 use crate::artifacts::{CodeCache, DirectoryStore};
 use crate::codec::{Codec, EventKind, NoSchemaRegistry, WireFormat, WriterSchemas};
-use crate::config::{Config, PreTriggerStart, ResultFormat};
+use crate::config::{Config, ForecastConfig, PreTriggerStart, ResultFormat};
 use crate::control::{Control, Event};
 use crate::driver::{ControlPlane, Failure, Intake, Observations, Outbox, OutboxSettings, Unknown};
 pub use crate::execute::wall_clock;
 use crate::execute::{ExecuteError, Executor, Parts, Runtime};
+use crate::forecast::history::Model;
 use crate::ingest::pre_triggers::{PreTriggerEvent, PreTriggers};
 use crate::ingest::{self, IngestError, Invocations};
 use crate::kafka::tail::Start;
@@ -37,6 +39,14 @@ const COMMIT_COMPLETIONS: u64 = 10_000;
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The configured model.
+    #[error("forecast.model: the file {path} cannot be used: {cause}")]
+    Model {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        cause: String,
+    },
     /// A Kafka client or topic.
     #[error(transparent)]
     Kafka(#[from] ClientError),
@@ -272,6 +282,19 @@ impl Service {
         ended.log();
         ended
     }
+}
+
+/// The model of the forecast: the configured file's, or the one that comes with the program.
+///
+/// # Errors
+/// Where the file cannot be read or is no model for this program.
+pub fn model(config: &ForecastConfig) -> Result<Model, StartError> {
+    if config.model.as_os_str().is_empty() {
+        return Ok(Model::shipped());
+    }
+    let fault = |cause: String| StartError::Model { path: config.model.clone(), cause };
+    let bytes = std::fs::read(&config.model).map_err(|error| fault(error.to_string()))?;
+    Model::read(&bytes).map_err(|error| fault(error.to_string()))
 }
 
 fn ingest_settings(config: &Config) -> ingest::Settings {

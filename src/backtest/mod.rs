@@ -7,6 +7,7 @@
 //! Must not: print, read a clock, or know how the product forecasts.
 
 mod error;
+pub mod fit;
 pub mod judge;
 pub mod policy;
 pub mod report;
@@ -134,7 +135,7 @@ fn policies(entrants: &[Entrant<'_>], set: &Set, function: &Function, single: bo
             Kind::Priced(_) => {
                 let setups = of_a_kind.iter().filter_map(|one| Some(Setup { price: one.price?, single }));
                 let setups: Vec<Setup> = setups.collect();
-                policies.extend(of_a_kind[0].priced.into_iter().flat_map(|priced| (priced.make)(&setups)));
+                policies.extend(of_a_kind[0].priced.into_iter().flat_map(|priced| (priced.make)(function, &setups)));
             }
         }
     }

@@ -18,7 +18,7 @@ pub use hybrid::HybridHistogram;
 pub use oracle::Oracle;
 pub use ours::{OURS, Ours};
 
-use super::trace::Minute;
+use super::trace::{Function, Minute};
 
 /// One function's policy. It is asked for each minute, from 0, and then told what the minute was.
 pub trait Policy {
@@ -41,9 +41,9 @@ pub struct Setup {
 pub struct Priced<'a> {
     /// What it is called among the policies.
     pub name: &'a str,
-    /// Makes one for each price, for one function. They are asked and told minute by minute together, so that they may
+    /// Makes one for each price, for one function, of whose calls it must look at none. They are asked and told minute by minute together, so that they may
     /// share what does not depend on the price.
-    pub make: &'a dyn Fn(&[Setup]) -> Vec<Box<dyn Policy>>,
+    pub make: &'a dyn Fn(&Function, &[Setup]) -> Vec<Box<dyn Policy>>,
 }
 
 /// Which policy.

@@ -21,7 +21,7 @@ fn azure(single: bool, policies: &[&str]) -> Options {
 }
 
 /// Keeps an instance for as many minutes as its price has: a sweep whose points are known.
-fn keeps_for_its_price(setups: &[Setup]) -> Vec<Box<dyn Policy>> {
+fn keeps_for_its_price(_: &Function, setups: &[Setup]) -> Vec<Box<dyn Policy>> {
     let keeps = |setup: &Setup| Box::new(Fixed::new((setup.price.as_secs() / 60) as u32)) as Box<dyn Policy>;
     setups.iter().map(keeps).collect()
 }

@@ -4,9 +4,11 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to its user")]
 
+mod backtest;
 mod check_config;
 mod demo;
 mod dev;
+mod fit;
 mod function;
 mod invoke;
 mod pre_trigger;
@@ -56,6 +58,10 @@ enum Command {
     Results(results::Arguments),
     /// Print the Avro schema of an event.
     Schema(schema::Arguments),
+    /// Replay recorded calls against warm policies, and say what each would have cost.
+    Backtest(backtest::Arguments),
+    /// Fit the model of the forecast to recorded calls of your own.
+    Fit(fit::Arguments),
 }
 
 /// Where the configuration comes from.
@@ -118,6 +124,8 @@ pub fn run() -> ExitCode {
         Command::Invoke(arguments) => invoke::run(&arguments),
         Command::Results(arguments) => results::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
+        Command::Backtest(arguments) => backtest::run(&arguments),
+        Command::Fit(arguments) => fit::run(&arguments),
     };
     match ended {
         Ok(code) => code,

@@ -3,12 +3,13 @@
 //! Must not: hold a rule; the forecaster has those. Here are only its numbers and their own bounds.
 
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 /// The keys of `[forecast]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ForecastConfig {
     /// Functions that are known at once (inclusive); one more is refused.
@@ -24,6 +25,11 @@ pub struct ForecastConfig {
     /// How long a peak of calls in flight is remembered.
     #[serde(with = "super::humantime_text")]
     pub history_window: Duration,
+    /// A model that `forewarm fit` wrote; empty: the one that comes with the program.
+    pub model: PathBuf,
+    /// The share of defined functions that are called at all, 0.0 to 1.0 (inclusive): what the model expects of functions
+    /// that were never called counts by that much.
+    pub newcomer_share: f64,
 }
 
 impl Default for ForecastConfig {
@@ -36,6 +42,8 @@ impl Default for ForecastConfig {
             window_max: Duration::from_hours(1),
             lead: Duration::from_secs(2),
             history_window: Duration::from_secs(60),
+            model: PathBuf::new(),
+            newcomer_share: 0.25,
         }
     }
 }
@@ -53,6 +61,9 @@ impl ForecastConfig {
         }
         if self.history_window < Duration::from_secs(1) || self.history_window > day {
             faults.push("forecast.history-window must be from 1s to 1day".to_owned());
+        }
+        if !(0.0..=1.0).contains(&self.newcomer_share) {
+            faults.push("forecast.newcomer-share must be from 0.0 to 1.0".to_owned());
         }
         faults
     }

@@ -417,6 +417,11 @@ fn periods_back(period: i64) -> i64 {
 }
 
 impl History {
+    /// How many levels an outlook would ask about, besides the first.
+    pub fn further_levels(&self) -> u64 {
+        u64::from(self.highest_code()).saturating_sub(1)
+    }
+
     /// The numbers behind [`FURTHER`] for every level that an outlook would ask about, to fit a model to: each with
     /// whether `need` reached it, and how many whole numbers the level stands for.
     pub fn further_rows(&self, need: u32, mut each: impl FnMut(&[f32; FURTHER.len()], bool, f32)) {

@@ -1,0 +1,92 @@
+//! `backtest`: what warm policies would have cost on recorded calls.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::backtest::policy::{OURS, Ours};
+use crate::backtest::trace::{Function, Trace};
+use crate::backtest::{Kind, Options, Policy, Priced, Setup, fit, replay};
+use crate::forecast::history::Model;
+
+/// Prices that are tried where none is named, in seconds: from hardly holding anything to hardly dropping anything.
+const PRICES_S: [u64; 14] = [120, 180, 300, 420, 600, 900, 1_200, 1_800, 2_700, 3_600, 5_400, 7_200, 10_800, 14_400];
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: super::ConfigArgument,
+    /// Recorded calls: a folder of counts by minute, or a CSV of timestamp,function[,duration_ms]; .gz too.
+    trace: PathBuf,
+    /// Only these sets of the folder.
+    #[arg(long = "set", value_name = "SET")]
+    sets: Vec<String>,
+    /// The policies: ours, fixed:TIME, hybrid-histogram, oracle, none.
+    #[arg(long = "policy", value_name = "POLICY", value_delimiter = ',', default_values = ["ours", "fixed:10m", "hybrid-histogram", "oracle"])]
+    policies: Vec<Kind>,
+    /// How much idle time a cold start is worth; several make a sweep.
+    #[arg(long = "price", value_name = "TIME", value_delimiter = ',', value_parser = humantime::parse_duration)]
+    prices: Vec<Duration>,
+    /// Judge the first instance of each function only.
+    #[arg(long)]
+    single: bool,
+    /// Fit a model to each part's complement, so that no owner's functions are judged by a model that has seen them.
+    #[arg(long, value_name = "PARTS", value_parser = clap::value_parser!(u32).range(2..=20))]
+    cross_validate: Option<u32>,
+    /// Show these functions over time in the page.
+    #[arg(long = "timeline", value_name = "FUNCTION")]
+    timelines: Vec<String>,
+    /// Print the report as one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Write the report as one HTML page with plots.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let config = arguments.config.load()?;
+    let trace = Trace::read(&arguments.trace, &arguments.sets)?;
+    let models = match arguments.cross_validate {
+        None => vec![crate::app::model(&config.forecast)?],
+        Some(parts) => fitted(&trace, parts)?,
+    };
+    let parts = u32::try_from(models.len()).unwrap_or(u32::MAX);
+    let make = |function: &Function, setups: &[Setup]| -> Vec<Box<dyn Policy>> {
+        let model = &models[fit::fold(function, parts) as usize];
+        Ours::make(model, config.forecast.newcomer_share as f32, &config.target, setups)
+    };
+    let options = Options {
+        path: arguments.trace.clone(),
+        sets: arguments.sets.clone(),
+        policies: arguments.policies.clone(),
+        prices: if arguments.prices.is_empty() {
+            PRICES_S.map(Duration::from_secs).to_vec()
+        } else {
+            arguments.prices.clone()
+        },
+        single: arguments.single,
+        timelines: arguments.timelines.clone(),
+    };
+    let report = replay(&trace, &options, &[Priced { name: OURS, make: &make }])?;
+    if let Some(path) = &arguments.html {
+        std::fs::write(path, report.html()?).with_context(|| format!("the page {} was not written", path.display()))?;
+    }
+    if arguments.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print!("{}", report.table());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// For each part the model of all others.
+fn fitted(trace: &Trace, parts: u32) -> anyhow::Result<Vec<Model>> {
+    let one = |part| {
+        eprintln!("fitting to all parts but {} of {parts}", part + 1);
+        Ok(fit::fit(trace, |function| fit::fold(function, parts) != part)?)
+    };
+    (0..parts).map(one).collect()
+}
