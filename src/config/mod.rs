@@ -3,6 +3,7 @@
 //! `config/default.toml` is the reference of every key and holds the defaults. Above it stand the user's file and the
 //! environment (see `load`). Must not: do I/O outside `load`, or know what the settings do.
 
+mod chains;
 mod execute;
 mod forecast;
 mod humantime_text;
@@ -16,6 +17,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use chains::ChainsConfig;
 pub use execute::{Artifacts, Execute};
 pub use forecast::ForecastConfig;
 pub use kafka::{Ingest, Kafka, PreTriggerStart, PreTriggers, Publish, ResultFormat, Topics};

@@ -16,6 +16,7 @@
 //! Must not: read a clock, decide how many instances to hold (that is `target`'s), or walk every function.
 
 mod agenda;
+pub mod chains;
 pub mod history;
 mod notices;
 mod peaks;
