@@ -4,16 +4,25 @@
 //! The ticks are minutes, as the traces are; the policies of the product come in by [`Priced`], so that what is judged is
 //! what runs live.
 //!
+//! Beside them, [`findings`] replays single calls and notices, recorded or of made workloads, through the real control
+//! plane in virtual time, and says how it did against what is true of them.
+//!
 //! Must not: print, read a clock, or know how the product forecasts.
 
 mod error;
+pub mod events;
+pub mod findings;
 pub mod fit;
 pub mod judge;
+pub mod ledger;
 pub mod policy;
+mod random;
 pub mod report;
+mod shelf;
 #[cfg(test)]
 mod tests;
 pub mod trace;
+pub mod workload;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -11,8 +11,8 @@ use super::lines::{Lines, field};
 use super::{CALLS_MAX, Call};
 use crate::types::{FunctionName, Timestamp};
 
-/// The longest run time that is taken, in milliseconds (inclusive): a year.
-const RUN_MS_MAX: f64 = 365.0 * 24.0 * 3_600_000.0;
+/// The longest run time that is taken, in milliseconds (inclusive): a week.
+const RUN_MS_MAX: f64 = 7.0 * 24.0 * 3_600_000.0;
 
 /// Reads a file of calls, ordered by time; calls of one moment stay in the order of the file.
 pub(super) fn read(path: &Path) -> Result<Vec<Call>, Error> {

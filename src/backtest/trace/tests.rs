@@ -126,7 +126,7 @@ fn faults_in_calls_are_named_with_their_line() {
     assert_eq!(says("1"), "./calls.csv, line 3: 1 fields: a line is timestamp,function[,duration_ms]");
     assert_eq!(says("1,f,1,1"), "./calls.csv, line 3: 4 fields: a line is timestamp,function[,duration_ms]");
     assert_eq!(says("1,f,x"), "./calls.csv, line 3: duration_ms is \"x\": it must be a number of milliseconds");
-    assert_eq!(says("1,f,-1"), "./calls.csv, line 3: duration_ms is -1: it must be from 0 to 31536000000");
+    assert_eq!(says("1,f,-1"), "./calls.csv, line 3: duration_ms is -1: it must be from 0 to 604800000");
     assert!(says("1,a b").starts_with("./calls.csv, line 3: function name \"a b\" is not valid"));
     let long = format!("1,{}", "f".repeat(4 << 20));
     assert_eq!(says(&long), "./calls.csv, line 3: the line is longer than 4194304 bytes: is this the right file?");
