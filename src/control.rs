@@ -23,7 +23,8 @@ use crate::config::{ForecastConfig, TargetConfig};
 use crate::forecast::{self, Forecaster, Verdict};
 use crate::target::{Hold, Rule, Wish, decide, fit};
 use crate::types::{
-    Demand, FunctionDefinition, FunctionName, PoolUsage, PreTrigger, StartKind, Status, Timestamp, WarmTarget,
+    Demand, FunctionDefinition, FunctionName, PoolUsage, PreTrigger, PreTriggerOutcome, StartKind, Status, Timestamp,
+    WarmTarget,
 };
 
 /// What happened.
@@ -85,6 +86,9 @@ pub enum Action {
         /// Why, and which.
         error: forecast::Error,
     },
+    /// Tell who wants to know how a pre-trigger ended. Each one that does not repeat, change or withdraw another one is
+    /// told once: at once where it does not count, otherwise when it is over.
+    PreTriggerEnded(PreTriggerOutcome),
 }
 
 /// Why the target of a function is what it is.
@@ -173,12 +177,13 @@ impl Control {
     pub fn handle(&mut self, now: Timestamp, event: Event, actions: &mut Vec<Action>) {
         match event {
             Event::FunctionDefined(definition) => self.define(definition, actions),
-            Event::FunctionRemoved(function) => self.remove(&function, actions),
+            Event::FunctionRemoved(function) => self.remove(now, &function, actions),
             Event::PreTriggerReceived(pre_trigger) => self.pre_trigger(now, pre_trigger, actions),
             Event::InvocationArrived { function } => self.forecaster.arrived(now, &function),
             Event::InvocationEnded { function, .. } => self.forecaster.ended(&function),
             Event::Ticked { usage } => self.tick(now, &usage, actions),
         }
+        actions.extend(self.forecaster.take_outcomes().into_iter().map(Action::PreTriggerEnded));
     }
 
     /// Why the function's target is what it is; `None` for a function that is not known.
@@ -224,8 +229,8 @@ impl Control {
         self.functions.insert(definition.name.clone(), entry);
     }
 
-    fn remove(&mut self, function: &FunctionName, actions: &mut Vec<Action>) {
-        self.forecaster.remove(function);
+    fn remove(&mut self, now: Timestamp, function: &FunctionName, actions: &mut Vec<Action>) {
+        self.forecaster.remove(now, function);
         self.settling.remove(function);
         self.wishing.remove(function);
         let Some(entry) = self.functions.remove(function) else { return };
@@ -236,23 +241,11 @@ impl Control {
         }
     }
 
-    /// Judges a pre-trigger and acts on it at once, without waiting for the tick.
+    /// Judges a pre-trigger. It is acted on at the next tick, with all that came since the last one: a flood costs no
+    /// decision each.
     fn pre_trigger(&mut self, now: Timestamp, pre_trigger: PreTrigger, actions: &mut Vec<Action>) {
         let verdict = self.forecaster.pre_trigger(now, &pre_trigger);
         let PreTrigger { id, source, function, .. } = pre_trigger;
-        if matches!(verdict, Verdict::Accepted | Verdict::Replaced | Verdict::Withdrawn) {
-            self.revise(now, &function);
-            // Only what is free is given: sharing anew over all functions is the tick's, so that a flood costs O(1)
-            // each.
-            if let Some(entry) = self.functions.get(&function) {
-                let others = self.target_bytes - entry.target_bytes();
-                let free = u128::from(self.config.memory_budget_bytes).saturating_sub(others);
-                let fitting = u32::try_from(free / u128::from(entry.instance_bytes)).unwrap_or(u32::MAX);
-                let ready = entry.wanted.ready.min(fitting);
-                self.cut |= ready < entry.wanted.ready;
-                self.set_target(&function, ready, actions);
-            }
-        }
         actions.push(Action::JudgedPreTrigger { id, source, function, verdict });
     }
 
@@ -298,6 +291,7 @@ impl Control {
         } else {
             WarmTarget::default()
         };
+        self.forecaster.asked(function, &wanted);
         self.wanted_bytes -= entry.wanted_bytes();
         self.target_bytes -= entry.target_bytes();
         let assumed = definition.limits.memory_bytes.min(self.config.instance_bytes_assumed.get());

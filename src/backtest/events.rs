@@ -238,6 +238,8 @@ impl<'a> Replay<'a> {
             }
             Action::JudgedPreTrigger { source, verdict, .. } => self.ledger.judged(source, verdict),
             Action::RefusedFunction { .. } => self.ledger.refused(),
+            // The ledger knows the truth; what the forecaster makes of a notice is not asked.
+            Action::PreTriggerEnded(_) => {}
         }
     }
 

@@ -30,12 +30,33 @@ pub struct ForecastConfig {
     /// The share of defined functions that are called at all, 0.0 to 1.0 (inclusive): what the model expects of functions
     /// that were never called counts by that much.
     pub newcomer_share: f64,
+    /// Sources of pre-triggers whose yield is known at once, and tenants (inclusive). For one more, one of those that
+    /// hold no notice is forgotten.
+    pub sources_max: NonZeroU32,
+    /// Pairs of source and function of which it is known what came, and when (inclusive). At least `notices_max`.
+    pub source_functions_max: NonZeroU32,
+    /// What part of `notices_max`, and of the notices of one function, one source may hold, 0.0 (exclusive) to 1.0.
+    pub notices_source_share_max: f64,
+    /// The same for all sources of one tenant together, which may also hold that part of `sources_max`. A pre-trigger
+    /// without a tenant counts against its source alone.
+    pub notices_tenant_share_max: f64,
+    /// Instance time (instances × time) that the notices of a source may ask for at once, and once more for each of its
+    /// notices whose calls came.
+    #[serde(with = "super::humantime_text")]
+    pub source_budget: Duration,
+    /// The same for all sources of one tenant together.
+    #[serde(with = "super::humantime_text")]
+    pub tenant_budget: Duration,
+    /// How long after the window of a notice without calls a call still makes it late, rather than wrong.
+    #[serde(with = "super::humantime_text")]
+    pub late_grace: Duration,
 }
 
 impl Default for ForecastConfig {
     fn default() -> Self {
         const FUNCTIONS_MAX: NonZeroU32 = NonZeroU32::new(100_000).unwrap();
         const NOTICES_MAX: NonZeroU32 = NonZeroU32::new(200_000).unwrap();
+        const SOURCES_MAX: NonZeroU32 = NonZeroU32::new(10_000).unwrap();
         Self {
             functions_max: FUNCTIONS_MAX,
             notices_max: NOTICES_MAX,
@@ -44,6 +65,13 @@ impl Default for ForecastConfig {
             history_window: Duration::from_secs(60),
             model: PathBuf::new(),
             newcomer_share: 0.25,
+            sources_max: SOURCES_MAX,
+            source_functions_max: NOTICES_MAX,
+            notices_source_share_max: 0.5,
+            notices_tenant_share_max: 0.75,
+            source_budget: Duration::from_hours(10),
+            tenant_budget: Duration::from_hours(40),
+            late_grace: Duration::from_secs(10),
         }
     }
 }
@@ -64,6 +92,22 @@ impl ForecastConfig {
         }
         if !(0.0..=1.0).contains(&self.newcomer_share) {
             faults.push("forecast.newcomer-share must be from 0.0 to 1.0".to_owned());
+        }
+        if self.source_functions_max < self.notices_max {
+            faults.push("forecast.source-functions-max must not be below forecast.notices-max".to_owned());
+        }
+        for (key, share) in [("source", self.notices_source_share_max), ("tenant", self.notices_tenant_share_max)] {
+            if !(share > 0.0 && share <= 1.0) {
+                faults.push(format!("forecast.notices-{key}-share-max must be above 0.0 and at most 1.0"));
+            }
+        }
+        for (key, budget) in [("source", self.source_budget), ("tenant", self.tenant_budget)] {
+            if budget < Duration::from_secs(1) || budget > 10_000 * day {
+                faults.push(format!("forecast.{key}-budget must be from 1s to 10000days"));
+            }
+        }
+        if self.late_grace > self.window_max {
+            faults.push("forecast.late-grace must not be above forecast.window-max".to_owned());
         }
         faults
     }
@@ -92,10 +136,30 @@ mod tests {
     fn every_fault_names_its_key() {
         assert!(ForecastConfig::default().faults().is_empty());
         let window_max = Duration::ZERO;
-        let wrong = ForecastConfig { window_max, history_window: Duration::from_millis(999), ..Default::default() };
+        let wrong = ForecastConfig {
+            window_max,
+            history_window: Duration::from_millis(999),
+            source_functions_max: NonZeroU32::MIN,
+            notices_source_share_max: 0.0,
+            notices_tenant_share_max: f64::NAN,
+            source_budget: Duration::ZERO,
+            tenant_budget: Duration::MAX,
+            ..Default::default()
+        };
         let faults = wrong.faults();
-        let named = ["window-max", "lead", "history-window"].map(|key| format!("forecast.{key} "));
-        assert_eq!(faults.len(), 3);
+        let named = [
+            "window-max",
+            "lead",
+            "history-window",
+            "source-functions-max",
+            "notices-source-share-max",
+            "notices-tenant-share-max",
+            "source-budget",
+            "tenant-budget",
+            "late-grace",
+        ];
+        let named = named.map(|key| format!("forecast.{key} "));
+        assert_eq!(faults.len(), named.len());
         assert!(faults.iter().zip(&named).all(|(fault, key)| fault.starts_with(key)), "{faults:?}");
     }
 }

@@ -54,6 +54,10 @@ impl Stage {
                 format!("{} ready [{}]", target.ready, reasons.join(" "))
             }
             Action::JudgedPreTrigger { id, verdict, .. } => format!("{id} {}", verdict.as_str()),
+            Action::PreTriggerEnded(outcome) => {
+                let PreTriggerOutcome { pre_trigger_id, kind, announced, arrived, .. } = outcome;
+                format!("{pre_trigger_id} {}: {arrived} of {announced}", kind.as_str())
+            }
             Action::RefusedFunction { error } => error.to_string(),
         }));
     }

@@ -128,6 +128,15 @@ fn step<O: Outcomes>(
                 tracing::debug!(id, source, %function, verdict = verdict.as_str(), criterion, "pre-trigger judged");
                 observations.metrics.pre_trigger_judged(verdict.as_str());
             }
+            Action::PreTriggerEnded(outcome) => tracing::debug!(
+                id = outcome.pre_trigger_id,
+                source = outcome.source,
+                function = %outcome.function,
+                kind = outcome.kind.as_str(),
+                announced = outcome.announced,
+                arrived = outcome.arrived,
+                "pre-trigger ended"
+            ),
             Action::RefusedFunction { error } => tracing::warn!(%error, "a function gets no forecast"),
         }
     }

@@ -3,42 +3,51 @@
 //! It stands between the events and the target rule: `control` feeds it every event and asks it, each tick, for the
 //! demand of the functions whose demand may have changed. What it believes, in this version:
 //!
-//! - **Notices** (pre-triggers that act): a notice announces expected × confidence calls from its start (less the lead)
-//!   to its end. A call that comes is taken off the oldest live notice: it is no longer to come.
+//! - **Notices** (pre-triggers that act): a notice announces calls from its start (less the lead) to its end. How many
+//!   of them come, when, and how many at once is learned from what its source announced before (`sources`). A call that
+//!   comes is taken off one notice (`notices`): it is no longer to come. Each pre-trigger ends with one outcome.
 //! - **History**: the instances that were in use at once within the last `history-window` will be in use at once again.
 //!   This is the windowed maximum of calls in flight (running and waiting). The mean, arrival rate × mean run time (J.
 //!   D. C. Little, "A Proof for the Queuing Formula L = λW", 1961), is never above that maximum, so it would add
 //!   nothing to it.
 //!
-//! Bounds: functions and notices by configuration, 256 notices a function, 256 bytes an id, 12 buckets of history a
-//! function. An event costs O(log functions + notices of its function); a look costs as `agenda` says.
+//! Bounds: functions, notices, sources and what is known of them by configuration, 256 notices a function, 256 bytes an
+//! id, 12 buckets of history a function. An event costs O(log functions + notices of its function); a look costs as
+//! `agenda` says.
 //!
 //! Must not: read a clock, decide how many instances to hold (that is `target`'s), or walk every function.
 
 mod agenda;
 pub mod chains;
 pub mod history;
+mod judge;
 mod notices;
+#[cfg(test)]
+mod outcomes;
 mod peaks;
+mod sources;
+#[cfg(test)]
+mod stories;
 mod table;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 pub use verdict::{Criterion, Verdict};
 
 use self::agenda::{Agenda, Slot};
-use self::notices::{Held, Notices, Put};
+use self::judge::{Case, judge};
+use self::notices::{Ended, Notices};
 use self::peaks::{BUCKETS, Peaks};
+use self::sources::Sources;
 use self::table::Table;
 use crate::config::ForecastConfig;
-use crate::types::{Criteria, Demand, FunctionDefinition, FunctionName, PoolUsage, PreTrigger, Timestamp};
-
-/// The longest id of a pre-trigger that is held, in bytes (inclusive).
-const ID_BYTES_MAX: usize = 256;
+use crate::types::{
+    Criteria, Demand, FunctionDefinition, FunctionName, OutcomeKind, PoolUsage, PreTrigger, PreTriggerOutcome,
+    Timestamp, WarmKind, WarmTarget,
+};
 
 /// What the forecaster cannot do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,17 +69,27 @@ pub struct Counters {
     pub unknown_function_events: u64,
     /// Spent notices that were forgotten before their end, to make room: if one is read again, it counts as new.
     pub ids_forgotten: u64,
+    /// Sources, tenants, and pairs of source and function, that were forgotten to make room for others.
+    pub sources_forgotten: u64,
 }
 
 /// What is known of one function.
 #[derive(Debug)]
 struct Function {
+    /// Never given twice, so that what is known of a pair of source and function dies with the function.
+    serial: u64,
     criteria: Criteria,
+    ceiling: u32,
     enabled: bool,
     notices: Notices,
     peaks: Peaks,
     /// As the last look saw it, and moved by arrivals and ends since.
     in_flight: u32,
+    last_arrival: Option<Timestamp>,
+    /// Whether it is among `Forecaster::announced`.
+    is_announced: bool,
+    /// Whether it is among `Forecaster::untimed`.
+    is_untimed: bool,
     /// The look in which it was observed last.
     look: u64,
 }
@@ -83,7 +102,15 @@ pub struct Forecaster {
     bucket_micros: i64,
     functions: Table<Function>,
     agenda: Agenda,
-    notices_held: usize,
+    sources: Sources,
+    /// Functions that hold notices.
+    announced: BTreeSet<Slot>,
+    /// Functions whose notices have changed since the last look. Their timers are set at the next one, and not at each
+    /// notice, because most notices would move them.
+    untimed: Vec<Slot>,
+    outcomes: Vec<PreTriggerOutcome>,
+    /// Functions defined so far.
+    serial: u64,
     /// Functions with calls in flight.
     busy: BTreeSet<Slot>,
     /// Number of the look that is under way, from 1.
@@ -98,9 +125,13 @@ impl Forecaster {
         Self {
             bucket_micros: (window_micros / BUCKETS as i64).max(1),
             functions: Table::new(config.functions_max.get()),
+            sources: Sources::new(&config),
             config,
             agenda: Agenda::default(),
-            notices_held: 0,
+            announced: BTreeSet::new(),
+            untimed: Vec::new(),
+            outcomes: Vec::new(),
+            serial: 0,
             busy: BTreeSet::new(),
             look: 1,
             counters: Counters::default(),
@@ -112,14 +143,14 @@ impl Forecaster {
     /// # Errors
     /// Where it is new and `functions-max` are known.
     pub fn define(&mut self, definition: &FunctionDefinition) -> Result<(), Error> {
-        let criteria = definition.pre_trigger.clone();
-        let enabled = definition.enabled;
+        let (criteria, ceiling, enabled) =
+            (definition.pre_trigger.clone(), definition.warm.ceiling, definition.enabled);
         let slot = if let Some((slot, function)) = self.functions.find_mut(&definition.name) {
-            (function.criteria, function.enabled) = (criteria, enabled);
+            (function.criteria, function.ceiling, function.enabled) = (criteria, ceiling, enabled);
             slot
         } else {
-            let (notices, peaks) = (Notices::default(), Peaks::default());
-            let function = Function { criteria, enabled, notices, peaks, in_flight: 0, look: 0 };
+            self.serial += 1;
+            let function = Function::new(self.serial, criteria, ceiling, enabled);
             self.functions.insert(definition.name.clone(), function).ok_or_else(|| Error::TooManyFunctions {
                 function: definition.name.clone(),
                 limit: self.config.functions_max.get(),
@@ -129,50 +160,68 @@ impl Forecaster {
         Ok(())
     }
 
-    /// Forgets a function with all its notices and history; `false` where it is not known.
-    pub fn remove(&mut self, name: &FunctionName) -> bool {
-        let Some((slot, function)) = self.functions.remove(name) else { return false };
-        self.notices_held -= function.notices.len();
+    /// Forgets a function with all its notices and history; `false` where it is not known. Its notices end with what
+    /// came until now.
+    pub fn remove(&mut self, now: Timestamp, name: &FunctionName) -> bool {
+        let Some((slot, mut function)) = self.functions.remove(name) else { return false };
+        let mut ended = Vec::new();
+        function.notices.end_all(&mut self.sources, &mut ended);
+        settle(now, name, ended, &mut self.sources, &mut self.outcomes);
         self.busy.remove(&slot);
+        self.announced.remove(&slot);
         self.agenda.forget(slot);
         true
     }
 
-    /// Judges a pre-trigger, and holds it if it counts.
+    /// Judges a pre-trigger, and holds it if it counts. What does not count ends at once; see [`Self::take_outcomes`].
     ///
     /// Senders' clocks are not ours. Without `not_before` its life is counted from `emitted_at` or from now, whichever
-    /// is earlier; its end is never later than `window-max` from now.
+    /// is earlier; its end is never later than `window-max` from now. An id means one notice of one source and function.
     pub fn pre_trigger(&mut self, now: Timestamp, pre_trigger: &PreTrigger) -> Verdict {
-        let Some((slot, function)) = self.functions.find_mut(&pre_trigger.function) else {
-            return Verdict::Refused(Criterion::UnknownFunction);
+        let name = &pre_trigger.function;
+        let Some((slot, function)) = self.functions.find_mut(name) else {
+            let verdict = Verdict::Refused(Criterion::UnknownFunction);
+            self.outcomes.extend(outcome_at_once(now, pre_trigger, verdict));
+            return verdict;
         };
-        // Those of this function that have ended count neither against its bound nor against that of all.
-        let before = function.notices.len();
-        function.notices.purge(now);
-        self.notices_held -= before - function.notices.len();
-        let held_others = self.notices_held - function.notices.len();
-        let room = self.notices_held < self.config.notices_max.get() as usize;
-        let verdict = take(&self.config, &mut self.counters, now, function, pre_trigger, room);
-        self.notices_held = held_others + function.notices.len();
-        if !matches!(verdict, Verdict::Refused(_) | Verdict::Late | Verdict::UnknownWithdrawal) {
-            self.agenda.touch(slot);
-            if let Some(at) = function.notices.next_change(now) {
-                self.agenda.wake_at(slot, at);
+        let mut ended = Vec::new();
+        function.notices.end(now, self.config.late_grace, &mut self.sources, &mut ended);
+        let case = Case { now, config: &self.config, function, sources: &mut self.sources, ended: &mut ended };
+        let verdict = judge(case, pre_trigger);
+        self.counters.ids_forgotten +=
+            ended.iter().filter(|ended| ended.kind == OutcomeKind::Hit && now < ended.held.expires_at).count() as u64;
+        if matches!(verdict, Verdict::Accepted | Verdict::Pending | Verdict::Replaced | Verdict::Withdrawn) {
+            if !std::mem::replace(&mut function.is_untimed, true) {
+                self.untimed.push(slot);
             }
+            self.agenda.touch(slot);
         }
+        if !function.is_announced && !function.notices.is_empty() {
+            function.is_announced = true;
+            self.announced.insert(slot);
+        }
+        settle(now, name, ended, &mut self.sources, &mut self.outcomes);
+        self.outcomes.extend(outcome_at_once(now, pre_trigger, verdict));
         verdict
     }
 
-    /// A call came: it is in flight, and the oldest live notice announces one call less.
+    /// A call came: it is in flight, and one of the notices that announced it announces one call less.
     pub fn arrived(&mut self, now: Timestamp, name: &FunctionName) {
         let Some((slot, function)) = self.functions.find_mut(name) else {
             self.counters.unknown_function_events += 1;
             return;
         };
-        function.notices.count_arrival(now);
         function.in_flight = function.in_flight.saturating_add(1);
+        function.last_arrival = Some(now);
         self.busy.insert(slot);
         self.agenda.touch(slot);
+        if function.notices.is_empty() {
+            return;
+        }
+        let mut ended = Vec::new();
+        let (grace, in_flight) = (self.config.late_grace, function.in_flight);
+        function.notices.count_arrival(now, grace, in_flight, &mut self.sources, &mut ended);
+        settle(now, name, ended, &mut self.sources, &mut self.outcomes);
     }
 
     /// A call ended, whatever came of it.
@@ -238,21 +287,60 @@ impl Forecaster {
     /// in an order that depends on the events alone. A function that is not among them has the demand that it had,
     /// unless the clock was set back since; then it is among them when its time has come again.
     pub fn take_changed(&mut self, now: Timestamp) -> Vec<FunctionName> {
+        for slot in std::mem::take(&mut self.untimed) {
+            self.wake(now, slot);
+        }
         while let Some(slot) = self.agenda.take_due(now) {
-            let Some(function) = self.functions.row_mut(slot) else { continue };
-            let before = function.notices.len();
-            function.notices.purge(now);
-            self.notices_held -= before - function.notices.len();
-            let next = function.notices.next_change(now);
-            let falls = function.peaks.falls_at(now, self.bucket_micros);
-            // Strictly later: at the end of time itself a timer for now would be due for ever.
-            if let Some(at) = next.into_iter().chain(falls).filter(|&at| at > now).min() {
-                self.agenda.wake_at(slot, at);
+            self.wake(now, slot);
+        }
+        let news = self.sources.take_news();
+        if !news.is_empty() {
+            for &slot in &self.announced {
+                let function = self.functions.row(slot).map(|(_, function)| function);
+                if function.is_some_and(|function| function.notices.has_any_of(&news)) {
+                    self.agenda.touch(slot);
+                }
             }
-            self.agenda.touch(slot);
         }
         let touched = self.agenda.take_touched();
         touched.into_iter().filter_map(|slot| Some(self.functions.row(slot)?.0.clone())).collect()
+    }
+
+    /// What time does to a function: notices begin and end, history falls.
+    fn wake(&mut self, now: Timestamp, slot: Slot) {
+        let Some((name, function)) = self.functions.named_row_mut(slot) else { return };
+        let (grace, mut ended) = (self.config.late_grace, Vec::new());
+        function.notices.begin(now, function.in_flight);
+        function.notices.end(now, grace, &mut self.sources, &mut ended);
+        settle(now, name, ended, &mut self.sources, &mut self.outcomes);
+        if function.is_announced && function.notices.is_empty() {
+            function.is_announced = false;
+            self.announced.remove(&slot);
+        }
+        function.is_untimed = false;
+        let next = function.notices.next_change(now, grace);
+        let falls = function.peaks.falls_at(now, self.bucket_micros);
+        // Strictly later: at the end of time itself a timer for now would be due for ever.
+        if let Some(at) = next.into_iter().chain(falls).filter(|&at| at > now).min() {
+            self.agenda.wake_at(slot, at);
+        }
+        self.agenda.touch(slot);
+    }
+
+    /// Notes for which notices the function's target has a part of its own. Without this, what brings no call counts as
+    /// `expired`, and not as `wasted`.
+    pub fn asked(&mut self, name: &FunctionName, target: &WarmTarget) {
+        let mut ids = target.parts.iter().filter(|part| part.reason.kind == WarmKind::PreTrigger).peekable();
+        if ids.peek().is_some()
+            && let Some((_, function)) = self.functions.find_mut(name)
+        {
+            function.notices.ask(ids.filter_map(|part| part.reason.detail.as_deref()));
+        }
+    }
+
+    /// Takes the outcomes that became known since the last time.
+    pub fn take_outcomes(&mut self) -> Vec<PreTriggerOutcome> {
+        std::mem::take(&mut self.outcomes)
     }
 
     /// The demand of a function now; nothing at all for one that is not known.
@@ -260,74 +348,86 @@ impl Forecaster {
         let Some((_, function)) = self.functions.find(name) else { return Demand::default() };
         Demand {
             history: f64::from(function.peaks.max(now, self.bucket_micros)),
-            notices: function.notices.acting(now).collect(),
+            notices: function.notices.acting(now, &self.sources).collect(),
             in_flight: function.in_flight,
         }
     }
 
     /// What was passed over.
     pub fn counters(&self) -> Counters {
-        self.counters
+        Counters { sources_forgotten: self.sources.forgotten(), ..self.counters }
     }
 
-    /// Pre-triggers held now over all functions, those included that ended since the last look.
+    /// Pre-triggers held now over all functions, those included that ended since the last look, and those that may
+    /// still turn out late.
     pub fn notices_held(&self) -> usize {
-        self.notices_held
+        self.sources.notices()
     }
 }
 
-/// Judges a pre-trigger for a known function and holds it there, if it counts.
-fn take(
-    config: &ForecastConfig,
-    counters: &mut Counters,
+impl Function {
+    fn new(serial: u64, criteria: Criteria, ceiling: u32, enabled: bool) -> Self {
+        Self {
+            serial,
+            criteria,
+            ceiling,
+            enabled,
+            notices: Notices::default(),
+            peaks: Peaks::default(),
+            in_flight: 0,
+            last_arrival: None,
+            is_announced: false,
+            is_untimed: false,
+            look: 0,
+        }
+    }
+}
+
+/// The end of a pre-trigger that is not held; `None` where it is, and for a message that withdraws.
+fn outcome_at_once(now: Timestamp, pre_trigger: &PreTrigger, verdict: Verdict) -> Option<PreTriggerOutcome> {
+    let (kind, criterion) = match verdict {
+        Verdict::Refused(criterion) => (OutcomeKind::Refused, Some(criterion.as_str().into())),
+        Verdict::Late => (OutcomeKind::Late, None),
+        _ => return None,
+    };
+    let PreTrigger { id, source, tenant, function, expected_invocations, .. } = pre_trigger.clone();
+    Some(PreTriggerOutcome {
+        pre_trigger_id: id,
+        source,
+        tenant,
+        function,
+        kind,
+        criterion,
+        announced: expected_invocations,
+        arrived: 0,
+        first_call_lag_us: None,
+        ended_at: now,
+    })
+}
+
+/// Gives back what notices that are over held, and says what became of them.
+fn settle(
     now: Timestamp,
-    function: &mut Function,
-    pre_trigger: &PreTrigger,
-    room: bool,
-) -> Verdict {
-    let PreTrigger { id, source, expected_invocations, confidence, not_before, window_ms, .. } = pre_trigger;
-    let criteria = &function.criteria;
-    if !function.enabled {
-        return Verdict::Refused(Criterion::FunctionDisabled);
-    }
-    if id.is_empty() || id.len() > ID_BYTES_MAX {
-        return Verdict::Refused(Criterion::IdLength);
-    }
-    if !criteria.sources.is_empty() && !criteria.sources.contains(source) {
-        return Verdict::Refused(Criterion::SourceNotAllowed);
-    }
-    if *expected_invocations == 0 {
-        let known = function.notices.withdraw(id);
-        return if known { Verdict::Withdrawn } else { Verdict::UnknownWithdrawal };
-    }
-    if confidence.is_nan() || *confidence < criteria.confidence_min {
-        return Verdict::Refused(Criterion::ConfidenceTooLow);
-    }
-    let window = Duration::from_millis(*window_ms);
-    if window > config.window_max {
-        return Verdict::Refused(Criterion::WindowTooLong);
-    }
-    let horizon = now + config.window_max;
-    let starts_at = not_before.unwrap_or_else(|| pre_trigger.emitted_at.min(now));
-    if starts_at >= horizon {
-        return Verdict::Refused(Criterion::TooFarAhead);
-    }
-    let expires_at = (starts_at + window).min(horizon);
-    if expires_at <= now {
-        return Verdict::Late;
-    }
-    // Only an announced start gets a lead: without one the calls may come at any moment.
-    let live_from = not_before.map_or(starts_at, |at| at - config.lead);
-    let held = Held::new(id, *expected_invocations, *confidence, now, live_from, expires_at);
-    let put = function.notices.put(held, room);
-    if put == Put::Full {
-        return Verdict::Refused(Criterion::TooManyNotices);
-    }
-    counters.ids_forgotten += u64::from(put == Put::AddedForgetting);
-    let acts = function.notices.apply_criteria(now, criteria, id);
-    match put {
-        Put::Replaced => Verdict::Replaced,
-        _ if acts => Verdict::Accepted,
-        _ => Verdict::Pending,
+    function: &FunctionName,
+    ended: Vec<Ended>,
+    sources: &mut Sources,
+    outcomes: &mut Vec<PreTriggerOutcome>,
+) {
+    for Ended { source, held, kind } in ended {
+        sources.commit(source, held.committed(), 0);
+        let (name, tenant) = sources.names(source);
+        outcomes.push(PreTriggerOutcome {
+            source: name.to_owned(),
+            tenant: tenant.map(str::to_owned),
+            function: function.clone(),
+            kind,
+            criterion: None,
+            announced: held.announced,
+            arrived: held.came,
+            first_call_lag_us: held.first_call_lag_us(),
+            ended_at: now,
+            pre_trigger_id: held.id.into(),
+        });
+        sources.release(source);
     }
 }

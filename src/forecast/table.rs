@@ -36,7 +36,11 @@ impl<T> Table<T> {
     }
 
     pub(super) fn row_mut(&mut self, slot: Slot) -> Option<&mut T> {
-        self.rows.get_mut(slot as usize)?.as_mut().map(|(_, row)| row)
+        self.named_row_mut(slot).map(|(_, row)| row)
+    }
+
+    pub(super) fn named_row_mut(&mut self, slot: Slot) -> Option<(&FunctionName, &mut T)> {
+        self.rows.get_mut(slot as usize)?.as_mut().map(|(name, row)| (&*name, row))
     }
 
     /// Adds a name that is not there; `None` where the table is full.

@@ -1,19 +1,20 @@
 //! The forecaster as a whole: verdicts, criteria, clocks that lie, looks.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use super::*;
 use crate::types::{Artifact, FunctionKind, Sha256};
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_millis(seconds * 1_000)
 }
 
-fn name(text: &str) -> FunctionName {
+pub(super) fn name(text: &str) -> FunctionName {
     FunctionName::new(text).unwrap()
 }
 
-fn definition(function: &str, criteria: Criteria) -> FunctionDefinition {
+pub(super) fn definition(function: &str, criteria: Criteria) -> FunctionDefinition {
     FunctionDefinition {
         name: name(function),
         version: "1".to_owned(),
@@ -29,14 +30,14 @@ fn definition(function: &str, criteria: Criteria) -> FunctionDefinition {
     }
 }
 
-fn forecaster(criteria: Criteria) -> Forecaster {
+pub(super) fn forecaster(criteria: Criteria) -> Forecaster {
     let mut forecaster = Forecaster::new(ForecastConfig::default());
     forecaster.define(&definition("f", criteria)).unwrap();
     forecaster
 }
 
 /// A notice of 4 calls from second 100 on for 10 s.
-fn notice(id: &str) -> PreTrigger {
+pub(super) fn notice(id: &str) -> PreTrigger {
     PreTrigger {
         id: id.to_owned(),
         source: "s".to_owned(),
@@ -66,6 +67,8 @@ fn each_verdict() {
         (PreTrigger { id: String::new(), ..notice("a") }, Verdict::Refused(IdLength)),
         (PreTrigger { id: "i".repeat(257), ..notice("a") }, Verdict::Refused(IdLength)),
         (PreTrigger { source: "t".to_owned(), ..notice("a") }, Verdict::Refused(SourceNotAllowed)),
+        (PreTrigger { source: "s".repeat(257), ..notice("a") }, Verdict::Refused(SourceLength)),
+        (PreTrigger { tenant: Some("t".repeat(257)), ..notice("a") }, Verdict::Refused(SourceLength)),
         (PreTrigger { confidence: 0.49, ..notice("a") }, Verdict::Refused(ConfidenceTooLow)),
         (PreTrigger { confidence: f64::NAN, ..notice("a") }, Verdict::Refused(ConfidenceTooLow)),
         (PreTrigger { window_ms: hours(1) + 1, ..notice("a") }, Verdict::Refused(WindowTooLong)),
@@ -129,20 +132,31 @@ fn a_scheduled_notice_acts_the_lead_before_its_start_and_takes_no_call_before() 
     assert!(forecaster.take_changed(at(197)).is_empty());
     assert_eq!(announced(&forecaster, at(198)), 4.0);
     assert_eq!(forecaster.take_changed(at(198)), [name("f")]);
-    assert!(forecaster.take_changed(at(209)).is_empty());
-    assert_eq!(forecaster.notices_held(), 1);
+    // Its last bin of lags began at 8.192 s.
+    assert_eq!(forecaster.take_changed(at(209)), [name("f")]);
+    assert!(forecaster.take_changed(Timestamp::from_millis(209_999)).is_empty());
     assert_eq!(forecaster.take_changed(at(210)), [name("f")]);
+    assert_eq!((announced(&forecaster, at(210)), forecaster.notices_held()), (0.0, 1));
+    // A call within the grace would make it late; none comes.
+    assert!(forecaster.take_outcomes().is_empty());
+    assert_eq!(forecaster.take_changed(at(220)), [name("f")]);
     assert_eq!(forecaster.notices_held(), 0);
+    assert_eq!(forecaster.take_outcomes()[0].kind, OutcomeKind::Expired);
 }
 
 #[test]
 fn notices_are_bounded_over_all_functions_and_make_room_when_they_end() {
-    let config = ForecastConfig { notices_max: NonZeroU32::new(2).unwrap(), ..ForecastConfig::default() };
+    let config = ForecastConfig {
+        notices_max: NonZeroU32::new(2).unwrap(),
+        notices_source_share_max: 1.0,
+        late_grace: Duration::ZERO,
+        ..ForecastConfig::default()
+    };
     let mut forecaster = Forecaster::new(config);
     for function in ["f", "g"] {
         forecaster.define(&definition(function, Criteria::default())).unwrap();
     }
-    let of_g = |id: &str| PreTrigger { function: name("g"), ..notice(id) };
+    let of_g = |id: &str| PreTrigger { function: name("g"), source: "t".to_owned(), ..notice(id) };
     assert_eq!(forecaster.pre_trigger(at(100), &notice("a")), Verdict::Accepted);
     assert_eq!(forecaster.pre_trigger(at(100), &of_g("b")), Verdict::Accepted);
     assert_eq!(forecaster.pre_trigger(at(100), &of_g("c")), Verdict::Refused(Criterion::TooManyNotices));
@@ -151,7 +165,7 @@ fn notices_are_bounded_over_all_functions_and_make_room_when_they_end() {
     (0..4).for_each(|_| forecaster.arrived(at(101), &name("g")));
     assert_eq!(forecaster.pre_trigger(at(101), &of_g("c")), Verdict::Accepted);
     assert_eq!(forecaster.counters().ids_forgotten, 1);
-    assert!(forecaster.remove(&name("f")) && !forecaster.remove(&name("f")));
+    assert!(forecaster.remove(at(101), &name("f")) && !forecaster.remove(at(101), &name("f")));
     assert_eq!(forecaster.notices_held(), 1);
     assert_eq!(forecaster.pre_trigger(at(101), &of_g("d")), Verdict::Accepted);
     forecaster.take_changed(at(110));

@@ -1,6 +1,6 @@
 //! What became of a pre-trigger on arrival: the answers that its sender and the metrics get.
 //!
-//! Must not: judge; `Forecaster::pre_trigger` does.
+//! Must not: judge; `judge` does.
 
 /// What became of a pre-trigger when it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,6 +41,18 @@ pub enum Criterion {
     TooFarAhead,
     /// The function, or the forecaster as a whole, holds as many notices as it may.
     TooManyNotices,
+    /// The source's name or its tenant's is longer than 256 bytes.
+    SourceLength,
+    /// As many sources as can be known hold notices, and this is not one of them.
+    TooManySources,
+    /// The source holds its share of all notices, or of the function's: `forecast.notices-source-share-max`.
+    SourceOverShare,
+    /// The tenant's sources together hold their share: `forecast.notices-tenant-share-max`.
+    TenantOverShare,
+    /// The source's notices would ask for more instance time than `forecast.source-budget` and what it has earned.
+    SourceOverBudget,
+    /// The notices of the tenant's sources together would: `forecast.tenant-budget`.
+    TenantOverBudget,
 }
 
 impl Verdict {
@@ -70,6 +82,12 @@ impl Criterion {
             Self::WindowTooLong => "window_too_long",
             Self::TooFarAhead => "too_far_ahead",
             Self::TooManyNotices => "too_many_notices",
+            Self::SourceLength => "source_length",
+            Self::TooManySources => "too_many_sources",
+            Self::SourceOverShare => "source_over_share",
+            Self::TenantOverShare => "tenant_over_share",
+            Self::SourceOverBudget => "source_over_budget",
+            Self::TenantOverBudget => "tenant_over_budget",
         }
     }
 }

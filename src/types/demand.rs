@@ -12,9 +12,10 @@ pub struct Notice {
     pub kind: WarmKind,
     /// The pre-trigger's id; for a chain the function whose call announces this one.
     pub id: String,
-    /// Calls that it still announces: expected × confidence, less those that have come. Never negative.
+    /// Calls in flight **at once** that it would still bring if all came that it announced: the instances that it needs,
+    /// and not a count of calls. A hundred calls over an hour may be one at a time. Never negative.
     pub calls: f64,
-    /// How likely it is that at least `(i + 1) / YIELD_STEPS` of `calls` still come, 0.0 to 1.0; never rising with `i`.
+    /// How likely it is that at least `(i + 1) / YIELD_STEPS` of that still comes, 0.0 to 1.0; never rising with `i`.
     pub yields: [f32; YIELD_STEPS],
     /// When it stops asking (exclusive).
     pub expires_at: Timestamp,
@@ -25,7 +26,7 @@ pub struct Notice {
 pub struct Demand {
     /// Instances in use at once that history makes likely, busy ones included.
     pub history: f64,
-    /// Live pre-triggers, oldest first: calls still to come, on top of the busy instances.
+    /// Live notices in the order in which a call that comes is taken off them; on top of the busy instances.
     pub notices: Vec<Notice>,
     /// Calls in flight now, running and waiting.
     pub in_flight: u32,

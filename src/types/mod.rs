@@ -5,6 +5,7 @@
 mod demand;
 mod event;
 mod function;
+mod outcome;
 mod payload;
 mod position;
 mod time;
@@ -17,6 +18,7 @@ pub use function::{
     Artifact, Criteria, FunctionDefinition, FunctionKind, FunctionName, InvalidName, Limits, Ordering, Retry, Reuse,
     Sha256, WarmPolicy,
 };
+pub use outcome::{OutcomeKind, PreTriggerOutcome};
 pub use payload::Payload;
 pub use position::{Generation, NextOffset, Offset, Position};
 pub use time::Timestamp;

@@ -1,0 +1,2 @@
+//! What the forecaster learns of those who announce.
+use super::*;
