@@ -13,8 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use forewarm::config::{ForecastConfig, TargetConfig};
+use forewarm::config::{ChainsConfig, ForecastConfig, TargetConfig};
 use forewarm::control::{Action, Control, Event};
+use forewarm::forecast::chains::Evidence;
+use forewarm::forecast::history::Model;
 use forewarm::types::{
     Artifact, FunctionDefinition, FunctionKind, FunctionName, PoolUsage, PreTrigger, Sha256, Status, Timestamp,
 };
@@ -69,8 +71,12 @@ struct Bench {
 
 impl Bench {
     fn new(memory_budget_bytes: u64, active: usize, notices: usize) -> Self {
-        let control =
-            Control::new(ForecastConfig::default(), TargetConfig { memory_budget_bytes, ..Default::default() });
+        let control = Control::new(
+            ForecastConfig::default(),
+            &ChainsConfig::default(),
+            TargetConfig { memory_budget_bytes, ..Default::default() },
+            Model::shipped(),
+        );
         let now = Timestamp::from_millis(1_700_000_000_000);
         let mut bench = Self { now, control, actions: vec![], turn: 0, names: (0..active).map(name).collect() };
         for n in 0..KNOWN {
@@ -111,7 +117,7 @@ fn events(criterion: &mut Criterion) {
         b.iter(|| {
             turn = (turn + 7_919) % ACTIVE;
             let function = bench.names[turn].clone();
-            bench.send(Event::InvocationArrived { function: function.clone() });
+            bench.send(Event::InvocationArrived { function: function.clone(), evidence: Evidence::default() });
             let (status, start_kind, execute) = (Status::Ok, None, Duration::ZERO);
             bench.send(Event::InvocationEnded { function, status, start_kind, execute });
         });

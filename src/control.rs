@@ -19,7 +19,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{ForecastConfig, TargetConfig};
+use crate::config::{ChainsConfig, ForecastConfig, TargetConfig};
+use crate::forecast::chains::{EdgeView, Evidence};
+use crate::forecast::history::Model;
 use crate::forecast::{self, Forecaster, Verdict};
 use crate::target::{Hold, Rule, Wish, decide, fit};
 use crate::types::{
@@ -40,6 +42,8 @@ pub enum Event {
     InvocationArrived {
         /// The function that is called.
         function: FunctionName,
+        /// What the call belongs to.
+        evidence: Evidence,
     },
     /// A call is over.
     InvocationEnded {
@@ -156,11 +160,11 @@ pub struct Control {
 
 impl Control {
     /// A control plane that knows no function yet.
-    pub fn new(forecast: ForecastConfig, target: TargetConfig) -> Self {
+    pub fn new(forecast: ForecastConfig, chains: &ChainsConfig, target: TargetConfig, model: Model) -> Self {
         Self {
             rule: Rule::new(&target),
             config: target,
-            forecaster: Forecaster::new(forecast),
+            forecaster: Forecaster::new(forecast, chains, model),
             functions: HashMap::new(),
             settling: BTreeSet::new(),
             wishing: BTreeSet::new(),
@@ -176,11 +180,11 @@ impl Control {
     /// late.
     pub fn handle(&mut self, now: Timestamp, event: Event, actions: &mut Vec<Action>) {
         match event {
-            Event::FunctionDefined(definition) => self.define(definition, actions),
+            Event::FunctionDefined(definition) => self.define(now, definition, actions),
             Event::FunctionRemoved(function) => self.remove(now, &function, actions),
             Event::PreTriggerReceived(pre_trigger) => self.pre_trigger(now, pre_trigger, actions),
-            Event::InvocationArrived { function } => self.forecaster.arrived(now, &function),
-            Event::InvocationEnded { function, .. } => self.forecaster.ended(&function),
+            Event::InvocationArrived { function, evidence } => self.forecaster.arrived(now, &function, evidence),
+            Event::InvocationEnded { function, execute, .. } => self.forecaster.ended(now, &function, execute),
             Event::Ticked { usage } => self.tick(now, &usage, actions),
         }
         actions.extend(self.forecaster.take_outcomes().into_iter().map(Action::PreTriggerEnded));
@@ -201,13 +205,18 @@ impl Control {
         self.config.memory_budget_bytes
     }
 
+    /// The learned chains that lead away from one function, or all: the first function, the last, and what is known.
+    pub fn chains(&self, now: Timestamp, from: Option<&FunctionName>) -> Vec<(FunctionName, FunctionName, EdgeView)> {
+        self.forecaster.chains(now, from)
+    }
+
     /// What the forecaster passed over.
     pub fn counters(&self) -> forecast::Counters {
         self.forecaster.counters()
     }
 
-    fn define(&mut self, definition: Arc<FunctionDefinition>, actions: &mut Vec<Action>) {
-        if let Err(error) = self.forecaster.define(&definition) {
+    fn define(&mut self, now: Timestamp, definition: Arc<FunctionDefinition>, actions: &mut Vec<Action>) {
+        if let Err(error) = self.forecaster.define(now, &definition) {
             actions.push(Action::RefusedFunction { error });
             return;
         }
@@ -284,7 +293,10 @@ impl Control {
     fn revise(&mut self, now: Timestamp, function: &FunctionName) {
         let Some(entry) = self.functions.get_mut(function) else { return };
         let mut demand = self.forecaster.demand(now, function);
-        demand.history = entry.hold.settle(now, self.config.shrink_after, demand.history);
+        // Of what is held already nothing has to be made.
+        let there = entry.hold.level() as u32;
+        let expected = f64::from(self.rule.level(&demand.outlook, there.max(demand.in_flight)));
+        demand.history = entry.hold.settle(now, self.config.shrink_after, demand.history.max(expected));
         let definition = &entry.definition;
         let wanted = if definition.enabled {
             decide(&self.rule, now, &definition.warm, definition.reuses_instances(), &demand)

@@ -414,7 +414,8 @@ fn a_full_pool_gives_up_idle_instances_for_calls_that_wait() {
     bench.executor.set_target(&FunctionName::new("idle").unwrap(), target);
     for _ in 0..20 {
         assert_eq!(bench.call("busy", b"x").status, Status::Ok);
-        bench.executor.tick();
+        drop(bench.executor.look());
+        bench.executor.reconcile();
         assert!(bench.executor.in_use().instances <= 4);
     }
 }

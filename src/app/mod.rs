@@ -140,7 +140,8 @@ impl Service {
             cache: CodeCache::open(&config.execute.cache_directory, config.execute.cache_bytes_max),
             metrics: Arc::clone(&metrics),
         })?;
-        let control = Control::new(config.forecast.clone(), config.target.clone());
+        let control =
+            Control::new(config.forecast.clone(), &config.chains, config.target.clone(), model(&config.forecast)?);
         let control = ControlPlane::start(control, config.control.tick, observations.clone(), executor.clone())?;
         let say = tell(executor.clone(), observations.clone(), Arc::clone(&metrics));
         let registry =

@@ -2,7 +2,6 @@
 //!
 //! The control plane is the real one. It is driven as the service drives it: what happens between two ticks is handed to
 //! it at the next one, in order, then the tick with what the executor holds; then the executor is brought to the targets.
-//! As there, the executor is also brought to the old targets before it is looked at (`driver::plane`, `Executor::tick`).
 //!
 //! Must not: tell the control plane what it could not know, or know how it decides.
 
@@ -16,8 +15,10 @@ use std::time::Duration;
 use super::ledger::{Ledger, Outcome};
 use super::shelf::{Changes, Instance, Shelf, Waiting};
 use super::workload::{What, Workload};
-use crate::config::{ForecastConfig, TargetConfig};
+use crate::config::{ChainsConfig, ForecastConfig, TargetConfig};
 use crate::control::{Action, Control, Event};
+use crate::forecast::chains::Evidence;
+use crate::forecast::history::Model;
 use crate::types::{FunctionName, StartKind, Status, Timestamp, WarmKind, WarmReason};
 
 /// What the replay is set to.
@@ -25,6 +26,8 @@ use crate::types::{FunctionName, StartKind, Status, Timestamp, WarmKind, WarmRea
 pub struct Settings {
     /// The forecaster's.
     pub forecast: ForecastConfig,
+    /// The chains'.
+    pub chains: ChainsConfig,
     /// The target's; its memory budget is what shares of the budget are relative to.
     pub target: TargetConfig,
     /// Time between two ticks; above zero.
@@ -39,6 +42,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             forecast: ForecastConfig::default(),
+            chains: ChainsConfig::default(),
             target: TargetConfig::default(),
             tick: Duration::from_millis(100),
             prepare: Duration::from_millis(400),
@@ -101,7 +105,12 @@ impl<'a> Replay<'a> {
         let mut replay = Self {
             workload,
             settings,
-            control: Control::new(settings.forecast.clone(), settings.target.clone()),
+            control: Control::new(
+                settings.forecast.clone(),
+                &settings.chains,
+                settings.target.clone(),
+                Model::shipped(),
+            ),
             shelves: functions.iter().map(Shelf::new).collect(),
             places: functions.iter().enumerate().map(|(place, definition)| (&definition.name, place)).collect(),
             active: Vec::new(),
@@ -144,7 +153,8 @@ impl<'a> Replay<'a> {
                 let call = Coming { run: *run, is_announced: *is_announced };
                 self.ledger.called(*function);
                 self.in_flight += 1;
-                self.observed.push(Event::InvocationArrived { function: self.name(*function) });
+                self.observed
+                    .push(Event::InvocationArrived { function: self.name(*function), evidence: Evidence::default() });
                 self.activate(*function);
                 match self.shelves[*function].submit(Waiting { since: at, call }) {
                     Ok(pair) => self.starts(at, *function, pair),
@@ -204,8 +214,6 @@ impl<'a> Replay<'a> {
         let mut usage = Vec::with_capacity(self.active.len());
         for place in 0..self.active.len() {
             let function = self.active[place];
-            let changes = self.shelves[function].reconcile();
-            self.carry_out(now, function, changes);
             usage.push((self.name(function), self.shelves[function].look(self.settings.instance_bytes)));
         }
         let mut actions = Vec::new();
@@ -215,6 +223,11 @@ impl<'a> Replay<'a> {
         self.control.handle(now, Event::Ticked { usage }, &mut actions);
         for action in actions {
             self.act(now, action);
+        }
+        for place in 0..self.active.len() {
+            let function = self.active[place];
+            let changes = self.shelves[function].reconcile();
+            self.carry_out(now, function, changes);
         }
         let shelves = self.active.iter().map(|&function| &self.shelves[function]);
         self.ledger.held(now, shelves.map(|shelf| (shelf.ready(), shelf.target())));

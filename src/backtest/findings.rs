@@ -323,7 +323,9 @@ mod tests {
     fn recorded_calls_are_told() {
         let call =
             Call { at: Timestamp::from_millis(5_000), function: "f".parse().unwrap(), run: Duration::from_millis(50) };
-        let report = recorded(&[call], Reuse::Reuse, &Settings::default());
+        let mut settings = Settings::default();
+        settings.forecast.newcomer_share = 0.0;
+        let report = recorded(&[call], Reuse::Reuse, &settings);
         assert_eq!((report.starts.linked, report.ready_share), (1, Some(0.0)));
         let told = "1 calls: 0 warm, 0 prewarmed, 1 waited (0.4 s in all); 0.0 % found an instance ready\n";
         assert!(report.table().contains(told), "{}", report.table());

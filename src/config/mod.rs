@@ -55,6 +55,8 @@ pub struct Config {
     pub control: Control,
     /// The forecaster.
     pub forecast: ForecastConfig,
+    /// Learned chains.
+    pub chains: ChainsConfig,
     /// The warm targets.
     pub target: TargetConfig,
     /// Logs, metrics, traces.
@@ -90,6 +92,7 @@ impl Config {
         let mut faults = self.topics.faults();
         faults.extend(self.execute.faults());
         faults.extend(self.forecast.faults());
+        faults.extend(self.chains.faults());
         faults.extend(self.target.faults());
         let mut check = |holds: bool, fault: &str| {
             if !holds {

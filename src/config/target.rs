@@ -35,7 +35,7 @@ impl Default for TargetConfig {
         Self {
             memory_budget_bytes: 1 << 30,
             instance_bytes_assumed: INSTANCE_BYTES_ASSUMED,
-            price: Duration::from_hours(1),
+            price: Duration::from_hours(2),
             load_charge: Duration::from_secs(60),
             notice_probability_min: 0.25,
             shrink_after: Duration::from_secs(10),

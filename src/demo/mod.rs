@@ -111,9 +111,12 @@ fn quiet_environment() -> impl Iterator<Item = (String, String)> {
     default.into_iter().chain(std::env::vars())
 }
 
-/// Short memories, so that a burst's instances are gone when the next function's burst comes.
+/// Short memories, and a price at which history holds only what is certain, so that a burst's instances are gone when the
+/// next function's burst comes, and what is shown is what pre-triggers bring.
 fn tune(config: &mut Config) {
     config.forecast.history_window = Duration::from_secs(2);
+    config.forecast.newcomer_share = 0.0;
+    config.target.price = Duration::from_secs(60);
     config.target.shrink_after = Duration::from_secs(1);
 }
 

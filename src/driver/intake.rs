@@ -2,6 +2,7 @@
 //!
 //! Must not: block, or hand the call to another thread: the executor runs a short call right here.
 
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
 use super::outbox::{Failure, Outbox, Ticket};
@@ -9,6 +10,7 @@ use super::plane::Observations;
 use super::unknown::Unknown;
 use crate::control::Event;
 use crate::execute::{Call, Executor};
+use crate::forecast::chains::Evidence;
 use crate::ingest::{Received, Sink};
 use crate::telemetry::{Metrics, Tracing};
 
@@ -43,7 +45,8 @@ impl Sink for Intake {
             }
         };
         self.metrics.invocations_received.add(1);
-        self.observations.see(Event::InvocationArrived { function: invocation.function.clone() });
+        let evidence = evidence(&headers, key.as_deref());
+        self.observations.see(Event::InvocationArrived { function: invocation.function.clone(), evidence });
         let span = self.tracing.start(&headers, &invocation.function, &self.topic, &position);
         let ticket = Ticket { position: Some(position), bytes, key, span };
         let call = Call { invocation, ticket, received_at, attempt: 1 };
@@ -62,5 +65,38 @@ impl Sink for Intake {
 
     fn failed_for_good(&mut self, reason: &str) {
         self.failure.set(reason);
+    }
+}
+
+/// What a call belongs to, as hashes: its trace, by the trace id of its `traceparent`, and its message key.
+fn evidence(headers: &[(String, Vec<u8>)], key: Option<&[u8]>) -> Evidence {
+    let header = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("traceparent"));
+    // version "-" trace-id "-" parent-id "-" flags, in hex (W3C Trace Context); ids of zeros are no ids.
+    let trace = header.and_then(|(_, value)| value.get(3..35)).filter(|id| id.iter().any(|&digit| digit != b'0'));
+    Evidence { trace: trace.map(hash), key: key.map(hash) }
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_of_one_trace_or_key_have_the_same_evidence() {
+        let of = |trace: &str, key: Option<&[u8]>| {
+            let headers = vec![("Traceparent".to_owned(), format!("00-{trace}-b7ad6b7169203331-01").into_bytes())];
+            evidence(&headers, key)
+        };
+        let one = of("0af7651916cd43dd8448eb211c80319c", Some(b"order-7"));
+        assert_eq!(one, of("0af7651916cd43dd8448eb211c80319c", Some(b"order-7")));
+        assert_ne!(one.trace, of("1af7651916cd43dd8448eb211c80319c", None).trace);
+        assert_eq!(of(&"0".repeat(32), None), Evidence::default());
+        assert_eq!(evidence(&[], None), Evidence::default());
+        assert_eq!(evidence(&[("traceparent".to_owned(), b"00-short".to_vec())], None), Evidence::default());
     }
 }

@@ -104,7 +104,7 @@ fn step<O: Outcomes>(
     executor: &Executor<O>,
     actions: &mut Vec<Action>,
 ) {
-    let usage = executor.tick();
+    let usage = executor.look();
     show(&observations.metrics, executor, &usage);
     {
         let mut control = control.lock().unwrap_or_else(PoisonError::into_inner);
@@ -140,6 +140,7 @@ fn step<O: Outcomes>(
             Action::RefusedFunction { error } => tracing::warn!(%error, "a function gets no forecast"),
         }
     }
+    executor.reconcile();
 }
 
 /// Sets the gauges of the pool.

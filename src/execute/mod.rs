@@ -196,9 +196,9 @@ impl<O: Outcomes> Executor<O> {
         }
     }
 
-    /// Looks after every function: answers calls past their deadline, prepares what is missing, and tells what is there.
-    /// To be called at every control tick; functions of which nothing is known are left out.
-    pub fn tick(&self) -> Vec<(FunctionName, PoolUsage)> {
+    /// Answers calls past their deadline, and tells what is there. To be called at every control tick; functions of which
+    /// nothing is known are left out.
+    pub fn look(&self) -> Vec<(FunctionName, PoolUsage)> {
         let now = wall_clock();
         let mut usage = Vec::new();
         for function in self.0.all() {
@@ -206,10 +206,17 @@ impl<O: Outcomes> Executor<O> {
                 continue;
             }
             self.0.abandon_expired(&function, now);
-            self.0.reconcile(&function);
             usage.push((function.name.clone(), function.state().shelf.look(function.instance_bytes())));
         }
         usage
+    }
+
+    /// Brings every shelf to its target, and sees to it that no waiting call is forgotten. To be called at every control
+    /// tick, when the targets are set: before that, what a notice asked for would be prepared again although its calls came.
+    pub fn reconcile(&self) {
+        for function in self.0.all() {
+            self.0.reconcile(&function);
+        }
     }
 
     /// What the pool holds of one function; `None` where it is not known.

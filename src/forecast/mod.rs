@@ -6,10 +6,10 @@
 //! - **Notices** (pre-triggers that act): a notice announces calls from its start (less the lead) to its end. How many
 //!   of them come, when, and how many at once is learned from what its source announced before (`sources`). A call that
 //!   comes is taken off one notice (`notices`): it is no longer to come. Each pre-trigger ends with one outcome.
-//! - **History**: the instances that were in use at once within the last `history-window` will be in use at once again.
-//!   This is the windowed maximum of calls in flight (running and waiting). The mean, arrival rate × mean run time (J.
-//!   D. C. Little, "A Proof for the Queuing Formula L = λW", 1961), is never above that maximum, so it would add
-//!   nothing to it.
+//! - **Chains** (`chains`): a call of A announces calls of what has followed A often enough.
+//! - **History**: once a minute the fleet's model says how likely each number of instances is in use at once in the next
+//!   minute, by the function's record (`history`). Beside it, what was in use at once within the last `history-window` is
+//!   held for what happens within a minute (`peaks`).
 //!
 //! Bounds: functions, notices, sources and what is known of them by configuration, 256 notices a function, 256 bytes an
 //! id, 12 buckets of history a function. An event costs O(log functions + notices of its function); a look costs as
@@ -18,36 +18,45 @@
 //! Must not: read a clock, decide how many instances to hold (that is `target`'s), or walk every function.
 
 mod agenda;
+mod chained;
 pub mod chains;
 pub mod history;
 mod judge;
 mod notices;
 #[cfg(test)]
 mod outcomes;
+mod past;
 mod peaks;
 mod sources;
-#[cfg(test)]
-mod stories;
 mod table;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 pub use verdict::{Criterion, Verdict};
 
 use self::agenda::{Agenda, Slot};
+use self::chained::{Chained, yields};
+use self::chains::{Announcement, Chains, EdgeView, Evidence};
+use self::history::Model;
 use self::judge::{Case, judge};
 use self::notices::{Ended, Notices};
+use self::past::{Past, minute_of};
 use self::peaks::{BUCKETS, Peaks};
 use self::sources::Sources;
 use self::table::Table;
-use crate::config::ForecastConfig;
+use crate::config::{ChainsConfig, ForecastConfig};
 use crate::types::{
-    Criteria, Demand, FunctionDefinition, FunctionName, OutcomeKind, PoolUsage, PreTrigger, PreTriggerOutcome,
+    Criteria, Demand, FunctionDefinition, FunctionName, Notice, OutcomeKind, PoolUsage, PreTrigger, PreTriggerOutcome,
     Timestamp, WarmKind, WarmTarget,
 };
+
+/// Outlooks that are asked for at each look, at least; and the looks in which all of a minute are asked for.
+const OUTLOOKS_MIN: Slot = 512;
+const OUTLOOK_LOOKS: Slot = 50;
 
 /// What the forecaster cannot do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +92,8 @@ struct Function {
     enabled: bool,
     notices: Notices,
     peaks: Peaks,
+    past: Past,
+    chained: Chained,
     /// As the last look saw it, and moved by arrivals and ends since.
     in_flight: u32,
     last_arrival: Option<Timestamp>,
@@ -103,6 +114,14 @@ pub struct Forecaster {
     functions: Table<Function>,
     agenda: Agenda,
     sources: Sources,
+    model: Model,
+    /// Absent where chains are switched off.
+    chains: Option<Chains>,
+    /// Reused from call to call.
+    announcements: Vec<Announcement>,
+    /// The minute that outlooks are about, and the first function whose outlook is not asked for yet.
+    minute: i64,
+    next_outlook: Slot,
     /// Functions that hold notices.
     announced: BTreeSet<Slot>,
     /// Functions whose notices have changed since the last look. Their timers are set at the next one, and not at each
@@ -120,12 +139,17 @@ pub struct Forecaster {
 
 impl Forecaster {
     /// A forecaster that knows nothing yet.
-    pub fn new(config: ForecastConfig) -> Self {
+    pub fn new(config: ForecastConfig, chains: &ChainsConfig, model: Model) -> Self {
         let window_micros = i64::try_from(config.history_window.as_micros()).unwrap_or(i64::MAX);
         Self {
             bucket_micros: (window_micros / BUCKETS as i64).max(1),
             functions: Table::new(config.functions_max.get()),
             sources: Sources::new(&config),
+            model,
+            chains: chains.enabled.then(|| Chains::new(chains)),
+            announcements: Vec::new(),
+            minute: i64::MIN,
+            next_outlook: 0,
             config,
             agenda: Agenda::default(),
             announced: BTreeSet::new(),
@@ -142,7 +166,7 @@ impl Forecaster {
     ///
     /// # Errors
     /// Where it is new and `functions-max` are known.
-    pub fn define(&mut self, definition: &FunctionDefinition) -> Result<(), Error> {
+    pub fn define(&mut self, now: Timestamp, definition: &FunctionDefinition) -> Result<(), Error> {
         let (criteria, ceiling, enabled) =
             (definition.pre_trigger.clone(), definition.warm.ceiling, definition.enabled);
         let slot = if let Some((slot, function)) = self.functions.find_mut(&definition.name) {
@@ -150,7 +174,8 @@ impl Forecaster {
             slot
         } else {
             self.serial += 1;
-            let function = Function::new(self.serial, criteria, ceiling, enabled);
+            let mut function = Function::new(now, self.serial, criteria, ceiling, enabled);
+            function.past.look_ahead(now, 0, &self.model, self.config.newcomer_share as f32);
             self.functions.insert(definition.name.clone(), function).ok_or_else(|| Error::TooManyFunctions {
                 function: definition.name.clone(),
                 limit: self.config.functions_max.get(),
@@ -170,6 +195,9 @@ impl Forecaster {
         self.busy.remove(&slot);
         self.announced.remove(&slot);
         self.agenda.forget(slot);
+        if let Some(chains) = &mut self.chains {
+            chains.forget(slot);
+        }
         true
     }
 
@@ -205,32 +233,49 @@ impl Forecaster {
         verdict
     }
 
-    /// A call came: it is in flight, and one of the notices that announced it announces one call less.
-    pub fn arrived(&mut self, now: Timestamp, name: &FunctionName) {
+    /// A call came: it is in flight, one of the notices that announced it announces one call less, and it may itself
+    /// announce calls of other functions. `evidence` says what it belongs to.
+    pub fn arrived(&mut self, now: Timestamp, name: &FunctionName, evidence: Evidence) {
         let Some((slot, function)) = self.functions.find_mut(name) else {
             self.counters.unknown_function_events += 1;
             return;
         };
         function.in_flight = function.in_flight.saturating_add(1);
         function.last_arrival = Some(now);
+        function.past.uses(now, function.in_flight, function.in_flight);
+        function.chained.came(now);
         self.busy.insert(slot);
         self.agenda.touch(slot);
-        if function.notices.is_empty() {
-            return;
+        if !function.notices.is_empty() {
+            let mut ended = Vec::new();
+            let (grace, in_flight) = (self.config.late_grace, function.in_flight);
+            function.notices.count_arrival(now, grace, in_flight, &mut self.sources, &mut ended);
+            settle(now, name, ended, &mut self.sources, &mut self.outcomes);
         }
-        let mut ended = Vec::new();
-        let (grace, in_flight) = (self.config.late_grace, function.in_flight);
-        function.notices.count_arrival(now, grace, in_flight, &mut self.sources, &mut ended);
-        settle(now, name, ended, &mut self.sources, &mut self.outcomes);
+        self.follow(now, slot, evidence);
     }
 
-    /// A call ended, whatever came of it.
-    pub fn ended(&mut self, name: &FunctionName) {
+    /// What a call says of others.
+    fn follow(&mut self, now: Timestamp, slot: Slot, evidence: Evidence) {
+        let Some(chains) = &mut self.chains else { return };
+        chains.arrived(now, slot, evidence, &mut self.announcements);
+        for Announcement { to, probability, latest, .. } in self.announcements.drain(..) {
+            let Some(function) = self.functions.row_mut(to) else { continue };
+            let until = now + latest;
+            function.chained.expect(now, slot, probability, until);
+            self.agenda.touch(to);
+            self.agenda.wake_at(to, until);
+        }
+    }
+
+    /// A call ended that ran for `run`, whatever came of it.
+    pub fn ended(&mut self, now: Timestamp, name: &FunctionName, run: Duration) {
         let Some((slot, function)) = self.functions.find_mut(name) else {
             self.counters.unknown_function_events += 1;
             return;
         };
         function.in_flight = function.in_flight.saturating_sub(1);
+        function.past.ran(now, run, function.in_flight);
         if function.in_flight == 0 {
             self.busy.remove(&slot);
         }
@@ -248,6 +293,7 @@ impl Forecaster {
         let peak = usage.in_flight_peak.max(in_flight);
         function.look = self.look;
         if peak > 0 {
+            function.past.uses(now, peak, in_flight);
             let before = function.peaks.max(now, self.bucket_micros);
             function.peaks.record(now, self.bucket_micros, peak);
             if function.peaks.max(now, self.bucket_micros) != before {
@@ -287,6 +333,7 @@ impl Forecaster {
     /// in an order that depends on the events alone. A function that is not among them has the demand that it had,
     /// unless the clock was set back since; then it is among them when its time has come again.
     pub fn take_changed(&mut self, now: Timestamp) -> Vec<FunctionName> {
+        self.look_ahead(now);
         for slot in std::mem::take(&mut self.untimed) {
             self.wake(now, slot);
         }
@@ -306,6 +353,36 @@ impl Forecaster {
         touched.into_iter().filter_map(|slot| Some(self.functions.row(slot)?.0.clone())).collect()
     }
 
+    /// Asks the model about each function once a minute, some at each look, so that no look takes long.
+    fn look_ahead(&mut self, now: Timestamp) {
+        let minute = minute_of(now);
+        if minute != self.minute {
+            (self.minute, self.next_outlook) = (minute, 0);
+        }
+        let end = self.functions.slots();
+        let upto = self.next_outlook.saturating_add(OUTLOOKS_MIN.max(end / OUTLOOK_LOOKS)).min(end);
+        for slot in self.next_outlook..upto {
+            let Some(function) = self.functions.row_mut(slot) else { continue };
+            if function.past.look_ahead(now, function.in_flight, &self.model, self.config.newcomer_share as f32) {
+                self.agenda.touch(slot);
+            }
+        }
+        self.next_outlook = upto;
+    }
+
+    /// The learned chains that lead away from one function, or all: each with its first function and its last.
+    pub fn chains(&self, now: Timestamp, from: Option<&FunctionName>) -> Vec<(FunctionName, FunctionName, EdgeView)> {
+        let Some(chains) = &self.chains else { return Vec::new() };
+        let slot = from.map(|from| self.functions.find(from).map(|(slot, _)| slot));
+        let edges = match slot {
+            Some(None) => Vec::new(),
+            Some(slot @ Some(_)) => chains.edges(now, slot),
+            None => chains.edges(now, None),
+        };
+        let name = |slot| self.functions.row(slot).map(|(name, _)| name.clone());
+        edges.into_iter().filter_map(|edge| Some((name(edge.from)?, name(edge.to)?, edge))).collect()
+    }
+
     /// What time does to a function: notices begin and end, history falls.
     fn wake(&mut self, now: Timestamp, slot: Slot) {
         let Some((name, function)) = self.functions.named_row_mut(slot) else { return };
@@ -318,10 +395,12 @@ impl Forecaster {
             self.announced.remove(&slot);
         }
         function.is_untimed = false;
+        function.chained.purge(now);
+        let chained = function.chained.next_change();
         let next = function.notices.next_change(now, grace);
         let falls = function.peaks.falls_at(now, self.bucket_micros);
         // Strictly later: at the end of time itself a timer for now would be due for ever.
-        if let Some(at) = next.into_iter().chain(falls).filter(|&at| at > now).min() {
+        if let Some(at) = next.into_iter().chain(falls).chain(chained).filter(|&at| at > now).min() {
             self.agenda.wake_at(slot, at);
         }
         self.agenda.touch(slot);
@@ -346,9 +425,23 @@ impl Forecaster {
     /// The demand of a function now; nothing at all for one that is not known.
     pub fn demand(&self, now: Timestamp, name: &FunctionName) -> Demand {
         let Some((_, function)) = self.functions.find(name) else { return Demand::default() };
+        let mut notices: Vec<Notice> = function.notices.acting(now, &self.sources).collect();
+        // A call that a pre-trigger announces too is one call.
+        let announced = notices.iter().map(|notice| notice.calls).sum::<f64>().ceil() as usize;
+        notices.extend(function.chained.shares(now, announced).into_iter().filter_map(|share| {
+            let (name, _) = self.functions.row(share.from)?;
+            Some(Notice {
+                kind: WarmKind::Chain,
+                id: name.to_string(),
+                calls: f64::from(share.calls),
+                yields: yields(share.calls, share.probability),
+                expires_at: share.until,
+            })
+        }));
         Demand {
             history: f64::from(function.peaks.max(now, self.bucket_micros)),
-            notices: function.notices.acting(now, &self.sources).collect(),
+            outlook: function.past.outlook().to_vec(),
+            notices,
             in_flight: function.in_flight,
         }
     }
@@ -366,7 +459,7 @@ impl Forecaster {
 }
 
 impl Function {
-    fn new(serial: u64, criteria: Criteria, ceiling: u32, enabled: bool) -> Self {
+    fn new(now: Timestamp, serial: u64, criteria: Criteria, ceiling: u32, enabled: bool) -> Self {
         Self {
             serial,
             criteria,
@@ -374,6 +467,8 @@ impl Function {
             enabled,
             notices: Notices::default(),
             peaks: Peaks::default(),
+            past: Past::new(now),
+            chained: Chained::default(),
             in_flight: 0,
             last_arrival: None,
             is_announced: false,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::tests::{at, definition, forecaster, name, notice};
+use super::tests::{at, definition, forecaster, forecaster_of, name, notice};
 use super::*;
 use crate::types::{TargetPart, WarmReason};
 
@@ -31,11 +31,11 @@ fn saying(
 fn each_outcome() {
     let mut forecaster = forecaster(Criteria::default());
     let f = name("f");
-    forecaster.arrived(at(99), &f);
+    forecaster.arrived(at(99), &f, Evidence::default());
     for id in ["hit", "withdrawn", "wasted", "expired"] {
         assert_eq!(forecaster.pre_trigger(at(100), &notice(id)), Verdict::Accepted);
     }
-    forecaster.arrived(Timestamp::from_micros(100_250_001), &f);
+    forecaster.arrived(Timestamp::from_micros(100_250_001), &f, Evidence::default());
     let withdrawal = PreTrigger { expected_invocations: 0, ..notice("withdrawn") };
     assert_eq!(forecaster.pre_trigger(at(101), &withdrawal), Verdict::Withdrawn);
     assert_eq!(said(&mut forecaster), [saying("withdrawn", "withdrawn", 0, None)]);
@@ -61,7 +61,7 @@ fn each_outcome() {
 fn late_is_what_calls_came_for_before_it_was_received_or_soon_after_its_window() {
     let mut forecaster = forecaster(Criteria::default());
     let f = name("f");
-    forecaster.arrived(at(101), &f);
+    forecaster.arrived(at(101), &f, Evidence::default());
     // Sent at 100, received at 102: the call in between was the one that it announced.
     forecaster.pre_trigger(at(102), &notice("overtaken"));
     forecaster.take_changed(at(110));
@@ -70,7 +70,7 @@ fn late_is_what_calls_came_for_before_it_was_received_or_soon_after_its_window()
     forecaster.pre_trigger(at(111), &again("short", 111));
     forecaster.pre_trigger(at(112), &again("wrong", 112));
     // No tick was between the end of the window and the call.
-    forecaster.arrived(at(122), &f);
+    forecaster.arrived(at(122), &f, Evidence::default());
     assert_eq!(said(&mut forecaster), [saying("short", "late", 0, Some(11_000_000))]);
     forecaster.take_changed(at(132));
     assert_eq!(said(&mut forecaster), [saying("wrong", "expired", 0, None)]);
@@ -81,10 +81,10 @@ fn a_removed_function_ends_its_notices_and_nobody_is_blamed() {
     let mut forecaster = forecaster(Criteria::default());
     forecaster.pre_trigger(at(100), &notice("a"));
     forecaster.pre_trigger(at(100), &notice("b"));
-    forecaster.arrived(at(101), &name("f"));
+    forecaster.arrived(at(101), &name("f"), Evidence::default());
     forecaster.remove(at(102), &name("f"));
     assert_eq!(said(&mut forecaster), [saying("a", "hit", 1, Some(1_000_000)), saying("b", "expired", 0, None)]);
-    forecaster.define(&definition("f", Criteria::default())).unwrap();
+    forecaster.define(at(0), &definition("f", Criteria::default())).unwrap();
     forecaster.pre_trigger(at(102), &notice("c"));
     assert!(forecaster.demand(at(102), &name("f")).notices[0].yields[7] > 0.85);
 }
@@ -181,7 +181,7 @@ proptest! {
 
     #[test]
     fn every_pre_trigger_has_exactly_one_outcome(steps in prop::collection::vec(step(), 1..150), notices_max in 1_u32..12) {
-        let mut forecaster = Forecaster::new(ForecastConfig {
+        let mut forecaster = forecaster_of(ForecastConfig {
             notices_max: NonZeroU32::new(notices_max).unwrap(),
             sources_max: NonZeroU32::new(3).unwrap(),
             source_functions_max: NonZeroU32::new(notices_max).unwrap(),
@@ -212,12 +212,12 @@ proptest! {
                 }
                 Step::Arrive { function: number } => {
                     calls += 1;
-                    forecaster.arrived(now, &function(number));
+                    forecaster.arrived(now, &function(number), Evidence::default());
                 }
                 Step::Define { function: number, enabled, notices_min } => {
                     let criteria = Criteria { notices_min, ..Criteria::default() };
                     let definition = FunctionDefinition { enabled, ..definition(function(number).as_str(), criteria) };
-                    forecaster.define(&definition).unwrap();
+                    forecaster.define(at(0), &definition).unwrap();
                 }
                 Step::Remove { function: number } => drop(forecaster.remove(now, &function(number))),
                 Step::Pass { ms, looks } => {

@@ -21,6 +21,12 @@ impl<T> Table<T> {
         Self { slots: HashMap::new(), rows: Vec::new(), free: Vec::new(), rows_max }
     }
 
+    /// All slots that were ever given are below this.
+    pub(super) fn slots(&self) -> Slot {
+        // Never above `rows_max`.
+        self.rows.len() as Slot
+    }
+
     pub(super) fn find(&self, name: &FunctionName) -> Option<(Slot, &T)> {
         let slot = *self.slots.get(name)?;
         Some((slot, &self.row(slot)?.1))

@@ -30,9 +30,15 @@ pub(super) fn definition(function: &str, criteria: Criteria) -> FunctionDefiniti
     }
 }
 
+/// One that learns no chains, and expects nothing of newcomers.
+pub(super) fn forecaster_of(config: ForecastConfig) -> Forecaster {
+    let config = ForecastConfig { newcomer_share: 0.0, ..config };
+    Forecaster::new(config, &ChainsConfig { enabled: false, ..ChainsConfig::default() }, Model::shipped())
+}
+
 pub(super) fn forecaster(criteria: Criteria) -> Forecaster {
-    let mut forecaster = Forecaster::new(ForecastConfig::default());
-    forecaster.define(&definition("f", criteria)).unwrap();
+    let mut forecaster = forecaster_of(ForecastConfig::default());
+    forecaster.define(at(0), &definition("f", criteria)).unwrap();
     forecaster
 }
 
@@ -87,7 +93,7 @@ fn each_verdict() {
     }
     assert_eq!(announced(&forecaster, at(100)), 8.0);
     let disabled = FunctionDefinition { enabled: false, ..definition("f", Criteria::default()) };
-    forecaster.define(&disabled).unwrap();
+    forecaster.define(at(0), &disabled).unwrap();
     assert_eq!(forecaster.pre_trigger(at(100), &notice("b")), Verdict::Refused(FunctionDisabled));
 }
 
@@ -126,10 +132,9 @@ fn a_scheduled_notice_acts_the_lead_before_its_start_and_takes_no_call_before() 
     let scheduled = PreTrigger { not_before: Some(at(200)), ..notice("a") };
     assert_eq!(forecaster.pre_trigger(at(100), &scheduled), Verdict::Accepted);
     forecaster.take_changed(at(100));
-    forecaster.arrived(at(150), &name("f"));
+    forecaster.arrived(at(150), &name("f"), Evidence::default());
     assert_eq!(forecaster.take_changed(at(150)), [name("f")]);
     assert_eq!(announced(&forecaster, at(197)), 0.0);
-    assert!(forecaster.take_changed(at(197)).is_empty());
     assert_eq!(announced(&forecaster, at(198)), 4.0);
     assert_eq!(forecaster.take_changed(at(198)), [name("f")]);
     // Its last bin of lags began at 8.192 s.
@@ -152,9 +157,9 @@ fn notices_are_bounded_over_all_functions_and_make_room_when_they_end() {
         late_grace: Duration::ZERO,
         ..ForecastConfig::default()
     };
-    let mut forecaster = Forecaster::new(config);
+    let mut forecaster = forecaster_of(config);
     for function in ["f", "g"] {
-        forecaster.define(&definition(function, Criteria::default())).unwrap();
+        forecaster.define(at(0), &definition(function, Criteria::default())).unwrap();
     }
     let of_g = |id: &str| PreTrigger { function: name("g"), source: "t".to_owned(), ..notice(id) };
     assert_eq!(forecaster.pre_trigger(at(100), &notice("a")), Verdict::Accepted);
@@ -162,7 +167,7 @@ fn notices_are_bounded_over_all_functions_and_make_room_when_they_end() {
     assert_eq!(forecaster.pre_trigger(at(100), &of_g("c")), Verdict::Refused(Criterion::TooManyNotices));
     assert_eq!(forecaster.pre_trigger(at(100), &of_g("b")), Verdict::Replaced);
     // A spent notice of the same function makes room; its id is forgotten, and that is counted.
-    (0..4).for_each(|_| forecaster.arrived(at(101), &name("g")));
+    (0..4).for_each(|_| forecaster.arrived(at(101), &name("g"), Evidence::default()));
     assert_eq!(forecaster.pre_trigger(at(101), &of_g("c")), Verdict::Accepted);
     assert_eq!(forecaster.counters().ids_forgotten, 1);
     assert!(forecaster.remove(at(101), &name("f")) && !forecaster.remove(at(101), &name("f")));
@@ -175,13 +180,13 @@ fn notices_are_bounded_over_all_functions_and_make_room_when_they_end() {
 #[test]
 fn functions_are_bounded_and_what_is_unknown_is_counted() {
     let config = ForecastConfig { functions_max: NonZeroU32::MIN, ..ForecastConfig::default() };
-    let mut forecaster = Forecaster::new(config);
-    forecaster.define(&definition("f", Criteria::default())).unwrap();
-    forecaster.define(&definition("f", Criteria::default())).unwrap();
-    let refused = forecaster.define(&definition("g", Criteria::default()));
+    let mut forecaster = forecaster_of(config);
+    forecaster.define(at(0), &definition("f", Criteria::default())).unwrap();
+    forecaster.define(at(0), &definition("f", Criteria::default())).unwrap();
+    let refused = forecaster.define(at(0), &definition("g", Criteria::default()));
     assert_eq!(refused, Err(Error::TooManyFunctions { function: name("g"), limit: 1 }));
-    forecaster.arrived(at(0), &name("g"));
-    forecaster.ended(&name("g"));
+    forecaster.arrived(at(0), &name("g"), Evidence::default());
+    forecaster.ended(at(0), &name("g"), Duration::ZERO);
     forecaster.observed(at(0), &name("g"), &PoolUsage::default());
     assert_eq!(forecaster.counters().unknown_function_events, 3);
     assert_eq!(forecaster.demand(at(0), &name("g")), Demand::default());
@@ -196,7 +201,6 @@ fn history_is_the_peak_of_the_window_and_time_alone_ends_it() {
     let demand = forecaster.demand(at(101), &name("f"));
     assert_eq!((demand.history, demand.in_flight), (7.0, 2));
     assert_eq!(forecaster.take_changed(at(101)), [name("f")]);
-    assert!(forecaster.take_changed(at(159)).is_empty());
     assert_eq!(forecaster.demand(at(159), &name("f")).history, 7.0);
     // Buckets are 5 s wide: that of second 101 began at 100 and leaves at 160.
     assert_eq!(forecaster.take_changed(at(160)), [name("f")]);
@@ -207,8 +211,8 @@ fn history_is_the_peak_of_the_window_and_time_alone_ends_it() {
 fn a_look_corrects_the_count_of_calls_in_flight() {
     let mut forecaster = forecaster(Criteria::default());
     let in_flight = |forecaster: &Forecaster| forecaster.demand(at(0), &name("f")).in_flight;
-    (0..3).for_each(|_| forecaster.arrived(at(0), &name("f")));
-    forecaster.ended(&name("f"));
+    (0..3).for_each(|_| forecaster.arrived(at(0), &name("f"), Evidence::default()));
+    forecaster.ended(at(0), &name("f"), Duration::ZERO);
     assert_eq!(in_flight(&forecaster), 2);
     forecaster.observed(at(0), &name("f"), &PoolUsage { busy: 5, ..PoolUsage::default() });
     forecaster.looked();
@@ -218,6 +222,6 @@ fn a_look_corrects_the_count_of_calls_in_flight() {
     forecaster.looked();
     assert_eq!(in_flight(&forecaster), 0);
     assert_eq!(forecaster.take_changed(at(0)), [name("f")]);
-    forecaster.ended(&name("f"));
+    forecaster.ended(at(0), &name("f"), Duration::ZERO);
     assert_eq!(in_flight(&forecaster), 0);
 }

@@ -39,6 +39,11 @@ impl Hold {
         self.level
     }
 
+    /// The level that is held.
+    pub fn level(&self) -> f64 {
+        self.level
+    }
+
     /// Whether the level stands above what was last wanted, so that it will fall by time alone: ask again each tick.
     pub fn is_settling(&self) -> bool {
         self.lower.is_some()

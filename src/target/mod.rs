@@ -95,7 +95,12 @@ mod tests {
 
     #[test]
     fn the_largest_part_is_the_target_and_the_parts_are_sorted() {
-        let demand = Demand { history: 5.0, notices: vec![notice("a", 1.5), notice("b", 1.5)], in_flight: 0 };
+        let demand = Demand {
+            history: 5.0,
+            notices: vec![notice("a", 1.5), notice("b", 1.5)],
+            in_flight: 0,
+            ..Demand::default()
+        };
         assert_eq!(
             shape(&decide(&policy(2, 64), true, &demand)),
             (
@@ -112,7 +117,12 @@ mod tests {
 
     #[test]
     fn the_reason_of_each_instance_is_the_first_that_reaches_it() {
-        let demand = Demand { history: 0.0, notices: vec![notice("a", 2.0), notice("b", 3.0)], in_flight: 0 };
+        let demand = Demand {
+            history: 0.0,
+            notices: vec![notice("a", 2.0), notice("b", 3.0)],
+            in_flight: 0,
+            ..Demand::default()
+        };
         let target = decide(&policy(1, 64), true, &demand);
         let reasons: Vec<_> =
             (1..=6).map(|nth| target.reason_for(nth).map(|r| (r.kind, r.detail.as_deref()))).collect();
@@ -122,7 +132,7 @@ mod tests {
 
     #[test]
     fn busy_instances_count_for_floor_and_history_only_where_they_come_back() {
-        let demand = Demand { history: 4.0, notices: vec![notice("a", 2.0)], in_flight: 3 };
+        let demand = Demand { history: 4.0, notices: vec![notice("a", 2.0)], in_flight: 3, ..Demand::default() };
         assert_eq!(
             shape(&decide(&policy(2, 64), true, &demand)),
             (2, vec![(WarmKind::History, None, 1), (WarmKind::PreTrigger, Some("a"), 2)])
@@ -135,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_ceiling_counts_busy_instances_whether_they_come_back_or_not() {
-        let demand = Demand { history: 0.0, notices: vec![notice("a", 100.0)], in_flight: 3 };
+        let demand = Demand { history: 0.0, notices: vec![notice("a", 100.0)], in_flight: 3, ..Demand::default() };
         for reuses_instances in [true, false] {
             let target = decide(&policy(0, 10), reuses_instances, &demand);
             assert_eq!((target.ready, target.parts[0].instances), (7, 100));

@@ -26,6 +26,8 @@ pub struct Notice {
 pub struct Demand {
     /// Instances in use at once that history makes likely, busy ones included.
     pub history: f64,
+    /// Levels, and how likely each is reached in the minute that is under way, by the function's record.
+    pub outlook: Vec<(u32, f32)>,
     /// Live notices in the order in which a call that comes is taken off them; on top of the busy instances.
     pub notices: Vec<Notice>,
     /// Calls in flight now, running and waiting.

@@ -23,7 +23,9 @@ def calls(bench):
     assert (result.status, result.payload) == ("ok", b"hello"), result.event
     assert (result.function, result.function_version, result.node) == ("echo", "1", "e2e-node"), result.event
     assert result.key == b"order-7", result.key
-    assert result.start_kind in ("cold", "loaded", "linked"), f"the first call of a new function: {result.event}"
+    # A function that was just deployed may be held warm already: those who deploy are likely to call.
+    kinds = ("cold", "loaded", "linked", "prewarmed")
+    assert result.start_kind in kinds, f"the first call of a new function: {result.event}"
     assert result.attempt == 1 and result.error is None, result.event
     assert abs(result.completed_at - events.now_ms()) < 120_000, result.event
     version, of_trace, span, flags = result.header("traceparent").decode().split("-")

@@ -16,7 +16,7 @@ const WILSON_Z: f64 = 2.33;
 /// as many as edges, say 10⁶ in a system's life, each in sixteen windows of time: 10⁻⁸ for each keeps a false edge away.
 /// Chernoff's bound on the binomial tail, P(share ≥ p) ≤ exp(−n × KL(p ‖ q)), is held to it.
 const COINCIDENCE_NATS: f64 = 18.4;
-/// How many successes it takes, where trace context or message keys led from the one call to the other.
+/// How many successes it takes, where trace context led from the one call to the other.
 const STRONG_MIN: f32 = 3.0;
 
 /// What a user says of an edge.
@@ -67,7 +67,7 @@ pub(super) struct Edge {
     /// Calls of A that were watched, decayed.
     pub(super) trials: f32,
     quick: f32,
-    /// How often trace context or a message key led from A to B; grows only.
+    /// How often trace context led from A to B; grows only.
     pub(super) strong: f32,
     lags: [f32; LAG_BINS],
     /// The last bin of lags that counts as following: what comes later follows the next call of A, or nothing.

@@ -1,7 +1,7 @@
 //! Chains, learned: "a call of A announces B", with how likely and how soon.
 //!
-//! Two ways lead to an edge. **Strong**: the calls of A and B carry the same trace context or message key; the edge is there
-//! at once. **Weak**: B comes soon after A again and again. After six calls of A, then twelve, and so on up to 192,
+//! Two ways lead to an edge. **Strong**: the calls of A and B carry the same trace context; the edge is there at once
+//! and needs little more. A common message key makes an edge at once, too, but proves nothing: keys may be few. **Weak**: B comes soon after A again and again. After six calls of A, then twelve, and so on up to 192,
 //! what followed the last six is looked through once, and functions that followed most of them become edges. From then on an edge is measured the same way, whichever way led to it: each call of A
 //! that is watched (one at a time) is a trial, and B coming within the horizon is a success.
 //!
@@ -88,7 +88,7 @@ pub struct EdgeView {
     pub lift: f64,
     /// Successes, decayed.
     pub support: f32,
-    /// How often trace context or a message key led from the one to the other.
+    /// How often trace context led from the one to the other.
     pub strong: f32,
     /// See [`Announcement`].
     pub earliest: Duration,
@@ -191,9 +191,10 @@ impl Chains {
         self.began.get_or_insert(now);
         self.work = (self.work + WORK_PER_CALL).min(WORK_MAX);
         self.end_watches(now);
-        for cause in self.causes.of(now, self.horizon_micros, slot, evidence).into_iter().flatten() {
-            self.strengthen(cause, slot);
-        }
+        let [by_trace, by_key] = self.causes.of(now, self.horizon_micros, slot, evidence);
+        self.link(by_trace, slot, 1.0);
+        // Keys may be shared by much that has nothing to do with each other: they lead to an edge, and prove nothing.
+        self.link(by_key, slot, 0.0);
         let common = COMMON / (self.horizon_micros as f64 / 1e6);
         let per_second = self.per_second(now, slot);
         let node = node(&mut self.nodes, slot);
@@ -370,11 +371,13 @@ impl Chains {
         }
     }
 
-    fn strengthen(&mut self, from: Slot, to: Slot) {
+    /// An edge that the calls themselves tell of.
+    fn link(&mut self, from: Option<Slot>, to: Slot, strong: f32) {
+        let Some(from) = from else { return };
         let max = self.successors_max;
         let node = node(&mut self.nodes, from);
         if let Some(edge) = edge_to(&mut node.edges, to, max, &mut self.counters) {
-            edge.strong += 1.0;
+            edge.strong += strong;
         }
     }
 }

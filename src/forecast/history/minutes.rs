@@ -58,16 +58,6 @@ impl Minutes {
             None
         })
     }
-
-    /// The words, for a snapshot.
-    pub(super) fn words(&self) -> &[u64; WORDS] {
-        &self.0
-    }
-
-    /// What [`words`](Self::words) gave.
-    pub(super) fn from_words(words: [u64; WORDS]) -> Self {
-        Self(words)
-    }
 }
 
 fn place(minute: i64) -> (usize, u32) {

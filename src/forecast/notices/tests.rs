@@ -265,14 +265,14 @@ proptest! {
         steps in prop::collection::vec((0_usize..4, 1_u32..20, 0_i64..4, 0_u32..12), 1..40),
     ) {
         let mut bench = Bench::new();
-        let (mut now, mut naive, mut came, mut taken): (_, Vec<_>, _, _) = (0, vec![], 0, 0);
+        let (mut now, mut came, mut taken) = (0, 0, 0);
         for (n, (source, expected, pause, calls)) in steps.into_iter().enumerate() {
             now += pause;
             bench.announce(now, ["s", "t", "u", "v"][source], &n.to_string(), expected, now + 10);
             came += calls;
             for _ in 0..calls {
                 // Whoever it is taken off: where somebody alive announces it, it is taken.
-                naive = bench.notices.all().map(|(_, held)| (held.expires_at, held.left())).collect();
+                let naive: Vec<_> = bench.notices.all().map(|(_, held)| (held.expires_at, held.left())).collect();
                 taken += u32::from(naive.iter().any(|&(end, left)| at(now) < end && left > 0));
                 bench.arrive(now, 1);
             }
