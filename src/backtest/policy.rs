@@ -37,13 +37,16 @@ pub struct Setup {
     pub single: bool,
 }
 
+/// Makes policies of one function, one for each setup.
+pub type Make<'a> = dyn Fn(&Function, &[Setup]) -> Vec<Box<dyn Policy>> + 'a;
+
 /// A policy with a price that the caller brings along, such as the product's own.
 pub struct Priced<'a> {
     /// What it is called among the policies.
     pub name: &'a str,
     /// Makes one for each price, for one function, of whose calls it must look at none. They are asked and told minute by minute together, so that they may
     /// share what does not depend on the price.
-    pub make: &'a dyn Fn(&Function, &[Setup]) -> Vec<Box<dyn Policy>>,
+    pub make: &'a Make<'a>,
 }
 
 /// Which policy.

@@ -94,6 +94,9 @@ impl World {
     }
 }
 
+/// How often an unrelated function is called, in calls a second.
+type Rate = fn(&mut Random) -> f64;
+
 fn nothing(_: Slot, _: i64) -> Evidence {
     Evidence::default()
 }
@@ -101,7 +104,7 @@ fn nothing(_: Slot, _: i64) -> Evidence {
 #[test]
 fn a_chain_among_a_thousand_others_is_found_within_fifty_calls_and_nothing_else_acts() {
     // How often the unrelated ones are called: rarely, often, and as mixed as life.
-    let rates: [(&str, fn(&mut Random) -> f64); 3] = [
+    let rates: [(&str, Rate); 3] = [
         ("0.01 a second", |_| 0.01),
         ("0.1 a second", |_| 0.1),
         ("0.001 to 1 a second", |random| 10.0_f64.powf(-3.0 * random.share())),

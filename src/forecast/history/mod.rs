@@ -150,7 +150,7 @@ impl History {
 }
 
 /// What a moving mean keeps of its past in a minute: 0.5^(1 / half-life).
-const KEEP: [f32; HALF_LIVES.len()] = [0.793_700_53, 0.933_033, 0.977_159_97, 0.994_240_4];
+const KEEP: [f32; HALF_LIVES.len()] = [0.793_700_5, 0.933_033, 0.977_16, 0.994_240_4];
 
 fn place(minute: i64) -> usize {
     minute.rem_euclid(NEEDS) as usize
