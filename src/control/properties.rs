@@ -28,6 +28,7 @@ enum Step {
     },
     Announce {
         function: usize,
+        source: u8,
         id: u8,
         calls: u32,
         confidence: f64,
@@ -51,14 +52,15 @@ fn step() -> impl Strategy<Value = Step> {
     let function = 0..FUNCTIONS;
     let policy = (function.clone(), 0_u32..4, 4_u32..12, any::<bool>(), prop::bool::weighted(0.9), 1_u32..3);
     let ahead = prop::option::of(-2_000_i64..20_000);
-    let notice = (function.clone(), 0_u8..12, 0_u32..9, 0.0_f64..=1.0, ahead, 0_u64..15_000, -5_000_i64..5_000);
+    let notice =
+        (function.clone(), 0_u8..3, 0_u8..12, 0_u32..9, 0.0_f64..=1.0, ahead, 0_u64..15_000, -5_000_i64..5_000);
     prop_oneof![
         1 => policy.prop_map(|(function, floor, ceiling, fresh, enabled, notices_min)| {
             Step::Define { function, floor, ceiling, fresh, enabled, notices_min }
         }),
         1 => function.clone().prop_map(|function| Step::Remove { function }),
-        6 => notice.prop_map(|(function, id, calls, confidence, ahead_ms, window_ms, skew_ms)| {
-            Step::Announce { function, id, calls, confidence, ahead_ms, window_ms, skew_ms }
+        6 => notice.prop_map(|(function, source, id, calls, confidence, ahead_ms, window_ms, skew_ms)| {
+            Step::Announce { function, source, id, calls, confidence, ahead_ms, window_ms, skew_ms }
         }),
         6 => function.clone().prop_map(|function| Step::Arrive { function }),
         5 => function.prop_map(|function| Step::End { function }),
@@ -90,11 +92,11 @@ impl World {
                 Event::FunctionDefined(Arc::new(definition))
             }
             Step::Remove { function } => Event::FunctionRemoved(name(function)),
-            Step::Announce { function, id, calls, confidence, ahead_ms, window_ms, skew_ms } => {
+            Step::Announce { function, source, id, calls, confidence, ahead_ms, window_ms, skew_ms } => {
                 let shifted = |ms: i64| Timestamp::from_micros(self.now.as_micros() + ms * 1_000);
                 Event::PreTriggerReceived(PreTrigger {
                     id: id.to_string(),
-                    source: "s".to_owned(),
+                    source: source.to_string(),
                     function: name(function),
                     tenant: None,
                     expected_invocations: calls,
@@ -189,7 +191,7 @@ proptest! {
             let set: BTreeMap<_, _> =
                 control.functions.iter().map(|(f, entry)| (f, &entry.target.ready)).filter(|(_, ready)| **ready > 0).collect();
             prop_assert_eq!(told, set);
-            // The budget holds between ticks as well: a pre-trigger is acted on at once.
+            // The budget holds between ticks as well.
             prop_assert_eq!(targets_within_budget(control.explanations(), BUDGET_BYTES), Ok(()));
             if ticked {
                 prop_assert_eq!(violations(&control), vec![]);
