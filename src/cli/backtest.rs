@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use crate::backtest::events::Settings;
 use crate::backtest::policy::{OURS, Ours};
 use crate::backtest::trace::{Function, Trace};
-use crate::backtest::{Kind, Options, Policy, Priced, Setup, fit, replay};
+use crate::backtest::workload::{Bursts, Chains, Sender};
+use crate::backtest::{Kind, Options, Policy, Priced, Setup, findings, fit, replay};
 use crate::forecast::history::Model;
+use crate::types::Reuse;
 
 /// Prices that are tried where none is named, in seconds: from hardly holding anything to hardly dropping anything.
 const PRICES_S: [u64; 14] = [120, 180, 300, 420, 600, 900, 1_200, 1_800, 2_700, 3_600, 5_400, 7_200, 10_800, 14_400];
@@ -19,7 +22,14 @@ pub(super) struct Arguments {
     #[command(flatten)]
     config: super::ConfigArgument,
     /// Recorded calls: a folder of counts by minute, or a CSV of timestamp,function[,duration_ms]; .gz too.
-    trace: PathBuf,
+    #[arg(required_unless_present = "made")]
+    trace: Option<PathBuf>,
+    /// A made workload with a known truth instead, through the whole control plane in virtual time.
+    #[arg(long, conflicts_with_all = ["trace", "policies", "prices", "single", "cross_validate", "html"])]
+    made: Option<Made>,
+    /// With a CSV of single calls: replay them through the whole control plane, ticks and all.
+    #[arg(long, requires = "trace")]
+    events: bool,
     /// Only these sets of the folder.
     #[arg(long = "set", value_name = "SET")]
     sets: Vec<String>,
@@ -46,9 +56,35 @@ pub(super) struct Arguments {
     html: Option<PathBuf>,
 }
 
+/// A workload that is made up.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Made {
+    /// Bursts of calls that are announced, with misses and lies.
+    Bursts,
+    /// The same, with a second source of which 90 % are lies.
+    Liar,
+    /// A chain of three functions among 1,000 that have nothing to do with it.
+    Chains,
+}
+
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = arguments.config.load()?;
-    let trace = Trace::read(&arguments.trace, &arguments.sets)?;
+    let settings = Settings {
+        forecast: config.forecast.clone(),
+        chains: config.chains.clone(),
+        target: config.target.clone(),
+        tick: config.control.tick,
+        ..Settings::default()
+    };
+    if let Some(made) = arguments.made {
+        return replay_made(made, &settings, arguments.json);
+    }
+    let path = arguments.trace.clone().unwrap_or_default();
+    if arguments.events {
+        let report = findings::recorded(&Trace::read_calls(&path)?, Reuse::Reuse, &settings);
+        return show(&report, &report.table(), arguments.json);
+    }
+    let trace = Trace::read(&path, &arguments.sets)?;
     let models = match arguments.cross_validate {
         None => vec![crate::app::model(&config.forecast)?],
         Some(parts) => fitted(&trace, parts)?,
@@ -59,7 +95,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Ours::make(model, config.forecast.newcomer_share as f32, &config.target, setups)
     };
     let options = Options {
-        path: arguments.trace.clone(),
+        path,
         sets: arguments.sets.clone(),
         policies: arguments.policies.clone(),
         prices: if arguments.prices.is_empty() {
@@ -74,10 +110,29 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(path) = &arguments.html {
         std::fs::write(path, report.html()?).with_context(|| format!("the page {} was not written", path.display()))?;
     }
-    if arguments.json {
-        println!("{}", serde_json::to_string(&report)?);
+    show(&report, &report.table(), arguments.json)
+}
+
+fn replay_made(made: Made, settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
+    let liar = Sender { name: "liar".to_owned(), episodes: 200, misses: 0.2, lies: 0.9 };
+    let mut bursts = Bursts::default();
+    match made {
+        Made::Chains => {
+            let report = findings::chains(&Chains::default(), settings);
+            return show(&report, &report.table(), json);
+        }
+        Made::Liar => bursts.senders.push(liar),
+        Made::Bursts => {}
+    }
+    let report = findings::bursts(&bursts, settings);
+    show(&report, &report.table(), json)
+}
+
+fn show(report: &impl serde::Serialize, table: &str, json: bool) -> anyhow::Result<ExitCode> {
+    if json {
+        println!("{}", serde_json::to_string(report)?);
     } else {
-        print!("{}", report.table());
+        print!("{table}");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -20,6 +20,7 @@
 mod agenda;
 mod chained;
 pub mod chains;
+mod ends;
 pub mod history;
 mod judge;
 mod notices;
@@ -41,9 +42,10 @@ pub use verdict::{Criterion, Verdict};
 use self::agenda::{Agenda, Slot};
 use self::chained::{Chained, yields};
 use self::chains::{Announcement, Chains, EdgeView, Evidence};
+use self::ends::{at_once, settle};
 use self::history::Model;
 use self::judge::{Case, judge};
-use self::notices::{Ended, Notices};
+use self::notices::Notices;
 use self::past::{Past, minute_of};
 use self::peaks::{BUCKETS, Peaks};
 use self::sources::Sources;
@@ -209,7 +211,7 @@ impl Forecaster {
         let name = &pre_trigger.function;
         let Some((slot, function)) = self.functions.find_mut(name) else {
             let verdict = Verdict::Refused(Criterion::UnknownFunction);
-            self.outcomes.extend(outcome_at_once(now, pre_trigger, verdict));
+            self.outcomes.extend(at_once(now, pre_trigger, verdict));
             return verdict;
         };
         let mut ended = Vec::new();
@@ -229,7 +231,7 @@ impl Forecaster {
             self.announced.insert(slot);
         }
         settle(now, name, ended, &mut self.sources, &mut self.outcomes);
-        self.outcomes.extend(outcome_at_once(now, pre_trigger, verdict));
+        self.outcomes.extend(at_once(now, pre_trigger, verdict));
         verdict
     }
 
@@ -475,54 +477,5 @@ impl Function {
             is_untimed: false,
             look: 0,
         }
-    }
-}
-
-/// The end of a pre-trigger that is not held; `None` where it is, and for a message that withdraws.
-fn outcome_at_once(now: Timestamp, pre_trigger: &PreTrigger, verdict: Verdict) -> Option<PreTriggerOutcome> {
-    let (kind, criterion) = match verdict {
-        Verdict::Refused(criterion) => (OutcomeKind::Refused, Some(criterion.as_str().into())),
-        Verdict::Late => (OutcomeKind::Late, None),
-        _ => return None,
-    };
-    let PreTrigger { id, source, tenant, function, expected_invocations, .. } = pre_trigger.clone();
-    Some(PreTriggerOutcome {
-        pre_trigger_id: id,
-        source,
-        tenant,
-        function,
-        kind,
-        criterion,
-        announced: expected_invocations,
-        arrived: 0,
-        first_call_lag_us: None,
-        ended_at: now,
-    })
-}
-
-/// Gives back what notices that are over held, and says what became of them.
-fn settle(
-    now: Timestamp,
-    function: &FunctionName,
-    ended: Vec<Ended>,
-    sources: &mut Sources,
-    outcomes: &mut Vec<PreTriggerOutcome>,
-) {
-    for Ended { source, held, kind } in ended {
-        sources.commit(source, held.committed(), 0);
-        let (name, tenant) = sources.names(source);
-        outcomes.push(PreTriggerOutcome {
-            source: name.to_owned(),
-            tenant: tenant.map(str::to_owned),
-            function: function.clone(),
-            kind,
-            criterion: None,
-            announced: held.announced,
-            arrived: held.came,
-            first_call_lag_us: held.first_call_lag_us(),
-            ended_at: now,
-            pre_trigger_id: held.id.into(),
-        });
-        sources.release(source);
     }
 }

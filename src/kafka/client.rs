@@ -91,6 +91,9 @@ impl Connection {
     /// `defaults`, then the free properties, then what has a key of its own.
     fn base(&self, defaults: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
+        // After a broker's restart librdkafka may hear of a leader before it knows that broker ("new leader not found in
+        // cache"), and ask again only when it refreshes all metadata: every five minutes, unless told otherwise.
+        config.set("topic.metadata.refresh.interval.ms", "10000");
         set_all(&mut config, defaults);
         for (key, value) in &self.properties {
             config.set(key, value);

@@ -127,6 +127,9 @@ class Sender:
                 "queue.buffering.max.messages": 500_000,
                 # A restarting broker may take this long.
                 "message.timeout.ms": 120_000,
+                # A leader that a client hears of before it knows the broker is looked up again only with all metadata, which
+                # is every five minutes.
+                "topic.metadata.refresh.interval.ms": 5_000,
                 **QUIET,
             }
         )
