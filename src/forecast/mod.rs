@@ -24,8 +24,6 @@ mod notices;
 mod outcomes;
 mod peaks;
 mod sources;
-#[cfg(test)]
-mod stories;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -1,2 +1,0 @@
-//! What the forecaster learns of those who announce.
-use super::*;
