@@ -14,6 +14,8 @@
 mod properties;
 #[cfg(test)]
 mod story;
+#[cfg(test)]
+mod trust;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

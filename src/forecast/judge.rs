@@ -47,18 +47,20 @@ impl Case<'_> {
         let Some(announcement) = self.announcement(pre_trigger)? else { return Ok(Verdict::Late) };
         let source = self.sources.meet(tenant.as_deref(), source).ok_or(Criterion::TooManySources)?;
         let pair = self.sources.meet_pair(source, self.function.serial).ok_or(Criterion::TooManySources)?;
-        let held = Held::new(self.now, &announcement, pair, self.sources);
-        let cost = held.cost(self.now, self.function.ceiling, self.sources.at_once(pair));
-        if let Some(before) = self.function.notices.find(source, id) {
-            self.sources.affords(source, before.committed(), cost)?;
-            self.function.notices.change(source, held, cost, self.sources);
+        let mut held = Held::new(self.now, &announcement, pair, self.sources);
+        let known = self.function.notices.find(source, id).map(Held::committed);
+        if known.is_none() {
+            self.make_room(source)?;
+        }
+        let wanted = held.wants(self.now, self.function.ceiling, self.sources.at_once(pair));
+        held.limit(wanted, self.sources.affordable(source, known.unwrap_or(0), wanted.each_micros)?);
+        if known.is_some() {
+            self.function.notices.change(held, source, self.sources);
             return Ok(Verdict::Replaced);
         }
-        self.make_room(source)?;
-        self.sources.affords(source, 0, cost)?;
         let trust = self.sources.trust(source, pair, *confidence as f32);
         let Function { criteria, notices, in_flight, .. } = &mut *self.function;
-        let entry = Entry { source, pair, trust, cost, in_flight: *in_flight, criteria, held };
+        let entry = Entry { source, pair, trust, in_flight: *in_flight, criteria, held };
         let acts = notices.hold(self.now, entry, self.sources);
         Ok(if acts { Verdict::Accepted } else { Verdict::Pending })
     }

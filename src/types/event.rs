@@ -15,7 +15,7 @@ pub type Attributes = BTreeMap<String, String>;
 /// A notice that calls to a function are likely soon.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PreTrigger {
-    /// Unique per notice; a second one with the same id replaces the first.
+    /// Unique per notice of its source and function; a second one with the same id replaces the first.
     pub id: String,
     /// Who sends it.
     pub source: String,
@@ -27,7 +27,8 @@ pub struct PreTrigger {
     /// How many calls are announced; 0 with a known id withdraws that notice.
     #[serde(default = "one")]
     pub expected_invocations: u32,
-    /// How sure the sender is, 0.0 to 1.0 inclusive.
+    /// How likely it is, in the sender's own opinion, that these calls come (all of them), 0.0 to 1.0 inclusive. It counts
+    /// until it is known what comes of this source's notices; after that, only against what the source usually says.
     #[serde(default = "certain")]
     pub confidence: f64,
     /// The calls are not expected before this time; absent: from now on.

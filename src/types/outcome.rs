@@ -70,6 +70,7 @@ pub struct PreTriggerOutcome {
     /// How many calls it announced.
     pub announced: u32,
     /// How many calls were taken off it; at most `announced`. Each call is taken off one pre-trigger at most.
+    #[serde(default)]
     pub arrived: u32,
     /// From its start (`not_before`, or else `emitted_at`) to the first of those calls, in µs; negative where that came
     /// before an announced start. For a `late` one the call after its window; absent where there is none.

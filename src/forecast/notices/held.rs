@@ -55,7 +55,11 @@ pub(in super::super) struct Held {
     /// What part of its calls was still to come when it was received, as far as that was known.
     seen: f32,
     crowd: Crowd,
+    /// The most instances that its source can afford for it.
+    instances_max: f64,
     /// Instance time that it asks for, in µs.
+    cost: u64,
+    /// What of that its source's account is charged with.
     committed: u64,
     /// Whether the function's `notices_min` was reached while it counted. Once reached, it stays reached.
     pub(super) acting: bool,
@@ -67,6 +71,13 @@ pub(in super::super) struct Held {
     /// Whether the function was called between its start and its receipt.
     called_before: bool,
     learned: bool,
+}
+
+/// Instances, and how long each is held, in µs.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Wanted {
+    instances: u64,
+    pub(in super::super) each_micros: u64,
 }
 
 /// What a pre-trigger that has passed says, put in our time.
@@ -118,6 +129,8 @@ impl Held {
             first_call_at: None,
             seen: sources.survival(pair, elapsed, window),
             crowd: Crowd::default(),
+            instances_max: f64::INFINITY,
+            cost: 0,
             committed: 0,
             acting: false,
             behind: false,
@@ -129,7 +142,9 @@ impl Held {
 
     /// What it announced is changed; what came stays.
     pub(super) fn change(&mut self, changed: Self) {
-        let Self { announced, confidence, starts_at, live_from, acts_from, expires_at, .. } = changed;
+        let Self { announced, confidence, starts_at, live_from, acts_from, expires_at, instances_max, cost, .. } =
+            changed;
+        (self.instances_max, self.cost) = (instances_max, cost);
         (self.announced, self.confidence, self.expires_at) = (announced, confidence, expires_at);
         (self.starts_at, self.live_from, self.acts_from) = (starts_at, live_from, acts_from);
     }
@@ -161,19 +176,28 @@ impl Held {
         self.left() > 0 && self.live_from < other.expires_at && other.live_from < self.expires_at
     }
 
-    /// Instance time that it asks for, in µs: instances × how long they are held.
-    pub(in super::super) fn cost(&self, now: Timestamp, ceiling: u32, at_once: f32) -> u64 {
-        let instances = (f64::from(self.announced) * f64::from(at_once)).ceil().min(f64::from(ceiling)) as u64;
-        let time = self.expires_at.since(self.acts_from.max(now)).as_micros();
-        instances.saturating_mul(u64::try_from(time).unwrap_or(u64::MAX))
+    /// What it would ask for: as many instances as its calls need at once, until its end.
+    pub(in super::super) fn wants(&self, now: Timestamp, ceiling: u32, at_once: f32) -> Wanted {
+        let instances = (f64::from(self.announced) * f64::from(at_once)).ceil().min(f64::from(ceiling));
+        let each = self.expires_at.since(self.acts_from.max(now)).as_micros();
+        Wanted { instances: instances as u64, each_micros: u64::try_from(each).unwrap_or(u64::MAX) }
     }
 
+    /// Keeps it to what its source can afford.
+    pub(in super::super) fn limit(&mut self, wanted: Wanted, affordable: u64) {
+        let instances = wanted.instances.min(affordable);
+        self.instances_max = if affordable < wanted.instances { instances as f64 } else { f64::INFINITY };
+        self.cost = instances.saturating_mul(wanted.each_micros);
+    }
+
+    /// Instance time that its source's account has for it, in µs.
     pub(in super::super) fn committed(&self) -> u64 {
         self.committed
     }
 
-    /// Asks for `cost` µs of instance time from now on.
-    pub(super) fn commit(&mut self, source: Place, cost: u64, sources: &mut Sources) {
+    /// Charges its source's account with what it asks for; with nothing where nothing is left of it.
+    pub(super) fn charge(&mut self, source: Place, sources: &mut Sources) {
+        let cost = if self.left() > 0 { self.cost } else { 0 };
         sources.commit(source, std::mem::replace(&mut self.committed, cost), cost);
     }
 
@@ -197,7 +221,7 @@ impl Held {
         self.came += 1;
         self.first_call_at.get_or_insert(now);
         if self.left() == 0 {
-            self.commit(source, 0, sources);
+            self.charge(source, sources);
             self.learn(1.0, source, pair, sources);
         }
     }
@@ -256,7 +280,7 @@ impl Held {
         Some(Notice {
             kind: WarmKind::PreTrigger,
             id: self.id.to_string(),
-            calls: f64::from(self.left()) * f64::from(sources.at_once(pair)),
+            calls: (f64::from(self.left()) * f64::from(sources.at_once(pair))).min(self.instances_max),
             yields: sources.outlook(source, pair, &standing),
             expires_at: self.expires_at,
         })

@@ -37,8 +37,6 @@ pub(super) struct Entry<'a> {
     pub(super) source: Place,
     pub(super) pair: Place,
     pub(super) trust: f32,
-    /// Instance time that it asks for, in µs.
-    pub(super) cost: u64,
     /// Calls of the function in flight now.
     pub(super) in_flight: u32,
     /// The function's.
@@ -121,23 +119,23 @@ impl Notices {
         lane.position(id).map(|position| &lane.held[position])
     }
 
-    /// Changes the notice that is held with this id to what `changed` announces, at this cost.
-    pub(super) fn change(&mut self, source: Place, changed: Held, cost: u64, sources: &mut Sources) {
+    /// Changes the notice that is held with this id to what `changed` announces.
+    pub(super) fn change(&mut self, changed: Held, source: Place, sources: &mut Sources) {
         let Some(lane) = self.lane(source).map(|lane| &mut self.lanes[lane]) else { return };
         let Some(position) = lane.position(&changed.id) else { return };
         lane.open_from = 0;
         let held = &mut lane.held[position];
         held.change(changed);
-        held.commit(source, if held.left() > 0 { cost } else { 0 }, sources);
+        held.charge(source, sources);
         let ends_at = held.expires_at;
         self.ends_by(ends_at);
     }
 
     /// Holds a notice that is new, at the end of its source's; `trust` is the source's now. Says whether it acts.
     pub(super) fn hold(&mut self, now: Timestamp, entry: Entry<'_>, sources: &mut Sources) -> bool {
-        let Entry { source, pair, trust, cost, in_flight, criteria, mut held } = entry;
+        let Entry { source, pair, trust, in_flight, criteria, mut held } = entry;
         sources.hold(source);
-        held.commit(source, cost, sources);
+        held.charge(source, sources);
         if held.is_live(now) {
             held.begin(in_flight, self.announced_calls);
         }

@@ -57,7 +57,7 @@ impl Bench {
         let held = self.held(now, source, id, expected, now, to);
         let (source, pair) = self.source(source);
         let trust = self.sources.trust(source, pair, 1.0);
-        let entry = Entry { source, pair, trust, cost: 1, in_flight: self.in_flight, criteria, held };
+        let entry = Entry { source, pair, trust, in_flight: self.in_flight, criteria, held };
         self.notices.hold(at(now), entry, &mut self.sources)
     }
 
@@ -117,7 +117,7 @@ fn a_notice_lives_from_its_start_inclusive_to_its_end_exclusive() {
     let held = bench.held(0, "s", "a", 1, 5, 10);
     let (source, pair) = bench.source("s");
     let criteria = Criteria::default();
-    let entry = Entry { source, pair, trust: 1.0, cost: 1, in_flight: 0, criteria: &criteria, held };
+    let entry = Entry { source, pair, trust: 1.0, in_flight: 0, criteria: &criteria, held };
     bench.notices.hold(at(0), entry, &mut bench.sources);
     assert_eq!((bench.line(4).len(), bench.line(5).len(), bench.line(9).len(), bench.line(10).len()), (0, 1, 1, 0));
     bench.arrive(4, 1);
@@ -153,7 +153,7 @@ fn the_same_id_again_keeps_what_has_come() {
     let (source, _) = bench.source("s");
     let mut change = |expected| {
         let changed = bench.held(1, "s", "a", expected, 0, 10);
-        bench.notices.change(source, changed, 1, &mut bench.sources);
+        bench.notices.change(changed, source, &mut bench.sources);
         bench.line(1)
     };
     assert_eq!(change(8), [("a".to_owned(), 5.0)]);
@@ -272,8 +272,8 @@ proptest! {
             came += calls;
             for _ in 0..calls {
                 // Whoever it is taken off: where somebody alive announces it, it is taken.
-                let naive: Vec<_> = bench.notices.all().map(|(_, held)| (held.expires_at, held.left())).collect();
-                taken += u32::from(naive.iter().any(|&(end, left)| at(now) < end && left > 0));
+                let announced = bench.notices.all().any(|(_, held)| at(now) < held.expires_at && held.left() > 0);
+                taken += u32::from(announced);
                 bench.arrive(now, 1);
             }
             prop_assert!(bench.notices.all().all(|(_, held)| held.came <= held.announced));

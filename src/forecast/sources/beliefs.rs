@@ -54,6 +54,12 @@ impl Shares {
         self.0.iter().sum()
     }
 
+    /// What was counted besides `part`, at least: a part fades more slowly than the whole, so it may weigh more in
+    /// itself than it does in the whole.
+    pub(super) fn without(&self, part: &Self) -> Self {
+        Self(std::array::from_fn(|place| (self.0[place] - part.0[place]).max(0.0)))
+    }
+
     /// What is likely for the next notice, starting from `prior`. `discount`, 0.0 to 1.0: the part of what was seen
     /// that holds for this notice; the rest counts as nothing came.
     pub(super) fn chances(&self, prior: &Chances, discount: f32) -> Chances {

@@ -6,8 +6,8 @@
 //!
 //! **Budgets.** A source holds at most a share of the table of notices, and its notices together ask for at most so much
 //! instance time. That starts at the configured budget and grows by as much again for each of its recent notices whose
-//! calls came (in the end 34-fold). A tenant has the same bounds over all its sources. What is over is refused, so a
-//! flood takes nothing from others.
+//! calls came (in the end 34-fold). A tenant has the same bounds over all its sources. A notice asks for no more
+//! instances than are left of it, and is refused where none is, so a flood takes nothing from others.
 //!
 //! **Bounds.** Rows for sources, tenants and pairs of source and function by configuration; what is forgotten to make
 //! room is counted, and as `bounded` says that is what is least known.
@@ -17,6 +17,8 @@
 mod beliefs;
 mod bounded;
 mod lags;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -89,14 +91,6 @@ impl Beliefs {
         if confidence < usual { confidence / usual } else { 1.0 }
     }
 
-    fn alone(&self, prior: &Chances, confidence: f32) -> Chances {
-        self.alone.chances(prior, self.discount(confidence))
-    }
-
-    fn behind(&self, prior: &Chances, confidence: f32) -> Chances {
-        self.behind.chances(prior, self.discount(confidence))
-    }
-
     fn differs(&self, other: &Self) -> bool {
         let moved = |a: &Shares, b: &Shares| {
             let mean = |shares: &Shares| mean(&shares.chances(&prior(1.0), 1.0));
@@ -122,9 +116,10 @@ impl Account {
         self.hits = self.hits * (1.0 - evidence.weight / MEMORY_NOTICES) + share * evidence.weight;
     }
 
-    fn affords(&self, base: u64, freed: u64, cost: u64) -> bool {
+    /// What is left of `base` and what was earned, once `freed` is given back.
+    fn left(&self, base: u64, freed: u64) -> u64 {
         let allowed = base.saturating_add((base as f64 * f64::from(self.hits)) as u64);
-        (self.committed - freed).saturating_add(cost) <= allowed
+        allowed.saturating_sub(self.committed - freed)
     }
 }
 
@@ -316,17 +311,17 @@ impl Sources {
         Ok(())
     }
 
-    /// Whether the source may ask for `cost` µs of instance time more, once it has given back `freed`.
-    pub(super) fn affords(&self, source: Place, freed: u64, cost: u64) -> Result<(), Criterion> {
+    /// How many instances the source may ask for, each for so many µs, once it has given back `freed` µs; at least 1.
+    pub(super) fn affordable(&self, source: Place, freed: u64, each: u64) -> Result<u64, Criterion> {
         let source = self.sources.at(source);
-        if !source.account.affords(self.source_budget_micros, freed, cost) {
-            return Err(Criterion::SourceOverBudget);
-        }
+        let by_source = source.account.left(self.source_budget_micros, freed) / each.max(1);
         let tenant = source.tenant.map(|tenant| &self.tenants.at(tenant).account);
-        if tenant.is_some_and(|account| !account.affords(self.tenant_budget_micros, freed, cost)) {
-            return Err(Criterion::TenantOverBudget);
+        let by_tenant = tenant.map(|account| account.left(self.tenant_budget_micros, freed) / each.max(1));
+        match (by_source, by_tenant) {
+            (0, _) => Err(Criterion::SourceOverBudget),
+            (_, Some(0)) => Err(Criterion::TenantOverBudget),
+            (by_source, by_tenant) => Ok(by_source.min(by_tenant.unwrap_or(u64::MAX))),
         }
-        Ok(())
     }
 
     /// The source holds one notice more.
@@ -373,13 +368,14 @@ impl Sources {
     }
 
     fn alone(&self, source: Place, pair: Place, confidence: f32) -> Chances {
-        let elsewhere = self.sources.at(source).told.alone(&prior(confidence), confidence);
-        self.pairs.at(pair).beliefs.alone(&elsewhere, confidence)
+        self.chances(source, pair, confidence, |beliefs| &beliefs.alone)
     }
 
-    fn behind(&self, source: Place, pair: Place, confidence: f32) -> Chances {
-        let elsewhere = self.sources.at(source).told.behind(&prior(confidence), confidence);
-        self.pairs.at(pair).beliefs.behind(&elsewhere, confidence)
+    /// The function's own evidence, after that of the source's other functions, after what the sender says of itself.
+    fn chances(&self, source: Place, pair: Place, confidence: f32, of: impl Fn(&Beliefs) -> &Shares) -> Chances {
+        let (told, own) = (&self.sources.at(source).told, &self.pairs.at(pair).beliefs);
+        let elsewhere = of(told).without(of(own)).chances(&prior(confidence), told.discount(confidence));
+        of(own).chances(&elsewhere, own.discount(confidence))
     }
 
     /// How likely it is that at least `(i + 1) / YIELD_STEPS` of what is left of a notice still comes.
@@ -388,7 +384,8 @@ impl Sources {
         let survival = self.pairs.at(pair).lags.survival(elapsed, window);
         let mut likely = remaining(&self.alone(source, pair, confidence), came, announced, survival);
         if behind {
-            let behind = remaining(&self.behind(source, pair, confidence), came, announced, survival);
+            let behind = self.chances(source, pair, confidence, |beliefs| &beliefs.behind);
+            let behind = remaining(&behind, came, announced, survival);
             likely.iter_mut().zip(behind).for_each(|(likely, behind)| *likely = likely.min(behind));
         }
         likely
