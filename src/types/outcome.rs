@@ -1,5 +1,4 @@
-//! What became of a pre-trigger in the end: the event by which its sender learns, field by field as in
-//! `schemas/pre-trigger-outcome.avsc`.
+//! What became of a pre-trigger in the end: the event by which its sender is to learn.
 //!
 //! Must not: judge; the forecaster does.
 
