@@ -29,19 +29,8 @@ fn name(n: usize) -> FunctionName {
 }
 
 fn definition(n: usize) -> FunctionDefinition {
-    FunctionDefinition {
-        name: name(n),
-        version: "1".to_owned(),
-        artifact: Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) },
-        kind: FunctionKind::Component,
-        enabled: true,
-        limits: Default::default(),
-        environment: Default::default(),
-        warm: Default::default(),
-        pre_trigger: Default::default(),
-        ordering: Default::default(),
-        retry: Default::default(),
-    }
+    let artifact = Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) };
+    FunctionDefinition::new(name(n), "1", artifact, FunctionKind::Component)
 }
 
 fn notice(function: &FunctionName, id: usize, now: Timestamp) -> PreTrigger {

@@ -121,7 +121,7 @@ build_python() { # <guest>
 
 build() {
     case $1 in
-        rust-echo | rust-risk | rust-greet | hostile) build_rust "$1" ;;
+        rust-echo | rust-risk | rust-greet | rust-order | hostile) build_rust "$1" ;;
         c-wordcount) build_c "$1" ;;
         js-enrich) build_js "$1" ;;
         python-score) build_python "$1" ;;
@@ -131,7 +131,7 @@ build() {
 
 mkdir -p "$cache"
 guests=("$@")
-if ((${#guests[@]} == 0)); then guests=(rust-echo rust-risk c-wordcount hostile rust-greet); fi
+if ((${#guests[@]} == 0)); then guests=(rust-echo rust-risk c-wordcount hostile rust-greet rust-order); fi
 for guest in "${guests[@]}"; do build "$guest"; done
 for guest in "${guests[@]}"; do
     printf '%-12s %9d bytes  sha256 %s\n' "$guest" "$(stat -c %s "$cache/$guest.wasm")" \

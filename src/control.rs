@@ -25,7 +25,7 @@ use crate::config::{ChainsConfig, ForecastConfig, TargetConfig};
 use crate::forecast::chains::{EdgeView, Evidence};
 use crate::forecast::history::Model;
 use crate::forecast::{self, Forecaster, Verdict};
-use crate::target::{Hold, Rule, Wish, decide, fit};
+use crate::target::{Hold, Rule, Timetable, Wish, decide, fit};
 use crate::types::{
     Demand, FunctionDefinition, FunctionName, PoolUsage, PreTrigger, PreTriggerOutcome, StartKind, Status, Timestamp,
     WarmTarget,
@@ -116,6 +116,10 @@ pub struct Explanation<'a> {
 #[derive(Debug)]
 struct Entry {
     definition: Arc<FunctionDefinition>,
+    /// Absent where it has no schedules.
+    timetable: Option<Box<Timetable>>,
+    /// When it may say something else, as it stands in `Control::windows`.
+    changes: Option<Timestamp>,
     hold: Hold,
     /// What one instance was measured to hold; 0 before.
     measured_bytes: u64,
@@ -150,6 +154,8 @@ pub struct Control {
     functions: HashMap<FunctionName, Entry>,
     /// Functions whose held level will fall by time alone.
     settling: BTreeSet<FunctionName>,
+    /// When schedules next change what they ask for, and of which function.
+    windows: BTreeSet<(Timestamp, FunctionName)>,
     /// Functions that want at least one ready instance; in this order they share the budget.
     wishing: BTreeSet<FunctionName>,
     /// Σ wanted × instance bytes.
@@ -169,6 +175,7 @@ impl Control {
             forecaster: Forecaster::new(forecast, chains, model),
             functions: HashMap::new(),
             settling: BTreeSet::new(),
+            windows: BTreeSet::new(),
             wishing: BTreeSet::new(),
             wanted_bytes: 0,
             target_bytes: 0,
@@ -222,11 +229,14 @@ impl Control {
             actions.push(Action::RefusedFunction { error });
             return;
         }
+        let timetable = Timetable::new(&definition.schedules).map(Box::new);
         if let Some(entry) = self.functions.get_mut(&definition.name) {
-            entry.definition = definition;
+            (entry.definition, entry.timetable) = (definition, timetable);
             return;
         }
         let entry = Entry {
+            timetable,
+            changes: None,
             hold: Hold::default(),
             measured_bytes: 0,
             instance_bytes: 1,
@@ -245,6 +255,7 @@ impl Control {
         self.settling.remove(function);
         self.wishing.remove(function);
         let Some(entry) = self.functions.remove(function) else { return };
+        entry.changes.map(|at| self.windows.remove(&(at, function.clone())));
         self.wanted_bytes -= entry.wanted_bytes();
         self.target_bytes -= entry.target_bytes();
         if entry.target != WarmTarget::default() {
@@ -274,6 +285,8 @@ impl Control {
         // A function may be in it more than once; the second visit changes nothing.
         visit.extend(self.forecaster.take_changed(now));
         visit.extend(self.settling.iter().cloned());
+        // Each visit moves its timer on.
+        visit.extend(self.windows.iter().take_while(|(at, _)| *at <= now).map(|(_, function)| function.clone()));
         for function in &visit {
             self.revise(now, function);
         }
@@ -301,7 +314,8 @@ impl Control {
         demand.history = entry.hold.settle(now, self.config.shrink_after, demand.history.max(expected));
         let definition = &entry.definition;
         let wanted = if definition.enabled {
-            decide(&self.rule, now, &definition.warm, definition.reuses_instances(), &demand)
+            let scheduled = entry.timetable.as_mut().and_then(|timetable| timetable.look(now));
+            decide(&self.rule, now, definition, scheduled, &demand)
         } else {
             WarmTarget::default()
         };
@@ -314,6 +328,13 @@ impl Control {
         (entry.demand, entry.wanted) = (demand, wanted);
         self.wanted_bytes += entry.wanted_bytes();
         self.target_bytes += entry.target_bytes();
+        let changes = entry.timetable.as_ref().map(|timetable| timetable.next_change());
+        if entry.changes != changes {
+            let timer = |at| (at, function.clone());
+            entry.changes.map(timer).map(|timer| self.windows.remove(&timer));
+            changes.map(timer).map(|timer| self.windows.insert(timer));
+            entry.changes = changes;
+        }
         let (wishes, settles) = (entry.wanted.ready > 0, entry.hold.is_settling());
         keep(&mut self.wishing, &mut entry.wishes, wishes, function);
         keep(&mut self.settling, &mut entry.settles, settles, function);

@@ -172,19 +172,8 @@ mod tests {
     #[test]
     fn each_invariant_names_its_fault() {
         let name = FunctionName::new("f").unwrap();
-        let mut definition = FunctionDefinition {
-            name: name.clone(),
-            version: "1".to_owned(),
-            artifact: Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) },
-            kind: FunctionKind::Component,
-            enabled: true,
-            limits: Default::default(),
-            environment: Default::default(),
-            warm: Default::default(),
-            pre_trigger: Default::default(),
-            ordering: Default::default(),
-            retry: Default::default(),
-        };
+        let artifact = Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) };
+        let mut definition = FunctionDefinition::new(name.clone(), "1", artifact, FunctionKind::Component);
         definition.warm.ceiling = 5;
         let demand = Demand { in_flight: 2, ..Demand::default() };
         let (good, four, bare) = (target(3, &[1, 3]), target(4, &[1, 4]), target(3, &[1]));

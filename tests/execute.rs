@@ -13,12 +13,13 @@ use forewarm::config::Execute;
 use forewarm::execute::{Call, Executor, Outcomes, Parts, Runtime};
 use forewarm::telemetry::Metrics;
 use forewarm::types::{
-    Artifact, FunctionDefinition, FunctionKind, FunctionName, Invocation, InvocationResult, Payload, PoolUsage, Reuse,
+    Artifact, FunctionDefinition, FunctionKind, FunctionName, Invocation, InvocationResult, Payload, PoolUsage, PreTrigger, Reuse,
     Sha256, StartKind, Status, TargetPart, Timestamp, WarmKind, WarmReason, WarmTarget,
 };
 
 const ECHO: &[u8] = include_bytes!("../guests/rust-echo/rust-echo.wasm");
 const HOSTILE: &[u8] = include_bytes!("../guests/hostile/hostile.wasm");
+const ORDER: &[u8] = include_bytes!("../guests/rust-order/rust-order.wasm");
 const RISK: &[u8] = include_bytes!("../guests/rust-risk/rust-risk.wasm");
 
 /// Longer than anything here takes, so that only a hang meets it.
@@ -85,6 +86,7 @@ struct Bench {
     executor: Executor<Collect>,
     _runtime: Runtime,
     outcomes: Receiver<(u32, InvocationResult)>,
+    announced: Receiver<PreTrigger>,
     artifacts: Arc<InMemory>,
     _cache: tempfile::TempDir,
 }
@@ -101,10 +103,12 @@ impl Bench {
 
     fn in_cache(cache: tempfile::TempDir, adjust: impl FnOnce(&mut Execute)) -> Self {
         let (sender, outcomes) = channel();
+        let (announce, announced) = channel();
         let mut config = Execute { instances_max: 32, ..Execute::default() };
         adjust(&mut config);
         let artifacts = Arc::new(InMemory::default());
         let parts = Parts {
+            announce: Arc::new(move |pre_trigger| announce.send(pre_trigger).expect("the test outlives the executor")),
             node: "test".to_owned(),
             config,
             outcomes: Collect(sender),
@@ -113,7 +117,7 @@ impl Bench {
             metrics: Arc::new(Metrics::default()),
         };
         let (executor, runtime) = Executor::start(parts).unwrap();
-        Self { executor, _runtime: runtime, outcomes, artifacts, _cache: cache }
+        Self { executor, _runtime: runtime, outcomes, announced, artifacts, _cache: cache }
     }
 
     fn define(&self, name: &str, kind: FunctionKind, wasm: &[u8], adjust: impl FnOnce(&mut FunctionDefinition)) {
@@ -185,6 +189,27 @@ fn wat(text: &str) -> Vec<u8> {
 
 fn code(result: &InvocationResult) -> &str {
     result.error.as_ref().and_then(|error| error.code.as_deref()).unwrap_or_default()
+}
+
+#[test]
+fn a_guest_announces_the_call_of_another_function() {
+    let bench = Bench::new();
+    let next = |name: &str| {
+        let environment = [("NEXT".to_owned(), name.to_owned())].into();
+        move |definition: &mut FunctionDefinition| definition.environment = environment
+    };
+    bench.define("order", FunctionKind::Component, ORDER, next("invoice"));
+    let result = bench.call("order", b"4711");
+    assert_eq!(result.payload, Some(Payload(b"order 4711: invoice is announced".to_vec())), "{result:?}");
+    let said = bench.announced.try_recv().expect("it is announced before the call ends");
+    assert_eq!((said.source.as_str(), said.function.as_str()), ("function:order", "invoice"));
+    assert_eq!((said.expected_invocations, said.window_ms, said.not_before), (1, 10_000, None));
+    assert_eq!(said.attributes["invocation_id"], result.invocation_id);
+
+    bench.define("wrong", FunctionKind::Component, ORDER, next("no such name!"));
+    let result = bench.call("wrong", b"4712");
+    assert_eq!((result.status, code(&result)), (Status::FunctionError, "announce"), "{result:?}");
+    assert!(bench.announced.try_recv().is_err());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use apache_avro::Schema;
 use forewarm::codec::{
     Codec, DecodeError, Event, EventKind, NoSchemaRegistry, SchemaLookup, WireFormat, WriterSchemas,
 };
-use forewarm::types::{FunctionDefinition, Invocation, InvocationResult, PreTrigger, StartKind};
+use forewarm::types::{FunctionDefinition, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome, StartKind};
 use serde_json::Value;
 
 fn schemas() -> PathBuf {
@@ -83,6 +83,7 @@ fn golden_examples_hold_byte_for_byte() {
     golden::<Invocation>();
     golden::<InvocationResult>();
     golden::<FunctionDefinition>();
+    golden::<PreTriggerOutcome>();
 }
 
 #[test]

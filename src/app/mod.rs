@@ -111,16 +111,20 @@ impl Service {
             create_topics(&connection, &config)?;
         }
         let codec = Arc::new(Codec::new());
-        let (writers, format) = schema_registry(&config)?;
+        let (writers, [format, outcome_format]) = schema_registry(&config)?;
         let observations = Observations::new(config.control.queue.get(), Arc::clone(&metrics));
         let outbox = Outbox::start(
             &connection,
             OutboxSettings {
                 node: config.node_id(),
                 format,
+                outcome_format,
                 topics: publish::Topics {
                     results: config.topics.results.clone(),
                     dead_letters: config.topics.dead_letters.clone(),
+                    pre_trigger_outcomes: config.topics.pre_trigger_outcomes.clone(),
+                    forecast_snapshots: config.topics.forecast_snapshots.clone(),
+                    pre_triggers: config.topics.pre_triggers.clone(),
                 },
                 backoff: publish::Backoff {
                     first: config.publish.retry_backoff,
@@ -136,13 +140,23 @@ impl Service {
             node: config.node_id(),
             config: config.execute.clone(),
             outcomes: Arc::clone(&outbox),
+            announce: Arc::new({
+                let outbox = Arc::clone(&outbox);
+                move |pre_trigger| outbox.announce(&pre_trigger)
+            }),
             artifacts: Arc::new(DirectoryStore::new(&config.artifacts)),
             cache: CodeCache::open(&config.execute.cache_directory, config.execute.cache_bytes_max),
             metrics: Arc::clone(&metrics),
         })?;
         let control =
             Control::new(config.forecast.clone(), &config.chains, config.target.clone(), model(&config.forecast)?);
-        let control = ControlPlane::start(control, config.control.tick, observations.clone(), executor.clone())?;
+        let control = ControlPlane::start(
+            control,
+            config.control.tick,
+            observations.clone(),
+            executor.clone(),
+            Arc::clone(&outbox),
+        )?;
         let say = tell(executor.clone(), observations.clone(), Arc::clone(&metrics));
         let registry =
             Registry::start(&connection, &config.topics.functions, Arc::clone(&codec), Arc::clone(&writers), say)?;
@@ -319,10 +333,11 @@ fn create_topics(connection: &Connection, config: &Config) -> Result<(), ClientE
         replication: number(topics.replication_factor),
         compacted,
     };
-    let events = [&topics.pre_triggers, &topics.invocations, &topics.results, &topics.dead_letters];
-    let mut specs: Vec<_> = events.into_iter().map(|name| spec(name, number(topics.partitions), false)).collect();
-    // One partition: definitions of one name are in order in any case, and a start reads them all.
-    specs.push(spec(&topics.functions, 1, true));
+    let events = [&topics.invocations, &topics.results, &topics.dead_letters];
+    let events = events.into_iter().chain([&topics.pre_triggers, &topics.pre_trigger_outcomes]);
+    let mut specs: Vec<_> = events.map(|name| spec(name, number(topics.partitions), false)).collect();
+    // One partition: what has one name is in order in any case, and a start reads them all.
+    specs.extend([&topics.functions, &topics.forecast_snapshots].map(|name| spec(name, 1, true)));
     for finding in ensure_topics(connection, &specs, true, TOPICS_TIMEOUT)? {
         match finding {
             TopicFinding::Created { topic } => tracing::info!(topic, "topic created"),
@@ -334,24 +349,27 @@ fn create_topics(connection: &Connection, config: &Config) -> Result<(), ClientE
     Ok(())
 }
 
-/// The schemas of other writers, and the form of what this node writes.
-fn schema_registry(config: &Config) -> Result<(Arc<dyn WriterSchemas>, WireFormat), RegistryError> {
+/// The schemas of other writers, and the form of the results and outcomes that this node writes.
+fn schema_registry(config: &Config) -> Result<(Arc<dyn WriterSchemas>, [WireFormat; 2]), RegistryError> {
     let url = &config.kafka.schema_registry_url;
     let settings = SchemaRegistrySettings {
         urls: url.split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned).collect(),
         timeout: SCHEMA_REGISTRY_TIMEOUT,
     };
-    let format = match config.publish.format {
-        ResultFormat::SingleObject => WireFormat::SingleObject,
-        ResultFormat::Json => WireFormat::Json,
-        ResultFormat::Confluent => {
-            let schema_id = registry::register(&settings, &config.topics.results, EventKind::InvocationResult)?;
-            WireFormat::Confluent { schema_id }
-        }
+    let format = |topic: &str, kind| {
+        Ok::<_, RegistryError>(match config.publish.format {
+            ResultFormat::SingleObject => WireFormat::SingleObject,
+            ResultFormat::Json => WireFormat::Json,
+            ResultFormat::Confluent => WireFormat::Confluent { schema_id: registry::register(&settings, topic, kind)? },
+        })
     };
+    let formats = [
+        format(&config.topics.results, EventKind::InvocationResult)?,
+        format(&config.topics.pre_trigger_outcomes, EventKind::PreTriggerOutcome)?,
+    ];
     let writers: Arc<dyn WriterSchemas> =
         if url.is_empty() { Arc::new(NoSchemaRegistry) } else { Arc::new(SchemaRegistry::start(settings)?) };
-    Ok((writers, format))
+    Ok((writers, formats))
 }
 
 /// What is done with the registry's word: the executor loads, the control plane learns.

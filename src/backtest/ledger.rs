@@ -269,7 +269,7 @@ impl Ledger {
         let detail = || reason.detail.clone().unwrap_or_default();
         let cause = match reason.kind {
             WarmKind::Invocation => Cause::Call,
-            WarmKind::Floor => Cause::Floor,
+            WarmKind::Floor | WarmKind::Schedule => Cause::Floor,
             WarmKind::History => Cause::History,
             WarmKind::Chain => Cause::Chain(detail()),
             WarmKind::PreTrigger => {

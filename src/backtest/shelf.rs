@@ -138,7 +138,7 @@ impl<C> Shelf<C> {
 
     /// Replaces an instance that was used up, where the standing parts of the target (floor, history) ask for it.
     fn replenish(&mut self) -> Vec<WarmReason> {
-        let standing = |kind| matches!(kind, WarmKind::Floor | WarmKind::History);
+        let standing = |kind| matches!(kind, WarmKind::Floor | WarmKind::Schedule | WarmKind::History);
         let part = self.target.parts.iter().rfind(|part| standing(part.reason.kind));
         let wanted = part.filter(|part| self.in_sight() < part.instances.min(self.target.ready));
         let reasons: Vec<WarmReason> = wanted.map(|part| part.reason.clone()).into_iter().collect();

@@ -92,7 +92,14 @@ fn invocations() -> impl Strategy<Value = Invocation> {
 }
 
 fn results() -> impl Strategy<Value = InvocationResult> {
-    let kinds = [WarmKind::Floor, WarmKind::PreTrigger, WarmKind::Chain, WarmKind::History, WarmKind::Invocation];
+    let kinds = [
+        WarmKind::Floor,
+        WarmKind::Schedule,
+        WarmKind::PreTrigger,
+        WarmKind::Chain,
+        WarmKind::History,
+        WarmKind::Invocation,
+    ];
     let error = (id(), option::of(id()), option::of(id())).prop_map(|(message, code, backtrace)| InvocationError {
         message,
         code,
@@ -141,19 +148,52 @@ fn definitions() -> impl Strategy<Value = FunctionDefinition> {
     let reuse = prop::sample::select(vec![Reuse::Reuse, Reuse::Fresh]);
     let warm = (any::<u32>(), any::<u32>(), reuse, any::<u32>())
         .prop_map(|(floor, ceiling, reuse, max_invocations)| WarmPolicy { floor, ceiling, reuse, max_invocations });
-    let criteria = (any::<u32>(), count(), share(), vec(id(), 0..5)).prop_map(
-        |(notices_min, within_ms, confidence_min, sources)| Criteria {
+    let criteria = (any::<u32>(), count(), share(), vec(id(), 0..5), any::<u32>()).prop_map(
+        |(notices_min, within_ms, confidence_min, sources, instances_max)| Criteria {
             notices_min,
             within_ms,
             confidence_min,
             sources,
+            instances_max,
         },
     );
     let kind = prop::sample::select(vec![FunctionKind::Component, FunctionKind::Command]);
     let ordering = prop::sample::select(vec![Ordering::Unordered, Ordering::Key, Ordering::Partition]);
-    let retry = (any::<u32>(), count()).prop_map(|(attempts_max, backoff_ms)| Retry { attempts_max, backoff_ms });
-    ((name(), id(), artifact, kind, any::<bool>()), limits, attributes(), warm, criteria, (ordering, retry)).prop_map(
-        |((name, version, artifact, kind, enabled), limits, environment, warm, pre_trigger, (ordering, retry))| {
+    let statuses = [RetryStatus::FunctionError, RetryStatus::Trap, RetryStatus::Timeout, RetryStatus::Limit];
+    let statuses = vec(prop::sample::select(statuses.to_vec()), 0..4);
+    let retry = (any::<u32>(), count(), count(), count(), statuses).prop_map(
+        |(attempts_max, backoff_ms, backoff_max_ms, age_max_ms, statuses)| Retry {
+            attempts_max,
+            backoff_ms,
+            backoff_max_ms,
+            age_max_ms,
+            statuses,
+        },
+    );
+    let schedules = (id(), id(), count(), any::<u32>()).prop_map(|(cron, timezone, duration_ms, instances)| Schedule {
+        cron,
+        timezone,
+        duration_ms,
+        instances,
+    });
+    let rule = prop::sample::select(vec![ChainRuleKind::Pin, ChainRuleKind::Deny, ChainRuleKind::State]);
+    let chains = (name(), rule, share(), count()).prop_map(|(to, rule, probability, lag_ms)| ChainRule {
+        to,
+        rule,
+        probability,
+        lag_ms,
+    });
+    let rules = (vec(schedules, 0..3), vec(chains, 0..3));
+    let policies = (ordering, retry, rules);
+    ((name(), id(), artifact, kind, any::<bool>()), limits, attributes(), warm, criteria, policies).prop_map(
+        |(
+            (name, version, artifact, kind, enabled),
+            limits,
+            environment,
+            warm,
+            pre_trigger,
+            (ordering, retry, (schedules, chains)),
+        )| {
             FunctionDefinition {
                 name,
                 version,
@@ -166,9 +206,33 @@ fn definitions() -> impl Strategy<Value = FunctionDefinition> {
                 pre_trigger,
                 ordering,
                 retry,
+                schedules,
+                chains,
             }
         },
     )
+}
+
+fn outcomes() -> impl Strategy<Value = PreTriggerOutcome> {
+    let who = (id(), id(), option::of(id()), name(), id());
+    let how = (prop::sample::select(OutcomeKind::ALL.to_vec()), option::of(id()));
+    let counts = (any::<u32>(), any::<u32>(), option::of(any::<i64>()), time());
+    (who, how, counts).prop_map(|((pre_trigger_id, source, tenant, function, node), (kind, criterion), counts)| {
+        let (announced, arrived, first_call_lag_us, ended_at) = counts;
+        PreTriggerOutcome {
+            pre_trigger_id,
+            source,
+            tenant,
+            function,
+            kind,
+            criterion: criterion.map(Into::into),
+            announced,
+            arrived,
+            first_call_lag_us,
+            ended_at,
+            node,
+        }
+    })
 }
 
 thread_local! {
@@ -212,6 +276,7 @@ fn survives(bytes: &[u8]) {
                 drop(codec.decode::<Invocation>(bytes, content_type, &registry));
                 drop(codec.decode::<InvocationResult>(bytes, content_type, &registry));
                 drop(codec.decode::<FunctionDefinition>(bytes, content_type, &registry));
+                drop(codec.decode::<PreTriggerOutcome>(bytes, content_type, &registry));
             }
         }
     });
@@ -241,7 +306,12 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_are_answered(frame in 0_usize..6, rest in vec(any::<u8>(), 0..400)) {
+    fn outcomes_round_trip(event in outcomes()) {
+        holds(&event)?;
+    }
+
+    #[test]
+    fn random_bytes_are_answered(frame in 0_usize..7, rest in vec(any::<u8>(), 0..400)) {
         let header = CODEC.with(|codec| match frame {
             0 => Vec::new(),
             1 => vec![0, 0, 0, 0, 7],
@@ -278,9 +348,9 @@ proptest! {
     #[test]
     fn resolution_agrees_with_the_judge(
         event in definitions(),
-        dropped in vec(any::<bool>(), 11),
-        turn in 0_usize..11,
-        extra in vec((0_usize..6, 0_usize..11), 0..4),
+        dropped in vec(any::<bool>(), 13),
+        turn in 0_usize..13,
+        extra in vec((0_usize..6, 0_usize..13), 0..4),
     ) {
         let schema: serde_json::Value = serde_json::from_str(EventKind::FunctionDefinition.schema_json()).unwrap();
         let mut fields = schema["fields"].as_array().unwrap().clone();

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::bounds;
 use super::error::{InvalidSchema, OutOfBounds};
 use super::fingerprint;
-use crate::types::{FunctionDefinition, Invocation, InvocationResult, PreTrigger};
+use crate::types::{FunctionDefinition, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome};
 
 /// The kinds of events, one schema each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,11 +25,14 @@ pub enum EventKind {
     InvocationResult,
     /// One version of a function.
     FunctionDefinition,
+    /// How one pre-trigger ended.
+    PreTriggerOutcome,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::PreTrigger, Self::Invocation, Self::InvocationResult, Self::FunctionDefinition];
+    pub const ALL: [Self; 5] =
+        [Self::PreTrigger, Self::Invocation, Self::InvocationResult, Self::FunctionDefinition, Self::PreTriggerOutcome];
 
     /// The schema's file name without its ending, as in `schemas/`.
     pub const fn name(self) -> &'static str {
@@ -38,6 +41,7 @@ impl EventKind {
             Self::Invocation => "invocation",
             Self::InvocationResult => "invocation-result",
             Self::FunctionDefinition => "function-definition",
+            Self::PreTriggerOutcome => "pre-trigger-outcome",
         }
     }
 
@@ -48,6 +52,7 @@ impl EventKind {
             Self::Invocation => "Invocation",
             Self::InvocationResult => "InvocationResult",
             Self::FunctionDefinition => "FunctionDefinition",
+            Self::PreTriggerOutcome => "PreTriggerOutcome",
         }
     }
 
@@ -58,13 +63,18 @@ impl EventKind {
             Self::Invocation => include_str!("../../schemas/invocation.avsc"),
             Self::InvocationResult => include_str!("../../schemas/invocation-result.avsc"),
             Self::FunctionDefinition => include_str!("../../schemas/function-definition.avsc"),
+            Self::PreTriggerOutcome => include_str!("../../schemas/pre-trigger-outcome.avsc"),
         }
     }
 
     /// Schemas that earlier releases wrote, oldest first. A released schema that changes is moved here before it does.
     pub const fn older_schemas_json(self) -> &'static [&'static str] {
         match self {
-            Self::PreTrigger | Self::Invocation | Self::InvocationResult | Self::FunctionDefinition => &[],
+            Self::PreTrigger
+            | Self::Invocation
+            | Self::InvocationResult
+            | Self::FunctionDefinition
+            | Self::PreTriggerOutcome => &[],
         }
     }
 }
@@ -117,6 +127,14 @@ impl Event for FunctionDefinition {
     /// Nothing here: the registry judges a definition as a whole, with every fault at once.
     fn check(&self) -> Result<(), OutOfBounds> {
         Ok(())
+    }
+}
+
+impl Event for PreTriggerOutcome {
+    const KIND: EventKind = EventKind::PreTriggerOutcome;
+
+    fn check(&self) -> Result<(), OutOfBounds> {
+        bounds::id("pre_trigger_id", &self.pre_trigger_id)
     }
 }
 

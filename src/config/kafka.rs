@@ -51,8 +51,12 @@ pub struct Topics {
     pub results: String,
     /// Messages that are no event.
     pub dead_letters: String,
+    /// How pre-triggers ended.
+    pub pre_trigger_outcomes: String,
     /// Function definitions; compacted.
     pub functions: String,
+    /// What is known of functions, for the next start; compacted.
+    pub forecast_snapshots: String,
     /// Whether topics that are missing are created at start.
     pub create: bool,
     /// Partitions of those that are created.
@@ -68,7 +72,9 @@ impl Topics {
             ("invocations", &self.invocations),
             ("results", &self.results),
             ("dead-letters", &self.dead_letters),
+            ("pre-trigger-outcomes", &self.pre_trigger_outcomes),
             ("functions", &self.functions),
+            ("forecast-snapshots", &self.forecast_snapshots),
         ];
         let mut faults = Vec::new();
         for (index, (key, name)) in names.iter().enumerate() {

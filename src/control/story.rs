@@ -1,7 +1,7 @@
 //! The product's story, told by the control plane: who announces what, what is held ready for it, and why.
 
 use super::*;
-use crate::types::{Artifact, FunctionKind, Reuse, Sha256, WarmKind, WarmPolicy};
+use crate::types::{Artifact, FunctionKind, Reuse, Schedule, Sha256, WarmKind, WarmPolicy};
 
 /// A control plane with an executor that does what it is told and counts calls.
 struct Stage {
@@ -17,19 +17,8 @@ fn name() -> FunctionName {
 }
 
 pub(super) fn definition(name: FunctionName, warm: WarmPolicy) -> FunctionDefinition {
-    FunctionDefinition {
-        name,
-        version: "1".to_owned(),
-        artifact: Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) },
-        kind: FunctionKind::Component,
-        enabled: true,
-        limits: Default::default(),
-        environment: Default::default(),
-        warm,
-        pre_trigger: Default::default(),
-        ordering: Default::default(),
-        retry: Default::default(),
-    }
+    let artifact = Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) };
+    FunctionDefinition { warm, ..FunctionDefinition::new(name, "1", artifact, FunctionKind::Component) }
 }
 
 impl Stage {
@@ -250,6 +239,29 @@ fn when_memory_is_short_a_pre_trigger_goes_before_history_and_gives_back_when_it
         ["5s: 7 ready [history history history history history history history]", "5s: 2 ready [floor floor]"]
     );
     assert_eq!(stage.control.explain(&other).map(|function| function.wanted.ready), Some(7));
+}
+
+#[test]
+fn a_schedule_holds_instances_within_its_windows() {
+    let cron = "47 13 * * *".to_owned();
+    let schedule = Schedule { cron, timezone: "UTC".to_owned(), duration_ms: 30_000, instances: 2 };
+    let scheduled = FunctionDefinition {
+        schedules: vec![schedule],
+        ..definition(name(), WarmPolicy { floor: 1, ..WarmPolicy::default() })
+    };
+    // The stage begins at 13:46:40.
+    let mut stage = Stage::new(scheduled.clone());
+    assert_eq!(stage.after(19.75), ["0s: 1 ready [floor]"]);
+    assert_eq!(stage.after(30.0), ["0.25s: 2 ready [floor 47 13 * * *]"]);
+    assert_eq!(stage.after(1.0), ["0.5s: 1 ready [floor]"]);
+    // A new definition's windows count from the next tick, and take the timer of the old ones along.
+    let cron = "* * * * *".to_owned();
+    let always = Schedule { cron, duration_ms: 60_000, ..scheduled.schedules[0].clone() };
+    stage.send(Event::FunctionDefined(Arc::new(FunctionDefinition { schedules: vec![always], ..scheduled })));
+    assert_eq!(stage.after(100.0), ["0s: 2 ready [floor * * * * *]"]);
+    assert_eq!(stage.control.windows.len(), 1);
+    stage.send(Event::FunctionRemoved(name()));
+    assert!(stage.control.windows.is_empty());
 }
 
 #[test]

@@ -30,10 +30,13 @@ impl EmbeddedBroker {
     /// Where librdkafka cannot start it.
     pub fn start(topics: &Topics) -> Result<Self, KafkaError> {
         let cluster = MockCluster::new(1)?;
-        for topic in [&topics.pre_triggers, &topics.invocations, &topics.results, &topics.dead_letters] {
+        let events = [&topics.invocations, &topics.results, &topics.dead_letters];
+        for topic in events.into_iter().chain([&topics.pre_triggers, &topics.pre_trigger_outcomes]) {
             cluster.create_topic(topic, PARTITIONS, 1)?;
         }
-        cluster.create_topic(&topics.functions, 1, 1)?;
+        for topic in [&topics.functions, &topics.forecast_snapshots] {
+            cluster.create_topic(topic, 1, 1)?;
+        }
         Ok(Self { cluster })
     }
 

@@ -6,14 +6,14 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use super::plane::Observations;
-use crate::codec::{CONTENT_TYPE_AVRO, CONTENT_TYPE_JSON, Codec, NoSchemaRegistry, WireFormat};
+use crate::codec::{self, CONTENT_TYPE_AVRO, CONTENT_TYPE_JSON, Codec, NoSchemaRegistry, WireFormat};
 use crate::control::Event;
 use crate::execute::{Outcomes, wall_clock};
 use crate::ingest::{Acknowledger, Poison};
 use crate::kafka::{ClientError, Connection, headers};
 use crate::publish::{Backoff, DeadLetter, Deliveries, Destination, PublishError, Publisher, Record, Refused, Topics};
 use crate::telemetry::{CallSpan, Metrics};
-use crate::types::{InvocationError, InvocationResult, Position, Status};
+use crate::types::{InvocationError, InvocationResult, Position, PreTrigger, PreTriggerOutcome, Status};
 
 /// Why the process must end, once it must. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +51,8 @@ pub struct OutboxSettings {
     pub node: String,
     /// The form of results.
     pub format: WireFormat,
+    /// The form of outcomes of pre-triggers.
+    pub outcome_format: WireFormat,
     /// Where records go.
     pub topics: Topics,
     /// How long a record that was not stored waits before it is sent again.
@@ -140,6 +142,32 @@ impl Outbox {
         self.send(letter.into_record(), position, bytes.unwrap_or(0), None);
     }
 
+    /// Publishes how a pre-trigger ended, under the function's name. No position waits for it: after a crash its
+    /// pre-trigger is read again, and ends again.
+    pub fn pre_trigger_ended(&self, outcome: PreTriggerOutcome) {
+        let outcome = PreTriggerOutcome { node: self.settings.node.clone(), ..outcome };
+        let key = outcome.function.as_str().into();
+        self.send_loose(Destination::PreTriggerOutcomes, key, &outcome, self.settings.outcome_format);
+    }
+
+    /// Publishes a pre-trigger of this service's own, under the function's name.
+    pub fn announce(&self, pre_trigger: &PreTrigger) {
+        let key = pre_trigger.function.as_str().into();
+        self.send_loose(Destination::PreTriggers, key, pre_trigger, WireFormat::SingleObject);
+    }
+
+    /// Sends an event that no call waits for.
+    fn send_loose<E: codec::Event>(&self, destination: Destination, key: Vec<u8>, event: &E, format: WireFormat) {
+        let headers = vec![("content-type".to_owned(), content_type_of(format).as_bytes().to_vec())];
+        match self.settings.codec.encode(event, format) {
+            Ok(payload) => {
+                let record = Record { destination, key: Some(key), headers, payload: Some(payload) };
+                self.send(record, None, 0, None);
+            }
+            Err(fault) => tracing::error!(kind = %E::KIND, %fault, "an event has no form on the wire"),
+        }
+    }
+
     fn result_record(
         &self,
         result: &InvocationResult,
@@ -160,6 +188,9 @@ impl Outbox {
         let (key, headers) = (record.key.clone(), record.headers.clone());
         match self.publisher.publish(record, position, bytes) {
             Ok(()) => {}
+            Err(fault @ PublishError::TooLarge { .. }) if position.is_none() => {
+                tracing::warn!(%fault, "a record that no call waits for is left out");
+            }
             Err(fault @ PublishError::TooLarge { .. }) => {
                 if let Some(result) = result.map(|result| without_payload(result, &fault.to_string()))
                     && let Some(record) = self.result_record(&result, key, headers)
@@ -186,8 +217,7 @@ impl Outcomes for Arc<Outbox> {
             execute: Duration::from_micros(result.execute_us),
         });
         let Ticket { position, bytes, key, span } = ticket;
-        let content_type = if *format == WireFormat::Json { CONTENT_TYPE_JSON } else { CONTENT_TYPE_AVRO };
-        let headers = span.result_headers(content_type);
+        let headers = span.result_headers(content_type_of(*format));
         span.end(result.status, result.start_kind);
         if let Some(record) = self.result_record(&result, key, headers) {
             self.send(record, position, bytes, Some(result));
@@ -222,6 +252,10 @@ impl Deliveries for Replies {
     fn failed_for_good(&self, reason: &str) {
         self.failure.set(reason);
     }
+}
+
+fn content_type_of(format: WireFormat) -> &'static str {
+    if format == WireFormat::Json { CONTENT_TYPE_JSON } else { CONTENT_TYPE_AVRO }
 }
 
 fn content_type(record: &Record) -> Option<&str> {

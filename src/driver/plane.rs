@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 
+use super::outbox::Outbox;
 use crate::control::{Action, Control, Event};
 use crate::execute::{Executor, Outcomes, wall_clock};
 use crate::forecast::Verdict;
@@ -64,6 +65,7 @@ impl ControlPlane {
         tick: Duration,
         observations: Observations,
         executor: Executor<O>,
+        outbox: Arc<Outbox>,
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let control = Arc::new(Mutex::new(control));
@@ -73,7 +75,7 @@ impl ControlPlane {
             let mut actions = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
                 let began = Instant::now();
-                step(&shared, clock.now(), &observations, &executor, &mut actions);
+                step(&shared, clock.now(), &observations, &executor, &outbox, &mut actions);
                 thread::sleep(tick.saturating_sub(began.elapsed()));
             }
         };
@@ -102,6 +104,7 @@ fn step<O: Outcomes>(
     now: Timestamp,
     observations: &Observations,
     executor: &Executor<O>,
+    outbox: &Outbox,
     actions: &mut Vec<Action>,
 ) {
     let usage = executor.look();
@@ -128,15 +131,10 @@ fn step<O: Outcomes>(
                 tracing::debug!(id, source, %function, verdict = verdict.as_str(), criterion, "pre-trigger judged");
                 observations.metrics.pre_trigger_judged(verdict.as_str());
             }
-            Action::PreTriggerEnded(outcome) => tracing::debug!(
-                id = outcome.pre_trigger_id,
-                source = outcome.source,
-                function = %outcome.function,
-                kind = outcome.kind.as_str(),
-                announced = outcome.announced,
-                arrived = outcome.arrived,
-                "pre-trigger ended"
-            ),
+            Action::PreTriggerEnded(outcome) => {
+                observations.metrics.pre_trigger_ended(outcome.kind);
+                outbox.pre_trigger_ended(outcome);
+            }
             Action::RefusedFunction { error } => tracing::warn!(%error, "a function gets no forecast"),
         }
     }

@@ -5,11 +5,12 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use wasmtime::component::{Component, Linker as ComponentLinker};
+use wasmtime::component::{Component, HasSelf, Linker as ComponentLinker};
 use wasmtime::{Engine, InstancePre, Linker, Module};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use super::bindings::FunctionPre;
+use super::bindings::forewarm::function::pre_triggers;
 use super::host::{Host, Preview2};
 use crate::artifacts::CodeCache;
 use crate::types::{FunctionDefinition, FunctionKind, Sha256, StartKind};
@@ -144,6 +145,7 @@ fn link_component(engine: &Engine, component: &Component) -> Result<FunctionPre<
     let fault = |fault: wasmtime::Error| CodeError::Link { kind: "component", fault: format!("{fault:#}") };
     let mut linker = ComponentLinker::<Host<Preview2>>::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(fault)?;
+    pre_triggers::add_to_linker::<_, HasSelf<_>>(&mut linker, |host| host).map_err(fault)?;
     let pre = linker.instantiate_pre(component).map_err(fault)?;
     FunctionPre::new(pre).map_err(fault)
 }

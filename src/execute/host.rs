@@ -9,6 +9,7 @@ use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use super::announce::{Announce, Announcer};
 use super::stdio::{CallInput, CallOutput};
 use crate::types::FunctionDefinition;
 
@@ -37,6 +38,7 @@ pub(super) struct Host<W> {
     pub(super) stderr: CallOutput,
     /// Past this moment the guest is ended at its next epoch.
     pub(super) deadline: Instant,
+    pub(super) announcer: Announcer,
 }
 
 /// WASI 0.2, for components.
@@ -53,9 +55,9 @@ impl WasiView for Host<Preview2> {
 
 impl Host<Preview2> {
     /// The world of a component: what it prints is a log.
-    pub(super) fn component(definition: &FunctionDefinition, deadline: Instant) -> Self {
+    pub(super) fn component(definition: &FunctionDefinition, announce: &Announce, deadline: Instant) -> Self {
         let stdout = CallOutput::log(LOG_BYTES_MAX);
-        Self::new(definition, stdout, deadline, |builder| {
+        Self::new(definition, stdout, announce, deadline, |builder| {
             let mut table = ResourceTable::new();
             table.set_max_capacity(RESOURCES_MAX);
             Preview2 { context: builder.build(), table }
@@ -65,9 +67,9 @@ impl Host<Preview2> {
 
 impl Host<WasiP1Ctx> {
     /// The world of a command: its stdout is the answer.
-    pub(super) fn command(definition: &FunctionDefinition, deadline: Instant) -> Self {
+    pub(super) fn command(definition: &FunctionDefinition, announce: &Announce, deadline: Instant) -> Self {
         let limit = usize::try_from(definition.limits.payload_out_bytes).unwrap_or(usize::MAX);
-        Self::new(definition, CallOutput::answer(limit), deadline, WasiCtxBuilder::build_p1)
+        Self::new(definition, CallOutput::answer(limit), announce, deadline, WasiCtxBuilder::build_p1)
     }
 }
 
@@ -75,6 +77,7 @@ impl<W> Host<W> {
     fn new(
         definition: &FunctionDefinition,
         stdout: CallOutput,
+        announce: &Announce,
         deadline: Instant,
         build: impl FnOnce(&mut WasiCtxBuilder) -> W,
     ) -> Self {
@@ -88,7 +91,8 @@ impl<W> Host<W> {
             builder.env(key, value);
         }
         let memory = MemoryLimit::new(definition.limits.memory_bytes);
-        Self { wasi: build(&mut builder), memory, stdin, stdout, stderr, deadline }
+        let announcer = Announcer::new(definition.name.clone(), announce.clone());
+        Self { wasi: build(&mut builder), memory, stdin, stdout, stderr, deadline, announcer }
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::time::Sleep;
 use wasmtime::{Memory, Store, TypedFunc};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
+use super::announce::Announce;
 use super::bindings::{Function as Guest, Invocation as GuestInvocation};
 use super::code::Code;
 use super::fault::Fault;
@@ -45,13 +46,14 @@ impl Instance {
     pub(super) async fn prepare(
         code: &Code,
         definition: &FunctionDefinition,
+        announce: &Announce,
         init_timeout: Duration,
         touch_bytes_max: u64,
     ) -> Result<Self, Fault> {
         let deadline = Instant::now() + init_timeout;
         match code {
             Code::Component(pre) => {
-                let mut store = Box::new(Store::new(pre.engine(), Host::component(definition, deadline)));
+                let mut store = Box::new(Store::new(pre.engine(), Host::component(definition, announce, deadline)));
                 host::guard(&mut store);
                 let started = async {
                     let guest = pre.instantiate_async(&mut *store).await?;
@@ -65,7 +67,8 @@ impl Instance {
                 }
             }
             Code::Command(pre) => {
-                let mut store = Box::new(Store::new(pre.module().engine(), Host::command(definition, deadline)));
+                let mut store =
+                    Box::new(Store::new(pre.module().engine(), Host::command(definition, announce, deadline)));
                 host::guard(&mut store);
                 let instantiated = before(deadline, pin!(pre.instantiate_async(&mut *store))).await;
                 let instance = instantiated.map_err(|error| judge(&error, &mut store))?;
@@ -100,6 +103,7 @@ impl Instance {
                 let host = store.data_mut();
                 host.deadline = deadline;
                 host.memory.take_refused();
+                host.announcer.begin(invocation);
                 store.set_epoch_deadline(1);
                 let attributes: Vec<(&str, &str)> =
                     invocation.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();

@@ -4,6 +4,7 @@
 //! very thread that submits it: a thread crossing costs more than a warm call. Must not: know Kafka, wire formats, or why
 //! a target is what it is.
 
+mod announce;
 mod bindings;
 mod code;
 mod dispatch;
@@ -25,6 +26,7 @@ use std::time::{Instant, SystemTime};
 
 use tokio::sync::Semaphore;
 
+pub use self::announce::Announce;
 pub use self::function::Call;
 use self::function::{Function, Phase};
 use self::slots::Slots;
@@ -76,6 +78,7 @@ struct Node<O: Outcomes> {
     config: Execute,
     engine: wasmtime::Engine,
     outcomes: O,
+    announce: Announce,
     functions: RwLock<Functions<O::Ticket>>,
     slots: Slots,
     capacity: Capacity,
@@ -115,6 +118,8 @@ pub struct Parts<O> {
     pub config: Execute,
     /// Where outcomes go.
     pub outcomes: O,
+    /// Where pre-triggers of guests go.
+    pub announce: Announce,
     /// Where artifacts come from.
     pub artifacts: Arc<dyn ArtifactStore>,
     /// Where machine code is kept.
@@ -129,7 +134,7 @@ impl<O: Outcomes> Executor<O> {
     /// # Errors
     /// See [`ExecuteError`].
     pub fn start(parts: Parts<O>) -> Result<(Self, Runtime), ExecuteError> {
-        let Parts { node: id, config, outcomes, artifacts, cache, metrics } = parts;
+        let Parts { node: id, config, outcomes, announce, artifacts, cache, metrics } = parts;
         let instances = engine::instances_cap(config.instances_max);
         let engine = engine::build(&config, instances)?;
         let epoch = engine::EpochTicker::start(&engine, config.epoch_interval)?;
@@ -146,6 +151,7 @@ impl<O: Outcomes> Executor<O> {
             id,
             engine,
             outcomes,
+            announce,
             functions: RwLock::default(),
             slots: Slots::new(capacity),
             capacity,

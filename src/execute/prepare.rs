@@ -111,9 +111,14 @@ impl<O: Outcomes> Node<O> {
         let prepared = {
             let _turn = self.turn(&function, on_demand).await;
             let (config, begun) = (&self.config, Instant::now());
-            let prepared =
-                Instance::prepare(&version.code, &version.definition, config.init_timeout, config.touch_bytes_max)
-                    .await;
+            let prepared = Instance::prepare(
+                &version.code,
+                &version.definition,
+                &self.announce,
+                config.init_timeout,
+                config.touch_bytes_max,
+            )
+            .await;
             function.prepared(begun.elapsed());
             prepared
         };

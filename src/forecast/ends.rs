@@ -26,6 +26,7 @@ pub(super) fn at_once(now: Timestamp, pre_trigger: &PreTrigger, verdict: Verdict
         arrived: 0,
         first_call_lag_us: None,
         ended_at: now,
+        node: String::new(),
     })
 }
 
@@ -50,6 +51,7 @@ pub(super) fn settle(
             arrived: held.came,
             first_call_lag_us: held.first_call_lag_us(),
             ended_at: now,
+            node: String::new(),
             pre_trigger_id: held.id.into(),
         });
         sources.release(source);

@@ -28,6 +28,7 @@ mod notices;
 mod outcomes;
 mod past;
 mod peaks;
+mod ruled;
 mod sources;
 mod table;
 #[cfg(test)]
@@ -48,6 +49,7 @@ use self::judge::{Case, judge};
 use self::notices::Notices;
 use self::past::{Past, minute_of};
 use self::peaks::{BUCKETS, Peaks};
+use self::ruled::Ruled;
 use self::sources::Sources;
 use self::table::Table;
 use crate::config::{ChainsConfig, ForecastConfig};
@@ -119,6 +121,7 @@ pub struct Forecaster {
     model: Model,
     /// Absent where chains are switched off.
     chains: Option<Chains>,
+    ruled: Ruled,
     /// Reused from call to call.
     announcements: Vec<Announcement>,
     /// The minute that outlooks are about, and the first function whose outlook is not asked for yet.
@@ -149,6 +152,7 @@ impl Forecaster {
             sources: Sources::new(&config),
             model,
             chains: chains.enabled.then(|| Chains::new(chains)),
+            ruled: Ruled::default(),
             announcements: Vec::new(),
             minute: i64::MIN,
             next_outlook: 0,
@@ -183,6 +187,9 @@ impl Forecaster {
                 limit: self.config.functions_max.get(),
             })?
         };
+        if let Some(chains) = &mut self.chains {
+            self.ruled.define(chains, &self.functions, slot, &definition.name, &definition.chains);
+        }
         self.agenda.touch(slot);
         Ok(())
     }
@@ -197,6 +204,7 @@ impl Forecaster {
         self.busy.remove(&slot);
         self.announced.remove(&slot);
         self.agenda.forget(slot);
+        self.ruled.remove(slot);
         if let Some(chains) = &mut self.chains {
             chains.forget(slot);
         }

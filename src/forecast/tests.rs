@@ -15,18 +15,10 @@ pub(super) fn name(text: &str) -> FunctionName {
 }
 
 pub(super) fn definition(function: &str, criteria: Criteria) -> FunctionDefinition {
+    let artifact = Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) };
     FunctionDefinition {
-        name: name(function),
-        version: "1".to_owned(),
-        artifact: Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) },
-        kind: FunctionKind::Component,
-        enabled: true,
-        limits: Default::default(),
-        environment: Default::default(),
-        warm: Default::default(),
         pre_trigger: criteria,
-        ordering: Default::default(),
-        retry: Default::default(),
+        ..FunctionDefinition::new(name(function), "1", artifact, FunctionKind::Component)
     }
 }
 

@@ -26,12 +26,18 @@ const POLL: Duration = Duration::from_millis(20);
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 
 /// Where records go.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topics {
     /// The topic of outcomes.
     pub results: String,
     /// The topic of dead letters.
     pub dead_letters: String,
+    /// The topic of outcomes of pre-triggers.
+    pub pre_trigger_outcomes: String,
+    /// The compacted topic of what is known of functions.
+    pub forecast_snapshots: String,
+    /// The topic of pre-triggers.
+    pub pre_triggers: String,
 }
 
 impl Topics {
@@ -39,6 +45,9 @@ impl Topics {
         match destination {
             Destination::Results => &self.results,
             Destination::DeadLetters => &self.dead_letters,
+            Destination::PreTriggerOutcomes => &self.pre_trigger_outcomes,
+            Destination::ForecastSnapshots => &self.forecast_snapshots,
+            Destination::PreTriggers => &self.pre_triggers,
         }
     }
 }
@@ -353,12 +362,16 @@ impl Shared {
     }
 
     fn refuse(&self, record: Record, envelope: Envelope, refusal: Refusal) {
+        let Envelope { position, bytes, .. } = envelope;
         count(match refusal {
             Refusal::TooLarge => &self.counters.refused_too_large,
             Refusal::Invalid(_) => &self.counters.refused_invalid,
         });
         tracing::warn!(topic = self.topics.of(record.destination), %refusal, "record refused for good");
-        let Envelope { position, bytes, .. } = envelope;
+        if position.is_none() {
+            // Nobody waits for it, and no other record could stand in for it.
+            return self.end();
+        }
         self.deliveries.refused(Refused { record, position, bytes, refusal });
         self.end();
     }
@@ -400,8 +413,8 @@ impl Shared {
     }
 
     fn record_of(&self, message: &BorrowedMessage<'_>) -> Record {
-        let destination =
-            if message.topic() == self.topics.results { Destination::Results } else { Destination::DeadLetters };
+        let is_its = |destination: &Destination| self.topics.of(*destination) == message.topic();
+        let destination = Destination::ALL.into_iter().find(is_its).unwrap_or(Destination::DeadLetters);
         // Whatever headers there are, this service wrote them: none can be unreadable.
         let (headers, _) = headers::read(message);
         let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);

@@ -10,6 +10,18 @@ pub enum Destination {
     Results,
     /// Messages that are no event.
     DeadLetters,
+    /// How pre-triggers ended.
+    PreTriggerOutcomes,
+    /// What is known of a function, for the next start.
+    ForecastSnapshots,
+    /// Notices of functions about others.
+    PreTriggers,
+}
+
+impl Destination {
+    /// Every one.
+    pub const ALL: [Self; 5] =
+        [Self::Results, Self::DeadLetters, Self::PreTriggerOutcomes, Self::ForecastSnapshots, Self::PreTriggers];
 }
 
 /// One record.

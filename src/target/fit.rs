@@ -55,7 +55,7 @@ impl Tier {
     /// Up to which ready instance this tier asks, at most the target.
     fn reaches(self, target: &WarmTarget) -> u32 {
         let belongs = |kind: WarmKind| match self {
-            Self::Floor => kind == WarmKind::Floor,
+            Self::Floor => matches!(kind, WarmKind::Floor | WarmKind::Schedule),
             Self::Announced => matches!(kind, WarmKind::PreTrigger | WarmKind::Chain),
             Self::Everything => true,
         };
@@ -142,13 +142,14 @@ mod tests {
         fit(budget_bytes, &wishes)
     }
 
-    use WarmKind::{Floor, History, PreTrigger};
+    use WarmKind::{Floor, History, PreTrigger, Schedule};
 
     #[test]
     fn what_fits_is_granted_in_full() {
         assert_eq!(granted(70, &[(&[(Floor, 1), (PreTrigger, 4)], 10), (&[(History, 3)], 10)]), [4, 3]);
         assert_eq!(granted(0, &[(&[(Floor, 1)], 10)]), [0]);
         assert!(granted(5, &[]).is_empty());
+        assert_eq!(granted(30, &[(&[(PreTrigger, 3)], 10), (&[(Schedule, 3)], 10)]), [0, 3]);
     }
 
     #[test]

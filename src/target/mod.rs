@@ -8,30 +8,39 @@
 mod fit;
 mod hold;
 mod rule;
+mod timetable;
 
 pub use fit::{Wish, fit};
 pub use hold::Hold;
 
 pub use rule::Rule;
+pub use timetable::{Scheduled, Timetable};
 
-use crate::types::{Demand, TargetPart, Timestamp, WarmKind, WarmPolicy, WarmReason, WarmTarget};
+use crate::types::{Demand, FunctionDefinition, TargetPart, Timestamp, WarmKind, WarmReason, WarmTarget};
 
 /// The warm target of one function, before the budget.
 ///
-/// `reuses_instances`: whether an instance that serves a call can serve another one afterwards. Where it can, the busy
-/// instances are part of what floor and history ask for, and only the rest must be ready. Where it cannot, a busy
-/// instance never comes back, so nothing is taken off. What notices announce is still to come and is always on top of
-/// the busy ones.
+/// Where an instance that serves a call can serve another one afterwards, the busy instances are part of what floor,
+/// schedule and history ask for, and only the rest must be ready. Where it cannot, a busy instance never comes back, so
+/// nothing is taken off. What notices announce is still to come and is always on top of the busy ones; together they ask
+/// for no more than the definition's `pre_trigger.instances_max`.
 ///
 /// `ready` is the **largest** of the parts, not their sum: a call that was announced is mostly one that history expects
 /// too, so a sum would prepare for it twice. It is at most the ceiling less the calls in flight.
 ///
-/// The parts are sorted by size, equal ones as floor, history, notices; the parts of notices are cumulative, oldest
+/// The parts are sorted by size, equal ones as floor, schedule, history, notices; the parts of notices are cumulative, oldest
 /// first, so that the part that first reaches the k-th instance names who wants it. A part that asks for nothing is
 /// left out.
-pub fn decide(rule: &Rule, now: Timestamp, policy: &WarmPolicy, reuses_instances: bool, demand: &Demand) -> WarmTarget {
-    let in_use = if reuses_instances { demand.in_flight } else { 0 };
-    let mut parts = Vec::with_capacity(2 + demand.notices.len());
+pub fn decide(
+    rule: &Rule,
+    now: Timestamp,
+    definition: &FunctionDefinition,
+    scheduled: Option<Scheduled<'_>>,
+    demand: &Demand,
+) -> WarmTarget {
+    let policy = &definition.warm;
+    let in_use = if definition.reuses_instances() { demand.in_flight } else { 0 };
+    let mut parts = Vec::with_capacity(3 + demand.notices.len());
     let mut ask = |kind: WarmKind, detail: Option<&str>, instances: u32| {
         if instances > 0 {
             let reason = WarmReason { kind, detail: detail.map(str::to_owned) };
@@ -39,11 +48,14 @@ pub fn decide(rule: &Rule, now: Timestamp, policy: &WarmPolicy, reuses_instances
         }
     };
     ask(WarmKind::Floor, None, policy.floor.saturating_sub(in_use));
+    if let Some(Scheduled { instances, cron }) = scheduled {
+        ask(WarmKind::Schedule, Some(cron), instances.saturating_sub(in_use));
+    }
     ask(WarmKind::History, None, whole(demand.history).saturating_sub(in_use));
     let (mut calls, mut covered) = (0.0, 0);
     for notice in &demand.notices {
         calls += notice.calls.max(0.0) * rule.share(now, notice);
-        let reaches = whole(calls);
+        let reaches = whole(calls).min(definition.pre_trigger.instances_max);
         // A notice whose share fits into what earlier ones round up to prepares nothing more.
         if reaches > covered {
             ask(notice.kind, Some(&notice.id), reaches);
@@ -66,7 +78,7 @@ fn whole(instances: f64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Notice, YIELD_STEPS};
+    use crate::types::{Artifact, Criteria, FunctionKind, Notice, Reuse, Sha256, WarmPolicy, YIELD_STEPS};
 
     fn notice(id: &str, calls: f64) -> Notice {
         let yields = [1.0; YIELD_STEPS];
@@ -78,7 +90,20 @@ mod tests {
     }
 
     fn decide(policy: &WarmPolicy, reuses_instances: bool, demand: &Demand) -> WarmTarget {
-        super::decide(&Rule::new(&Default::default()), Timestamp::from_millis(0), policy, reuses_instances, demand)
+        decide_for(&definition(policy, reuses_instances), None, demand)
+    }
+
+    fn definition(policy: &WarmPolicy, reuses_instances: bool) -> FunctionDefinition {
+        let artifact = Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) };
+        let reuse = if reuses_instances { Reuse::Reuse } else { Reuse::Fresh };
+        FunctionDefinition {
+            warm: WarmPolicy { reuse, ..policy.clone() },
+            ..FunctionDefinition::new("f".parse().unwrap(), "1", artifact, FunctionKind::Component)
+        }
+    }
+
+    fn decide_for(definition: &FunctionDefinition, scheduled: Option<Scheduled<'_>>, demand: &Demand) -> WarmTarget {
+        super::decide(&Rule::new(&Default::default()), Timestamp::from_millis(0), definition, scheduled, demand)
     }
 
     type Part<'a> = (WarmKind, Option<&'a str>, u32);
@@ -141,6 +166,20 @@ mod tests {
             shape(&decide(&policy(2, 64), false, &demand)),
             (4, vec![(WarmKind::Floor, None, 2), (WarmKind::PreTrigger, Some("a"), 2), (WarmKind::History, None, 4)])
         );
+    }
+
+    #[test]
+    fn a_schedule_counts_busy_instances_and_notices_have_a_bound_of_their_own() {
+        let demand = Demand { notices: vec![notice("a", 2.0), notice("b", 9.0)], in_flight: 1, ..Demand::default() };
+        let definition = FunctionDefinition {
+            pre_trigger: Criteria { instances_max: 3, ..Criteria::default() },
+            ..definition(&policy(0, 64), true)
+        };
+        let scheduled = Some(Scheduled { instances: 5, cron: "0 9 * * *" });
+        let a_and_b = [(WarmKind::PreTrigger, Some("a"), 2), (WarmKind::PreTrigger, Some("b"), 3)];
+        assert_eq!(shape(&decide_for(&definition, None, &demand)), (3, a_and_b.to_vec()));
+        let parts = [a_and_b.as_slice(), &[(WarmKind::Schedule, Some("0 9 * * *"), 4)]].concat();
+        assert_eq!(shape(&decide_for(&definition, scheduled, &demand)), (4, parts));
     }
 
     #[test]

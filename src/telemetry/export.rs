@@ -118,6 +118,14 @@ fn observe(meter: &Meter, metrics: &Arc<Metrics>) {
             }
         })
         .build();
+    let read = Arc::clone(metrics);
+    labelled("forewarm.pre_trigger_outcomes", "{pre_trigger}", "Pre-triggers that ended.")
+        .with_callback(move |observer| {
+            for (kind, count) in read.pre_triggers_by_outcome() {
+                observer.observe(count, &[KeyValue::new("forewarm.outcome", kind)]);
+            }
+        })
+        .build();
     let histogram = |name: &'static str, help: &'static str| {
         let bounds = vec![1e-6, 1e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 1e-1, 0.5, 1.0, 5.0, 30.0];
         meter.f64_histogram(name).with_unit("s").with_description(help).with_boundaries(bounds).build()

@@ -10,7 +10,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::Histogram;
 
 use crate::codec::DecodeError;
-use crate::types::{StartKind, Status};
+use crate::types::{OutcomeKind, StartKind, Status};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -67,6 +67,7 @@ macro_rules! table {
             results: Results,
             dead_letters: Labelled,
             pre_triggers: Labelled,
+            outcomes: Labelled,
             durations: OnceLock<Durations>,
         }
 
@@ -176,6 +177,11 @@ impl Metrics {
         self.pre_triggers.count(&VERDICTS, verdict);
     }
 
+    /// A pre-trigger ended.
+    pub fn pre_trigger_ended(&self, kind: OutcomeKind) {
+        self.outcomes.count(&OutcomeKind::ALL.map(OutcomeKind::as_str), kind.as_str());
+    }
+
     /// Outcomes of one status and start kind.
     pub fn results_by(&self, status: Status, kind: Option<StartKind>) -> u64 {
         self.results.cell(status, kind).load(Ordering::Relaxed)
@@ -199,6 +205,11 @@ impl Metrics {
     /// Pre-triggers by verdict.
     pub(super) fn pre_triggers_by_verdict(&self) -> Vec<(&'static str, u64)> {
         self.pre_triggers.all(&VERDICTS).collect()
+    }
+
+    /// Pre-triggers by how they ended.
+    pub(super) fn pre_triggers_by_outcome(&self) -> Vec<(&'static str, u64)> {
+        self.outcomes.all(&OutcomeKind::ALL.map(OutcomeKind::as_str)).collect()
     }
 
     /// Outcomes by status and start kind.
@@ -237,6 +248,9 @@ impl Metrics {
         }
         for (verdict, count) in self.pre_triggers_by_verdict() {
             add("pre_triggers", &format!("{{{verdict}}}"), count);
+        }
+        for (kind, count) in self.pre_triggers_by_outcome() {
+            add("pre_trigger_outcomes", &format!("{{{kind}}}"), count);
         }
         line
     }

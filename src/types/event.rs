@@ -175,6 +175,8 @@ pub enum WarmKind {
     History,
     /// An earlier call had to make the instance for itself; `detail` is absent.
     Invocation,
+    /// A schedule of the function's definition; `detail` is its crontab expression.
+    Schedule,
 }
 
 impl WarmKind {
@@ -182,6 +184,7 @@ impl WarmKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Floor => "floor",
+            Self::Schedule => "schedule",
             Self::PreTrigger => "pre_trigger",
             Self::Chain => "chain",
             Self::History => "history",

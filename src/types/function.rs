@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::Schedule;
+
 /// A function's name: 1 to 128 characters of `a-z A-Z 0-9 . _ - /`, starting with a letter or digit. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FunctionName(Arc<str>);
@@ -225,11 +227,13 @@ pub struct Criteria {
     pub confidence_min: f64,
     /// Sources that count; empty: every source.
     pub sources: Vec<String>,
+    /// Instances that pre-triggers and chains never ask to exceed together.
+    pub instances_max: u32,
 }
 
 impl Default for Criteria {
     fn default() -> Self {
-        Self { notices_min: 1, within_ms: 60_000, confidence_min: 0.0, sources: Vec::new() }
+        Self { notices_min: 1, within_ms: 60_000, confidence_min: 0.0, sources: Vec::new(), instances_max: u32::MAX }
     }
 }
 
@@ -252,14 +256,80 @@ pub enum Ordering {
 pub struct Retry {
     /// Attempts in all; at least 1. 1 means that nothing is tried again.
     pub attempts_max: u32,
-    /// Wait before the second attempt, in milliseconds; doubles from then on.
+    /// Wait before the second attempt, in milliseconds; doubles from then on, less up to a fifth by chance.
     pub backoff_ms: u64,
+    /// The longest wait, in milliseconds.
+    pub backoff_max_ms: u64,
+    /// From the first attempt on, in milliseconds: what would begin later is not tried again.
+    pub age_max_ms: u64,
+    /// Which outcomes are tried again.
+    pub statuses: Vec<RetryStatus>,
 }
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { attempts_max: 1, backoff_ms: 1_000 }
+        Self {
+            attempts_max: 1,
+            backoff_ms: 1_000,
+            backoff_max_ms: 60_000,
+            age_max_ms: 900_000,
+            statuses: vec![RetryStatus::FunctionError, RetryStatus::Trap, RetryStatus::Timeout],
+        }
     }
+}
+
+/// An outcome that can be tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryStatus {
+    /// The function said no.
+    FunctionError,
+    /// The guest trapped.
+    Trap,
+    /// The call ran past its time limit.
+    Timeout,
+    /// The call met another limit.
+    Limit,
+}
+
+/// What a user says of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChainRuleKind {
+    /// It acts, and as if the call always followed, whatever is known of it.
+    Pin,
+    /// It never acts.
+    Deny,
+    /// It is taken as given.
+    State,
+}
+
+/// What a user says of one chain that begins with the function.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChainRule {
+    /// The function whose calls follow; it need not be registered yet.
+    pub to: FunctionName,
+    /// What holds.
+    pub rule: ChainRuleKind,
+    /// With `state`: how likely a call follows, above 0.0 to 1.0 inclusive.
+    #[serde(default = "certain")]
+    pub probability: f64,
+    /// With `state`: after how long, in milliseconds.
+    #[serde(default = "soon")]
+    pub lag_ms: u64,
+}
+
+impl ChainRule {
+    /// The longest lag that can be stated, in milliseconds (inclusive).
+    pub const LAG_MAX_MS: u64 = 3_600_000;
+}
+
+const fn certain() -> f64 {
+    1.0
+}
+
+const fn soon() -> u64 {
+    1_000
 }
 
 /// One version of a function, as it stands on the `functions` topic under the function's name as key.
@@ -294,6 +364,12 @@ pub struct FunctionDefinition {
     /// Whether a failed call is tried again.
     #[serde(default)]
     pub retry: Retry,
+    /// Windows of time in which instances are kept whatever the forecast says.
+    #[serde(default)]
+    pub schedules: Vec<Schedule>,
+    /// What the user says of chains that begin with this function.
+    #[serde(default)]
+    pub chains: Vec<ChainRule>,
 }
 
 const fn enabled() -> bool {
@@ -301,6 +377,11 @@ const fn enabled() -> bool {
 }
 
 impl FunctionDefinition {
+    /// Most schedules of one function (inclusive).
+    pub const SCHEDULES_MAX: usize = 16;
+    /// Most chain rules of one function (inclusive).
+    pub const CHAINS_MAX: usize = 16;
+
     /// A definition with the defaults for everything else.
     pub fn new(name: FunctionName, version: &str, artifact: Artifact, kind: FunctionKind) -> Self {
         Self {
@@ -315,6 +396,8 @@ impl FunctionDefinition {
             pre_trigger: Criteria::default(),
             ordering: Ordering::default(),
             retry: Retry::default(),
+            schedules: Vec::new(),
+            chains: Vec::new(),
         }
     }
 
@@ -338,9 +421,28 @@ impl FunctionDefinition {
             "pre_trigger.confidence_min must be from 0.0 to 1.0",
         );
         check(self.retry.attempts_max >= 1, "retry.attempts_max must be at least 1");
+        check(
+            self.retry.backoff_max_ms >= self.retry.backoff_ms,
+            "retry.backoff_max_ms must not be below retry.backoff_ms",
+        );
+        check(self.schedules.len() <= Self::SCHEDULES_MAX, "schedules must not be more than 16");
+        check(self.chains.len() <= Self::CHAINS_MAX, "chains must not be more than 16");
+        for (at, chain) in self.chains.iter().enumerate() {
+            let at_most_one = self.chains[..at].iter().all(|other| other.to != chain.to);
+            check(at_most_one && chain.to != self.name, "chains: each rule must be about another function");
+            check(
+                chain.probability > 0.0 && chain.probability <= 1.0,
+                "chains: probability must be above 0.0 and at most 1.0",
+            );
+            check(chain.lag_ms <= ChainRule::LAG_MAX_MS, "chains: lag_ms must be at most 3600000 (an hour)");
+        }
         // Said plainly rather than ignored: a user who asks for order or retries must not silently go without.
         check(self.ordering == Ordering::Unordered, "ordering other than unordered is not supported by this version");
         check(self.retry.attempts_max <= 1, "retry.attempts_max above 1 is not supported by this version");
+        faults.extend(self.schedules.iter().take(Self::SCHEDULES_MAX).filter_map(|schedule| {
+            let fault = schedule.windows().err()?;
+            Some(format!("schedules: {fault}"))
+        }));
         faults
     }
 

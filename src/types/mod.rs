@@ -8,6 +8,7 @@ mod function;
 mod outcome;
 mod payload;
 mod position;
+mod schedule;
 mod time;
 
 pub use demand::{Demand, Notice, PoolUsage, Reason, TargetPart, WarmTarget, YIELD_STEPS};
@@ -15,10 +16,11 @@ pub use event::{
     Attributes, Invocation, InvocationError, InvocationResult, PreTrigger, StartKind, Status, WarmKind, WarmReason,
 };
 pub use function::{
-    Artifact, Criteria, FunctionDefinition, FunctionKind, FunctionName, InvalidName, Limits, Ordering, Retry, Reuse,
-    Sha256, WarmPolicy,
+    Artifact, ChainRule, ChainRuleKind, Criteria, FunctionDefinition, FunctionKind, FunctionName, InvalidName, Limits,
+    Ordering, Retry, RetryStatus, Reuse, Sha256, WarmPolicy,
 };
 pub use outcome::{OutcomeKind, PreTriggerOutcome};
 pub use payload::Payload;
 pub use position::{Generation, NextOffset, Offset, Position};
+pub use schedule::{InvalidSchedule, Schedule, Windows};
 pub use time::Timestamp;

@@ -1,4 +1,5 @@
-//! What became of a pre-trigger in the end: the event by which its sender is to learn.
+//! What became of a pre-trigger in the end: the event by which its sender learns, field by field as in
+//! `schemas/pre-trigger-outcome.avsc`.
 //!
 //! Must not: judge; the forecaster does.
 
@@ -77,4 +78,6 @@ pub struct PreTriggerOutcome {
     pub first_call_lag_us: Option<i64>,
     /// When this was known.
     pub ended_at: Timestamp,
+    /// The node that says so; empty until it is published.
+    pub node: String,
 }

@@ -9,7 +9,7 @@ import pathlib
 
 import events
 from service import Service
-from streams import DeadLetters, Results, Sender, Topics
+from streams import DeadLetters, Outcomes, Results, Sender, Topics
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 GUESTS = REPOSITORY / "guests"
@@ -17,6 +17,8 @@ GUESTS = REPOSITORY / "guests"
 ECHO = GUESTS / "rust-echo" / "rust-echo.wasm"
 # A component that does the harm its payload names.
 HOSTILE = GUESTS / "hostile" / "hostile.wasm"
+# A component that announces the call of another function.
+ORDER = GUESTS / "rust-order" / "rust-order.wasm"
 
 
 class Skipped(Exception):
@@ -77,6 +79,11 @@ class Bench:
 
     def dead_letters(self):
         reader = DeadLetters(self.bootstrap, self.topics["dead-letters"])
+        self.closing.callback(reader.close)
+        return reader
+
+    def outcomes(self):
+        reader = Outcomes(self.bootstrap, self.topics["pre-trigger-outcomes"])
         self.closing.callback(reader.close)
         return reader
 

@@ -53,6 +53,7 @@ INVOCATION = Schema(SCHEMAS / "invocation.avsc")
 PRE_TRIGGER = Schema(SCHEMAS / "pre-trigger.avsc")
 FUNCTION = Schema(SCHEMAS / "function-definition.avsc")
 RESULT = Schema(SCHEMAS / "invocation-result.avsc")
+OUTCOME = Schema(SCHEMAS / "pre-trigger-outcome.avsc")
 
 
 def datum(schema, event):
@@ -94,12 +95,12 @@ def read_result(value, schema_ids=()):
     if value[:2] == b"\xc3\x01":
         if value[2:10] != RESULT.fingerprint:
             raise ValueError(f"a result of another schema: {value[2:10].hex()}, expected {RESULT.fingerprint.hex()}")
-        return read_datum(value, 10)
+        return read_datum(RESULT, "completed_at", value, 10)
     if value[:1] == b"\x00":
         (schema_id,) = struct.unpack(">I", value[1:5])
         if schema_id not in schema_ids:
             raise ValueError(f"a result with schema id {schema_id}, registered are {sorted(schema_ids)}")
-        return read_datum(value, 5)
+        return read_datum(RESULT, "completed_at", value, 5)
     result = json.loads(value)
     payload = result.get("payload")
     if isinstance(payload, str):
@@ -109,14 +110,21 @@ def read_result(value, schema_ids=()):
     return result
 
 
-def read_datum(value, start):
+def read_outcome(value):
+    """The outcome of a pre-trigger, in the framing that the service writes by default."""
+    if value[:10] != b"\xc3\x01" + OUTCOME.fingerprint:
+        raise ValueError(f"no outcome of a pre-trigger: {value[:10].hex()}")
+    return read_datum(OUTCOME, "ended_at", value, 10)
+
+
+def read_datum(schema, time_field, value, start):
     buffer = io.BytesIO(value)
     buffer.seek(start)
-    result = fastavro.schemaless_reader(buffer, RESULT.parsed)
+    event = fastavro.schemaless_reader(buffer, schema.parsed)
     if buffer.tell() != len(value):
-        raise ValueError(f"{len(value) - buffer.tell()} bytes after the result")
-    result["completed_at"] = round(result["completed_at"].timestamp() * 1_000)
-    return result
+        raise ValueError(f"{len(value) - buffer.tell()} bytes after the event")
+    event[time_field] = round(event[time_field].timestamp() * 1_000)
+    return event
 
 
 def now_ms():

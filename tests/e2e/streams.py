@@ -13,7 +13,15 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 import events
 
-ROLES = ("pre-triggers", "invocations", "results", "dead-letters", "functions")
+ROLES = (
+    "pre-triggers",
+    "invocations",
+    "results",
+    "dead-letters",
+    "functions",
+    "pre-trigger-outcomes",
+    "forecast-snapshots",
+)
 PARTITIONS = 6
 BROKER_DEADLINE_S = 60
 # What a client of the test sees of a broker that restarts is not the test's news.
@@ -83,7 +91,7 @@ class Topics:
 
     @staticmethod
     def settings(role):
-        return {"cleanup.policy": "compact"} if role == "functions" else {}
+        return {"cleanup.policy": "compact"} if role in ("functions", "forecast-snapshots") else {}
 
     def __getitem__(self, role):
         return self.names[role]
@@ -324,3 +332,22 @@ class Results(Reader):
     def duplicates(self):
         """Results beyond the first of each call."""
         return self.count - len(self.seen)
+
+
+class Outcomes(Reader):
+    """Keeps the outcomes of pre-triggers by the pre-trigger's id."""
+
+    def __init__(self, bootstrap, topic):
+        self.kept = collections.defaultdict(list)
+        super().__init__(bootstrap, topic)
+
+    def take(self, topic, partition, offset, key, value, headers):
+        event = events.read_outcome(value)
+        assert key == event["function"].encode(), (key, event)
+        self.kept[event["pre_trigger_id"]].append(event)
+
+    def one(self, name, deadline_s=60):
+        """The only outcome of one pre-trigger so far."""
+        self.wait(lambda: name in self.kept, deadline_s, lambda: f"no outcome of pre-trigger {name}; {len(self.kept)} others came")
+        assert len(self.kept[name]) == 1, f"{len(self.kept[name])} outcomes of pre-trigger {name}"
+        return self.kept[name][0]

@@ -5,7 +5,7 @@ import time
 import uuid
 
 import events
-from bench import ECHO, definition
+from bench import ECHO, ORDER, definition
 from schema_registry import SchemaRegistry
 from streams import PARTITIONS
 
@@ -89,7 +89,9 @@ def pre_triggers(bench):
     registry = SchemaRegistry()
     bench.closing.callback(registry.close)
     schema_id = registry.add(events.PRE_TRIGGER.text)
-    service = bench.service(kafka={"schema-registry-url": registry.url}).start()
+    # A function that was just deployed may be held warm already, by what is known of others; not here.
+    forecast = {"newcomer-share": 0.0}
+    service = bench.service(kafka={"schema-registry-url": registry.url}, forecast=forecast).start()
     results = bench.results()
     # What is no event is skipped, and does not keep back what comes after it.
     for partition in range(PARTITIONS):
@@ -113,6 +115,79 @@ def pre_triggers(bench):
         assert result.warm_reason == {"kind": "pre_trigger", "detail": notice}, result.event
     assert service.stop() == 0
     return f"3 formats in {attempts} attempts"
+
+
+def outcomes(bench):
+    """Each pre-trigger ends with one outcome: a hit, one withdrawn, one refused, and one that nothing came of."""
+    service = bench.service().start()
+    results, outcomes = bench.results(), bench.outcomes()
+    bench.define(definition("told", ECHO, pre_trigger={"confidence_min": 0.5}))
+    # From then on the function is known.
+    assert results.one(bench.call("told")).status == "ok"
+    hit = bench.announce("told", expected_invocations=1, window_ms=8_000, tenant="acme")
+    time.sleep(1)
+    assert results.one(bench.call("told")).status == "ok"
+    refused = bench.announce("told", confidence=0.4)
+    withdrawn = bench.announce("told", expected_invocations=3, window_ms=60_000)
+    bench.announce("told", id=withdrawn, expected_invocations=0)
+    unknown = bench.announce("nobody")
+    vain = bench.announce("told", expected_invocations=64, window_ms=1_000)
+    said = {name: outcomes.one(name) for name in (refused, withdrawn, unknown, vain)}
+    kinds = {name: (event["kind"], event["criterion"], event["announced"], event["arrived"]) for name, event in said.items()}
+    assert kinds[refused] == ("refused", "confidence_too_low", 1, 0), kinds
+    assert kinds[withdrawn] == ("withdrawn", None, 3, 0), kinds
+    assert kinds[unknown] == ("refused", "unknown_function", 1, 0), kinds
+    assert kinds[vain] == ("wasted", None, 64, 0), kinds
+    event = outcomes.one(hit)
+    assert (event["kind"], event["announced"], event["arrived"], event["tenant"]) == ("hit", 1, 1, "acme"), event
+    assert 0 < event["first_call_lag_us"] < 8_000_000 and event["node"] == "e2e-node", event
+    assert abs(event["ended_at"] - events.now_ms()) < 120_000, event
+    assert service.stop() == 0
+    assert all(len(kept) == 1 for kept in outcomes.kept.values()), outcomes.kept
+
+
+def announced_by_a_guest(bench):
+    """A function announces the next one from within its call; the next one's first call finds an instance ready."""
+    service = bench.service(forecast={"newcomer-share": 0.0}).start()
+    results, outcomes = bench.results(), bench.outcomes()
+    for attempt in range(1, 9):
+        name = f"invoice-{attempt}"
+        bench.define(definition(f"order-{attempt}", ORDER, environment={"NEXT": name}))
+        bench.define(definition(name, ECHO))
+        result = results.one(bench.call(f"order-{attempt}", b"4711"))
+        assert (result.status, result.payload) == ("ok", f"order 4711: {name} is announced".encode()), result.event
+        time.sleep(0.3 * attempt)
+        result = results.one(bench.call(name))
+        if result.start_kind == "prewarmed":
+            break
+    assert (result.start_kind, result.warm_reason["kind"]) == ("prewarmed", "pre_trigger"), result.event
+    event = outcomes.one(result.warm_reason["detail"])
+    assert (event["source"], event["kind"], event["arrived"]) == (f"function:order-{attempt}", "hit", 1), event
+    assert service.stop() == 0
+    return f"{attempt} attempts"
+
+
+def stated(bench):
+    """What a user states in a definition holds: a chain that was never seen, and a schedule."""
+    service = bench.service(forecast={"newcomer-share": 0.0}).start()
+    results = bench.results()
+    for attempt in range(1, 9):
+        first, second, third = (f"{name}-{attempt}" for name in ("first", "second", "scheduled"))
+        chain = {"to": second, "rule": "state", "probability": 0.9, "lag_ms": 5_000}
+        bench.define(definition(first, ECHO, chains=[chain]))
+        bench.define(definition(second, ECHO))
+        window = {"cron": "* * * * *", "timezone": "UTC", "duration_ms": 120_000, "instances": 1}
+        bench.define(definition(third, ECHO, schedules=[window]))
+        assert results.one(bench.call(first)).status == "ok"
+        time.sleep(0.3 * attempt)
+        followed, scheduled = (results.one(bench.call(name)) for name in (second, third))
+        if followed.start_kind == "prewarmed" and scheduled.start_kind == "prewarmed":
+            break
+    assert (followed.start_kind, followed.warm_reason) == ("prewarmed", {"kind": "chain", "detail": first}), followed.event
+    reason = {"kind": "schedule", "detail": "* * * * *"}
+    assert (scheduled.start_kind, scheduled.warm_reason) == ("prewarmed", reason), scheduled.event
+    assert service.stop() == 0
+    return f"{attempt} attempts"
 
 
 def floor(bench):
@@ -195,4 +270,15 @@ def commands(bench):
     assert service.stop() == 0
 
 
-SCENARIOS = [calls, wire_formats, pre_triggers, floor, tombstone, new_version, commands]
+SCENARIOS = [
+    calls,
+    wire_formats,
+    pre_triggers,
+    outcomes,
+    announced_by_a_guest,
+    stated,
+    floor,
+    tombstone,
+    new_version,
+    commands,
+]

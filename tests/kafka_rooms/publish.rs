@@ -48,7 +48,7 @@ fn result(key: &str, payload: Vec<u8>) -> Record {
 
 fn publisher(brokers: &Brokers, results: &str, dead_letters: &str) -> (Publisher, Arc<Ends>) {
     let ends = Arc::new(Ends::default());
-    let topics = Topics { results: results.to_owned(), dead_letters: dead_letters.to_owned() };
+    let topics = Topics { results: results.to_owned(), dead_letters: dead_letters.to_owned(), ..Topics::default() };
     let deliveries = Arc::clone(&ends) as Arc<dyn Deliveries>;
     (Publisher::start(&brokers.connection(""), topics, deliveries).unwrap(), ends)
 }
@@ -97,7 +97,7 @@ fn a_topic_that_comes_late_gets_everything() {
     let Some(brokers) = Brokers::real() else { return };
     let (results, dead_letters) = (unique("results"), brokers.topic("dead", 1));
     let ends = Arc::new(Ends::default());
-    let topics = Topics { results: results.clone(), dead_letters };
+    let topics = Topics { results: results.clone(), dead_letters, ..Topics::default() };
     let mut connection = brokers.connection("");
     // How long librdkafka itself looks for a topic before it gives a record back.
     connection.properties.insert("topic.metadata.propagation.max.ms".to_owned(), "200".to_owned());

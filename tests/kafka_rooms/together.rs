@@ -54,7 +54,7 @@ struct Node {
 impl Node {
     fn start(brokers: &Brokers, group: &str, calls: &str, results: &str) -> Self {
         let back = Arc::new(Back(OnceLock::new()));
-        let topics = Topics { results: results.to_owned(), dead_letters: results.to_owned() };
+        let topics = Topics { results: results.to_owned(), dead_letters: results.to_owned(), ..Topics::default() };
         let deliveries = Arc::clone(&back) as Arc<dyn Deliveries>;
         let connection = brokers.connection(group);
         let publisher = Arc::new(Publisher::start(&connection, topics, deliveries).unwrap());

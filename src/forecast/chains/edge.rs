@@ -22,7 +22,7 @@ const STRONG_MIN: f32 = 3.0;
 /// What a user says of an edge.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
-    /// It acts, whatever is known of it.
+    /// It acts, and as if the call always followed, whatever is known of it.
     Pin,
     /// It never acts.
     Deny,
@@ -137,10 +137,16 @@ impl Edge {
         }
     }
 
+    /// How likely B is said to follow, where it acts.
+    pub(super) fn announced_probability(&self) -> f32 {
+        if self.rule == Some(Rule::Pin) { 1.0 } else { self.probability() }
+    }
+
     /// The lags below and above which 5 % of the calls lie, to the bin.
     pub(super) fn lag_range(&self) -> (Duration, Duration) {
         if let Some(Rule::State { lag, .. }) = self.rule {
-            return (lag, lag);
+            // A stated lag is about right: an instance waits for the call as long again, and a second at least.
+            return (lag, lag + lag.max(Duration::from_secs(1)));
         }
         let total = self.hits();
         let upto = |share: f32| {
@@ -268,12 +274,15 @@ mod tests {
         let mut edge = edge(4, 1, 700);
         edge.strong = 3.0;
         assert_eq!(edge.judge(&THRESHOLDS, 5.0), Ok(()));
+        edge.rule = Some(Rule::Pin);
+        assert_eq!((edge.judge(&THRESHOLDS, 5.0), Edge::new(1).announced_probability()), (Ok(()), 0.0));
+        assert_eq!(edge.announced_probability(), 1.0);
         edge.rule = Some(Rule::Deny);
         assert_eq!(edge.judge(&THRESHOLDS, 5.0), Err(Hold::Denied));
         let mut stated = Edge::new(1);
         stated.rule = Some(Rule::State { probability: 0.7, lag: Duration::from_secs(3) });
         assert_eq!((stated.judge(&THRESHOLDS, 9.0), stated.probability()), (Ok(()), 0.7));
-        assert_eq!(stated.lag_range(), (Duration::from_secs(3), Duration::from_secs(3)));
+        assert_eq!(stated.lag_range(), (Duration::from_secs(3), Duration::from_secs(6)));
     }
 
     #[test]

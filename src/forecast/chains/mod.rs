@@ -298,7 +298,8 @@ impl Chains {
         for (place, edge) in node.edges.iter().enumerate() {
             if edge.acts {
                 let (earliest, latest) = edge.lag_range();
-                out.push(Announcement { to: edge.to, probability: edge.probability(), earliest, latest });
+                let probability = edge.announced_probability();
+                out.push(Announcement { to: edge.to, probability, earliest, latest });
                 announced |= 1 << place;
             }
         }

@@ -1,0 +1,200 @@
+//! Windows of time that come again: a crontab expression says when each begins.
+//!
+//! Must not: read a clock; it is asked about a time.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeZone, Utc};
+use chrono_tz::Tz;
+use croner::Cron;
+use croner::parser::{CronParser, Seconds, Year};
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+
+/// A window of time that comes again, in which instances are kept whatever the forecast says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// When the window begins: minute, hour, day of month, month, day of week, as in crontab(5).
+    pub cron: String,
+    /// The IANA time zone that the expression is read in.
+    #[serde(default = "utc")]
+    pub timezone: String,
+    /// How long the window lasts, in milliseconds.
+    pub duration_ms: u64,
+    /// Instances that are kept within it, ready and busy together.
+    pub instances: u32,
+}
+
+fn utc() -> String {
+    "UTC".to_owned()
+}
+
+/// Why a schedule says nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSchedule {
+    /// The expression.
+    #[error(
+        "cron {cron:?} is not valid: {cause}; give minute, hour, day of month, month and day of week, as in \"0 9 * * 1-5\""
+    )]
+    Cron {
+        /// As it was given, cut at 64 characters.
+        cron: String,
+        /// Why.
+        cause: String,
+    },
+    /// The expression names a date that does not come.
+    #[error("cron {cron:?} never begins")]
+    Never {
+        /// As it was given.
+        cron: String,
+    },
+    /// The time zone.
+    #[error("timezone {timezone:?} is not known: give a name of the IANA database, such as Europe/Berlin")]
+    Timezone {
+        /// As it was given, cut at 64 characters.
+        timezone: String,
+    },
+    /// The length.
+    #[error("duration_ms {duration_ms} is outside 1 to 604800000 (a week)")]
+    Duration {
+        /// As it was given.
+        duration_ms: u64,
+    },
+    /// The number of instances.
+    #[error("instances must be at least 1")]
+    Instances,
+}
+
+impl Schedule {
+    /// The longest window, in milliseconds (inclusive): a week.
+    pub const DURATION_MAX_MS: u64 = 7 * 24 * 3_600_000;
+    /// The longest expression, in bytes (inclusive).
+    const CRON_LEN_MAX: usize = 256;
+
+    /// The windows that the schedule means.
+    ///
+    /// # Errors
+    /// The first fault that it has.
+    pub fn windows(&self) -> Result<Windows, InvalidSchedule> {
+        let shown = |text: &str| text.chars().take(64).collect::<String>();
+        if !(1..=Self::DURATION_MAX_MS).contains(&self.duration_ms) {
+            return Err(InvalidSchedule::Duration { duration_ms: self.duration_ms });
+        }
+        if self.instances == 0 {
+            return Err(InvalidSchedule::Instances);
+        }
+        let timezone =
+            self.timezone.parse().map_err(|_| InvalidSchedule::Timezone { timezone: shown(&self.timezone) })?;
+        let fault = |cause: String| InvalidSchedule::Cron { cron: shown(&self.cron), cause };
+        if self.cron.len() > Self::CRON_LEN_MAX {
+            return Err(fault(format!("it has {} bytes, more than {}", self.cron.len(), Self::CRON_LEN_MAX)));
+        }
+        let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+        let cron = parser.parse(&self.cron).map_err(|error| fault(error.to_string()))?;
+        let windows = Windows { cron, timezone, duration: Duration::from_millis(self.duration_ms) };
+        if windows.begins_after(Timestamp::from_millis(0)).is_none() {
+            return Err(InvalidSchedule::Never { cron: shown(&self.cron) });
+        }
+        Ok(windows)
+    }
+}
+
+/// When a schedule's windows begin and end.
+#[derive(Clone, Debug)]
+pub struct Windows {
+    cron: Cron,
+    timezone: Tz,
+    duration: Duration,
+}
+
+impl Windows {
+    /// The end of the window that is open at `now`, which is its first moment outside; `None` where none is. Of several
+    /// that overlap it is the last one's.
+    pub fn open_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let began = self.cron.find_previous_occurrence(&self.local(now)?, true).ok()?;
+        let end = timestamp(&began) + self.duration;
+        (end > now).then_some(end)
+    }
+
+    /// When the next window begins, later than `now`.
+    pub fn begins_after(&self, now: Timestamp) -> Option<Timestamp> {
+        let begins = self.cron.find_next_occurrence(&self.local(now)?, false).ok()?;
+        Some(timestamp(&begins))
+    }
+
+    fn local(&self, now: Timestamp) -> Option<DateTime<Tz>> {
+        Some(Utc.timestamp_micros(now.as_micros()).single()?.with_timezone(&self.timezone))
+    }
+}
+
+fn timestamp(at: &DateTime<Tz>) -> Timestamp {
+    Timestamp::from_micros(at.timestamp_micros())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(cron: &str, timezone: &str, minutes: u64) -> Schedule {
+        Schedule { cron: cron.to_owned(), timezone: timezone.to_owned(), duration_ms: minutes * 60_000, instances: 3 }
+    }
+
+    fn at(text: &str) -> Timestamp {
+        Timestamp::from_micros(text.parse::<DateTime<Utc>>().unwrap().timestamp_micros())
+    }
+
+    #[test]
+    fn a_window_is_open_from_its_beginning_to_before_its_end() {
+        let windows = schedule("0 9 * * 1-5", "UTC", 90).windows().unwrap();
+        // 5 January 2026 is a Monday.
+        assert_eq!(windows.open_until(at("2026-01-05T08:59:59.999999Z")), None);
+        assert_eq!(windows.open_until(at("2026-01-05T09:00:00Z")), Some(at("2026-01-05T10:30:00Z")));
+        assert_eq!(windows.open_until(at("2026-01-05T10:29:59.999999Z")), Some(at("2026-01-05T10:30:00Z")));
+        assert_eq!(windows.open_until(at("2026-01-05T10:30:00Z")), None);
+        assert_eq!(windows.begins_after(at("2026-01-05T09:00:00Z")), Some(at("2026-01-06T09:00:00Z")));
+        assert_eq!(windows.begins_after(at("2026-01-09T09:00:00Z")), Some(at("2026-01-12T09:00:00Z")));
+    }
+
+    #[test]
+    fn a_time_zone_moves_with_its_summer_time() {
+        let windows = schedule("0 9 * * *", "Europe/Berlin", 60).windows().unwrap();
+        assert_eq!(windows.begins_after(at("2026-03-28T00:00:00Z")), Some(at("2026-03-28T08:00:00Z")));
+        assert_eq!(windows.begins_after(at("2026-03-29T00:00:00Z")), Some(at("2026-03-29T07:00:00Z")));
+    }
+
+    #[test]
+    fn windows_that_overlap_end_with_the_last() {
+        let windows = schedule("*/10 * * * *", "UTC", 15).windows().unwrap();
+        assert_eq!(windows.open_until(at("2026-01-05T09:12:00Z")), Some(at("2026-01-05T09:25:00Z")));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let fault = |schedule: Schedule| schedule.windows().unwrap_err().to_string();
+        let cases = [
+            (schedule("0 9 * *", "UTC", 1), "cron \"0 9 * *\" is not valid"),
+            (schedule("0 0 9 * * *", "UTC", 1), "cron \"0 0 9 * * *\" is not valid"),
+            (schedule("61 9 * * *", "UTC", 1), "cron \"61 9 * * *\" is not valid"),
+            (schedule("0 0 30 2 *", "UTC", 1), "cron \"0 0 30 2 *\" never begins"),
+            (schedule(&"0,".repeat(1_000), "UTC", 1), "it has 2000 bytes, more than 256"),
+            (schedule("0 9 * * *", "Mars/Olympus", 1), "timezone \"Mars/Olympus\" is not known"),
+            (schedule("0 9 * * *", "UTC", 0), "duration_ms 0 is outside"),
+            (schedule("0 9 * * *", "UTC", 10_081), "duration_ms 604860000 is outside"),
+            (Schedule { instances: 0, ..schedule("0 9 * * *", "UTC", 1) }, "instances must be at least 1"),
+        ];
+        for (schedule, wanted) in cases {
+            let said = fault(schedule);
+            assert!(said.contains(wanted), "{said}");
+        }
+    }
+
+    #[test]
+    fn times_at_the_ends_of_the_calendar_have_no_window() {
+        let windows = schedule("0 9 * * *", "UTC", 60).windows().unwrap();
+        for micros in [i64::MIN, i64::MAX] {
+            let now = Timestamp::from_micros(micros);
+            assert_eq!((windows.open_until(now), windows.begins_after(now)), (None, None));
+        }
+    }
+}
