@@ -13,8 +13,8 @@ use forewarm::config::Execute;
 use forewarm::execute::{Call, Executor, Outcomes, Parts, Runtime};
 use forewarm::telemetry::Metrics;
 use forewarm::types::{
-    Artifact, FunctionDefinition, FunctionKind, FunctionName, Invocation, InvocationResult, Payload, PoolUsage, PreTrigger, Reuse,
-    Sha256, StartKind, Status, TargetPart, Timestamp, WarmKind, WarmReason, WarmTarget,
+    Artifact, FunctionDefinition, FunctionKind, FunctionName, Invocation, InvocationResult, Payload, PoolUsage,
+    PreTrigger, Reuse, Sha256, StartKind, Status, TargetPart, Timestamp, WarmKind, WarmReason, WarmTarget,
 };
 
 const ECHO: &[u8] = include_bytes!("../guests/rust-echo/rust-echo.wasm");

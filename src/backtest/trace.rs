@@ -24,7 +24,7 @@ const FUNCTIONS_MAX: usize = 100_000;
 /// Length of one set, in minutes (inclusive): 60 days.
 const MINUTES_MAX: u32 = 60 * 24 * 60;
 /// Single calls of one trace (inclusive).
-const CALLS_MAX: usize = 10_000_000;
+pub const CALLS_MAX: usize = 10_000_000;
 /// Calls of one function in one minute (inclusive).
 const COUNT_MAX: u32 = 10_000_000;
 const MINUTE_MICROS: i64 = 60_000_000;

@@ -20,19 +20,13 @@ const PRICES_S: [u64; 14] = [120, 180, 300, 420, 600, 900, 1_200, 1_800, 2_700, 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    config: super::ConfigArgument,
-    /// Recorded calls: a folder of counts by minute, or a CSV of timestamp,function[,duration_ms]; .gz too.
-    #[arg(required_unless_present = "made")]
-    trace: Option<PathBuf>,
+    recorded: super::recorded::Arguments,
     /// A made workload with a known truth instead, through the whole control plane in virtual time.
-    #[arg(long, conflicts_with_all = ["trace", "policies", "prices", "single", "cross_validate", "html"])]
+    #[arg(long, conflicts_with_all = ["trace", "topic", "policies", "prices", "single", "cross_validate", "html"])]
     made: Option<Made>,
-    /// With a CSV of single calls: replay them through the whole control plane, ticks and all.
-    #[arg(long, requires = "trace")]
+    /// With single calls (a CSV, or --topic): replay them through the whole control plane, ticks and all.
+    #[arg(long, conflicts_with = "made")]
     events: bool,
-    /// Only these sets of the folder.
-    #[arg(long = "set", value_name = "SET")]
-    sets: Vec<String>,
     /// The policies: ours, fixed:TIME, hybrid-histogram, oracle, none.
     #[arg(long = "policy", value_name = "POLICY", value_delimiter = ',', default_values = ["ours", "fixed:10m", "hybrid-histogram", "oracle"])]
     policies: Vec<Kind>,
@@ -68,7 +62,7 @@ enum Made {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let config = arguments.config.load()?;
+    let config = arguments.recorded.client.load()?;
     let settings = Settings {
         forecast: config.forecast.clone(),
         chains: config.chains.clone(),
@@ -79,12 +73,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(made) = arguments.made {
         return replay_made(made, &settings, arguments.json);
     }
-    let path = arguments.trace.clone().unwrap_or_default();
     if arguments.events {
-        let report = findings::recorded(&Trace::read_calls(&path)?, Reuse::Reuse, &settings);
+        let report = findings::recorded(&arguments.recorded.calls()?, Reuse::Reuse, &settings);
         return show(&report, &report.table(), arguments.json);
     }
-    let trace = Trace::read(&path, &arguments.sets)?;
+    let trace = arguments.recorded.trace()?;
     let models = match arguments.cross_validate {
         None => vec![crate::app::model(&config.forecast)?],
         Some(parts) => fitted(&trace, parts)?,
@@ -95,8 +88,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Ours::make(model, config.forecast.newcomer_share as f32, &config.target, setups)
     };
     let options = Options {
-        path,
-        sets: arguments.sets.clone(),
+        path: arguments.recorded.trace.clone().unwrap_or_default(),
+        sets: arguments.recorded.sets.clone(),
         policies: arguments.policies.clone(),
         prices: if arguments.prices.is_empty() {
             PRICES_S.map(Duration::from_secs).to_vec()

@@ -6,22 +6,18 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use crate::backtest::fit;
-use crate::backtest::trace::Trace;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Recorded calls, as for `backtest`.
-    trace: PathBuf,
-    /// Only these sets of a folder.
-    #[arg(long = "set", value_name = "SET")]
-    sets: Vec<String>,
+    #[command(flatten)]
+    recorded: super::recorded::Arguments,
     /// Where the model goes; name it in the configuration as forecast.model.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let trace = Trace::read(&arguments.trace, &arguments.sets)?;
+    let trace = arguments.recorded.trace()?;
     let bytes = fit::fit(&trace, |_| true)?.write();
     std::fs::write(&arguments.out, &bytes)
         .with_context(|| format!("the model {} was not written", arguments.out.display()))?;

@@ -12,6 +12,7 @@ mod fit;
 mod function;
 mod invoke;
 mod pre_trigger;
+mod recorded;
 mod results;
 mod schema;
 mod serve;

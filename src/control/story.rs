@@ -253,7 +253,7 @@ fn a_schedule_holds_instances_within_its_windows() {
     let mut stage = Stage::new(scheduled.clone());
     assert_eq!(stage.after(19.75), ["0s: 1 ready [floor]"]);
     assert_eq!(stage.after(30.0), ["0.25s: 2 ready [floor 47 13 * * *]"]);
-    assert_eq!(stage.after(1.0), ["0.5s: 1 ready [floor]"]);
+    assert_eq!(stage.after(1.0), ["0.25s: 1 ready [floor]"]);
     // A new definition's windows count from the next tick, and take the timer of the old ones along.
     let cron = "* * * * *".to_owned();
     let always = Schedule { cron, duration_ms: 60_000, ..scheduled.schedules[0].clone() };

@@ -258,6 +258,9 @@ def commands(bench):
     assert service.command("invoke", "shop/echo", "--payload", "hello", "--raw") == "hello"
     printed = [json.loads(line) for line in service.command("results").splitlines()]
     assert [(line["function"], line["payload"]) for line in printed] == [("shop/echo", "hello")], printed
+    # What was recorded is what policies are judged on.
+    replayed = json.loads(service.command("backtest", "--topic", "--policy", "none,fixed:10m", "--json"))
+    assert [[row["policy"], row["cold"]] for row in replayed["sets"][0]["groups"][0]["rows"]] == [["none", 1], ["fixed:10m", 1]], replayed
     notice = json.loads(service.command("pre-trigger", "shop/echo", "--expected", "3"))
     assert notice["expected_invocations"] == 3, notice
     listed = [json.loads(line) for line in service.command("function", "list").splitlines()]
