@@ -24,11 +24,11 @@ use std::time::Duration;
 use crate::config::{ChainsConfig, ForecastConfig, TargetConfig};
 use crate::forecast::chains::{EdgeView, Evidence};
 use crate::forecast::history::Model;
-use crate::forecast::{self, Forecaster, Verdict};
+use crate::forecast::{self, Forecaster, Restored, Verdict};
 use crate::target::{Hold, Rule, Timetable, Wish, decide, fit};
 use crate::types::{
-    Demand, FunctionDefinition, FunctionName, PoolUsage, PreTrigger, PreTriggerOutcome, StartKind, Status, Timestamp,
-    WarmTarget,
+    Demand, ForecastSnapshot, FunctionDefinition, FunctionName, PoolUsage, PreTrigger, PreTriggerOutcome, StartKind,
+    Status, Timestamp, WarmTarget,
 };
 
 /// What happened.
@@ -40,6 +40,8 @@ pub enum Event {
     FunctionRemoved(FunctionName),
     /// A pre-trigger was read.
     PreTriggerReceived(PreTrigger),
+    /// What was learned before this start, of functions that are defined by now. To be sent once, before the first call.
+    SnapshotsRead(Vec<ForecastSnapshot>),
     /// A call was read. Each is followed by one `InvocationEnded`, also where it is rejected.
     InvocationArrived {
         /// The function that is called.
@@ -95,6 +97,12 @@ pub enum Action {
     /// Tell who wants to know how a pre-trigger ended. Each one that does not repeat, change or withdraw another one is
     /// told once: at once where it does not count, otherwise when it is over.
     PreTriggerEnded(PreTriggerOutcome),
+    /// Keep what is known of a function until the next start.
+    KeepSnapshot(ForecastSnapshot),
+    /// A function is no more: nothing has to be kept of it.
+    ForgetSnapshot(FunctionName),
+    /// Say what became of the snapshots that were read.
+    RestoredSnapshots(Restored),
 }
 
 /// Why the target of a function is what it is.
@@ -191,12 +199,20 @@ impl Control {
         match event {
             Event::FunctionDefined(definition) => self.define(now, definition, actions),
             Event::FunctionRemoved(function) => self.remove(now, &function, actions),
+            Event::SnapshotsRead(snapshots) => {
+                actions.push(Action::RestoredSnapshots(self.forecaster.restore(now, &snapshots)));
+            }
             Event::PreTriggerReceived(pre_trigger) => self.pre_trigger(now, pre_trigger, actions),
             Event::InvocationArrived { function, evidence } => self.forecaster.arrived(now, &function, evidence),
             Event::InvocationEnded { function, execute, .. } => self.forecaster.ended(now, &function, execute),
             Event::Ticked { usage } => self.tick(now, &usage, actions),
         }
         actions.extend(self.forecaster.take_outcomes().into_iter().map(Action::PreTriggerEnded));
+    }
+
+    /// Snapshots of all functions of which something was learned since their last one: for the end.
+    pub fn take_all_snapshots(&mut self, now: Timestamp) -> Vec<ForecastSnapshot> {
+        self.forecaster.take_all_snapshots(now)
     }
 
     /// Why the function's target is what it is; `None` for a function that is not known.
@@ -255,6 +271,7 @@ impl Control {
         self.settling.remove(function);
         self.wishing.remove(function);
         let Some(entry) = self.functions.remove(function) else { return };
+        actions.push(Action::ForgetSnapshot(function.clone()));
         entry.changes.map(|at| self.windows.remove(&(at, function.clone())));
         self.wanted_bytes -= entry.wanted_bytes();
         self.target_bytes -= entry.target_bytes();
@@ -290,6 +307,7 @@ impl Control {
         for function in &visit {
             self.revise(now, function);
         }
+        actions.extend(self.forecaster.take_snapshots(now).into_iter().map(Action::KeepSnapshot));
         let budget = u128::from(self.config.memory_budget_bytes);
         if self.wanted_bytes > budget {
             self.cut = true;

@@ -21,6 +21,8 @@ pub mod backtest;
 
 // Ring 2: the shell.
 #[cfg(feature = "service")]
+pub mod admin;
+#[cfg(feature = "service")]
 pub mod app;
 #[cfg(feature = "service")]
 pub mod artifacts;

@@ -15,7 +15,9 @@ use apache_avro::Schema;
 use forewarm::codec::{
     Codec, DecodeError, Event, EventKind, NoSchemaRegistry, SchemaLookup, WireFormat, WriterSchemas,
 };
-use forewarm::types::{FunctionDefinition, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome, StartKind};
+use forewarm::types::{
+    ForecastSnapshot, FunctionDefinition, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome, StartKind,
+};
 use serde_json::Value;
 
 fn schemas() -> PathBuf {
@@ -84,6 +86,7 @@ fn golden_examples_hold_byte_for_byte() {
     golden::<InvocationResult>();
     golden::<FunctionDefinition>();
     golden::<PreTriggerOutcome>();
+    golden::<ForecastSnapshot>();
 }
 
 #[test]

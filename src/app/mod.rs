@@ -3,6 +3,7 @@
 //! Must not: hold logic of its own. The order of starting is the order of needing: what publishes before what runs, what
 //! runs before what reads. The way down is the way up, backwards.
 
+mod node;
 mod shutdown;
 mod signals;
 
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 pub use self::shutdown::Ended;
 pub use self::signals::Signals;
+use crate::admin::{Admin, AdminError, Node};
 use crate::artifacts::{CodeCache, DirectoryStore};
 use crate::codec::{Codec, EventKind, NoSchemaRegistry, WireFormat, WriterSchemas};
 use crate::config::{Config, ForecastConfig, PreTriggerStart, ResultFormat};
@@ -59,6 +61,9 @@ pub enum StartError {
     /// The consumer.
     #[error(transparent)]
     Ingest(#[from] IngestError),
+    /// The admin interface.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// A thread.
     #[error("a thread could not be started: {0}")]
     Thread(#[from] std::io::Error),
@@ -79,7 +84,9 @@ pub struct Service {
     config: Config,
     metrics: Arc<Metrics>,
     failure: Failure,
+    node: Arc<node::Answers>,
     // From here on in the order in which they end.
+    admin: Option<Admin>,
     invocations: Invocations,
     pre_triggers: PreTriggers,
     registry: Registry,
@@ -161,6 +168,15 @@ impl Service {
         let registry =
             Registry::start(&connection, &config.topics.functions, Arc::clone(&codec), Arc::clone(&writers), say)?;
         catch_up(&registry, &config)?;
+        let snapshots = ingest::snapshots::read(
+            &connection,
+            &config.topics.forecast_snapshots,
+            &config.node_id(),
+            Arc::clone(&codec),
+            config.forecast.functions_max.get() as usize,
+            config.registry.catch_up_timeout,
+        );
+        observations.tell(Event::SnapshotsRead(snapshots));
         let start = match config.pre_triggers.start {
             PreTriggerStart::Earliest => Start::Beginning,
             PreTriggerStart::Window => Start::Since(wall_clock() - config.forecast.window_max),
@@ -191,6 +207,16 @@ impl Service {
         };
         let invocations = Invocations::start(&connection, ingest_settings(&config), codec, writers, intake)?;
         outbox.listen(invocations.acknowledger());
+        let node = Arc::new(node::Answers {
+            invocations: invocations.readiness(),
+            outbox: Arc::clone(&outbox),
+            failure: failure.clone(),
+            asked: control.asked(),
+        });
+        let admin = match config.admin.listen.as_str() {
+            "" => None,
+            address => Some(Admin::start(address, Arc::clone(&node) as Arc<dyn Node>)?),
+        };
         tracing::info!(
             node = config.node_id(),
             bootstrap_servers = config.kafka.bootstrap_servers,
@@ -201,6 +227,8 @@ impl Service {
             config,
             metrics,
             failure,
+            node,
+            admin,
             invocations,
             pre_triggers,
             registry,
@@ -216,9 +244,9 @@ impl Service {
         &self.metrics
     }
 
-    /// The control plane, to ask why a target is what it is.
-    pub fn control(&self) -> &ControlPlane {
-        &self.control
+    /// Where the admin interface listens, where it does.
+    pub fn admin_address(&self) -> Option<std::net::SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
     }
 
     /// Functions whose code is loaded.
@@ -229,7 +257,7 @@ impl Service {
     /// Whether calls are taken: the group has let this node in and the brokers answer. A producer that has had nothing to
     /// send yet is no reason to wait.
     pub fn is_ready(&self) -> bool {
-        self.invocations.is_ready() && !self.outbox.publisher().health().is_down() && self.failure.reason().is_none()
+        self.node.not_ready().is_none() && self.failure.reason().is_none()
     }
 
     /// Serves until a signal comes or a part fails for good, and then shuts down.
@@ -283,15 +311,19 @@ impl Service {
         let left = || deadline.saturating_sub(began.elapsed());
         self.mirror_counters();
         let failure = self.why_not();
-        let Self { metrics, invocations, pre_triggers, registry, outbox, control, executor, .. } = self;
+        let Self { metrics, admin, invocations, pre_triggers, registry, outbox, control, executor, .. } = self;
+        drop(admin);
         let ingest = invocations.counters();
         // With a producer that failed for good nothing more is stored: waiting would be in vain.
         let drain = if failure.is_some() { Duration::ZERO } else { left() };
         let unfinished = invocations.shutdown(drain);
         pre_triggers.stop();
         registry.stop();
-        let unpublished = if failure.is_some() { 0 } else { outbox.flush(left()) };
+        if failure.is_none() {
+            control.keep_all(&outbox);
+        }
         drop((control, executor));
+        let unpublished = if failure.is_some() { 0 } else { outbox.flush(left()) };
         metrics.commits.mirror(ingest.commits.load(Ordering::Relaxed));
         let ended = Ended { failure, unfinished, unpublished, took: began.elapsed() };
         ended.log();

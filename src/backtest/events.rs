@@ -252,7 +252,10 @@ impl<'a> Replay<'a> {
             Action::JudgedPreTrigger { source, verdict, .. } => self.ledger.judged(source, verdict),
             Action::RefusedFunction { .. } => self.ledger.refused(),
             // The ledger knows the truth; what the forecaster makes of a notice is not asked.
-            Action::PreTriggerEnded(_) => {}
+            Action::PreTriggerEnded(_)
+            | Action::KeepSnapshot(_)
+            | Action::ForgetSnapshot(_)
+            | Action::RestoredSnapshots(_) => {}
         }
     }
 

@@ -29,6 +29,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     println!("{LIMITS_OF_THE_EMBEDDED_BROKER}");
     println!();
     println!("bootstrap servers: {}", broker.bootstrap_servers());
+    if let Some(address) = service.admin_address() {
+        println!("admin interface:   http://{address}");
+    }
     println!("artifacts:         {}", config.artifacts.directory.display());
     println!();
     println!("In another terminal:");

@@ -4,10 +4,13 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to its user")]
 
+mod admin;
 mod backtest;
+mod chains;
 mod check_config;
 mod demo;
 mod dev;
+mod explain;
 mod fit;
 mod function;
 mod invoke;
@@ -57,6 +60,10 @@ enum Command {
     Invoke(invoke::Arguments),
     /// Print results as JSON, one a line.
     Results(results::Arguments),
+    /// Ask a node why a function is held warm, or is not.
+    Explain(explain::Arguments),
+    /// Ask a node which chains of calls it has learned.
+    Chains(chains::Arguments),
     /// Print the Avro schema of an event.
     Schema(schema::Arguments),
     /// Replay recorded calls against warm policies, and say what each would have cost.
@@ -124,6 +131,8 @@ pub fn run() -> ExitCode {
         Command::PreTrigger(arguments) => pre_trigger::run(&arguments),
         Command::Invoke(arguments) => invoke::run(&arguments),
         Command::Results(arguments) => results::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
+        Command::Chains(arguments) => chains::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Backtest(arguments) => backtest::run(&arguments),
         Command::Fit(arguments) => fit::run(&arguments),

@@ -79,8 +79,8 @@ impl Codec {
             let defaults = EnumDefaults::of(&current.schema);
             Ok(Kind { kind, current, older, defaults })
         };
-        let [first, second, third, fourth, fifth] = EventKind::ALL;
-        Ok(Self { kinds: [kind(first)?, kind(second)?, kind(third)?, kind(fourth)?, kind(fifth)?] })
+        let [first, second, third, fourth, fifth, sixth] = EventKind::ALL;
+        Ok(Self { kinds: [kind(first)?, kind(second)?, kind(third)?, kind(fourth)?, kind(fifth)?, kind(sixth)?] })
     }
 
     fn kind(&self, kind: EventKind) -> &Kind {

@@ -277,6 +277,7 @@ fn survives(bytes: &[u8]) {
                 drop(codec.decode::<InvocationResult>(bytes, content_type, &registry));
                 drop(codec.decode::<FunctionDefinition>(bytes, content_type, &registry));
                 drop(codec.decode::<PreTriggerOutcome>(bytes, content_type, &registry));
+                drop(codec.decode::<ForecastSnapshot>(bytes, content_type, &registry));
             }
         }
     });
@@ -311,7 +312,12 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_are_answered(frame in 0_usize..7, rest in vec(any::<u8>(), 0..400)) {
+    fn snapshots_round_trip(function in name(), node in id(), taken_at in time(), state in payload()) {
+        holds(&ForecastSnapshot { function, node, taken_at, state })?;
+    }
+
+    #[test]
+    fn random_bytes_are_answered(frame in 0_usize..8, rest in vec(any::<u8>(), 0..400)) {
         let header = CODEC.with(|codec| match frame {
             0 => Vec::new(),
             1 => vec![0, 0, 0, 0, 7],

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::bounds;
 use super::error::{InvalidSchema, OutOfBounds};
 use super::fingerprint;
-use crate::types::{FunctionDefinition, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome};
+use crate::types::{ForecastSnapshot, FunctionDefinition, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome};
 
 /// The kinds of events, one schema each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,12 +27,20 @@ pub enum EventKind {
     FunctionDefinition,
     /// How one pre-trigger ended.
     PreTriggerOutcome,
+    /// What a node has learned of a function.
+    ForecastSnapshot,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 5] =
-        [Self::PreTrigger, Self::Invocation, Self::InvocationResult, Self::FunctionDefinition, Self::PreTriggerOutcome];
+    pub const ALL: [Self; 6] = [
+        Self::PreTrigger,
+        Self::Invocation,
+        Self::InvocationResult,
+        Self::FunctionDefinition,
+        Self::PreTriggerOutcome,
+        Self::ForecastSnapshot,
+    ];
 
     /// The schema's file name without its ending, as in `schemas/`.
     pub const fn name(self) -> &'static str {
@@ -42,6 +50,7 @@ impl EventKind {
             Self::InvocationResult => "invocation-result",
             Self::FunctionDefinition => "function-definition",
             Self::PreTriggerOutcome => "pre-trigger-outcome",
+            Self::ForecastSnapshot => "forecast-snapshot",
         }
     }
 
@@ -53,6 +62,7 @@ impl EventKind {
             Self::InvocationResult => "InvocationResult",
             Self::FunctionDefinition => "FunctionDefinition",
             Self::PreTriggerOutcome => "PreTriggerOutcome",
+            Self::ForecastSnapshot => "ForecastSnapshot",
         }
     }
 
@@ -64,6 +74,7 @@ impl EventKind {
             Self::InvocationResult => include_str!("../../schemas/invocation-result.avsc"),
             Self::FunctionDefinition => include_str!("../../schemas/function-definition.avsc"),
             Self::PreTriggerOutcome => include_str!("../../schemas/pre-trigger-outcome.avsc"),
+            Self::ForecastSnapshot => include_str!("../../schemas/forecast-snapshot.avsc"),
         }
     }
 
@@ -74,7 +85,8 @@ impl EventKind {
             | Self::Invocation
             | Self::InvocationResult
             | Self::FunctionDefinition
-            | Self::PreTriggerOutcome => &[],
+            | Self::PreTriggerOutcome
+            | Self::ForecastSnapshot => &[],
         }
     }
 }
@@ -135,6 +147,15 @@ impl Event for PreTriggerOutcome {
 
     fn check(&self) -> Result<(), OutOfBounds> {
         bounds::id("pre_trigger_id", &self.pre_trigger_id)
+    }
+}
+
+impl Event for ForecastSnapshot {
+    const KIND: EventKind = EventKind::ForecastSnapshot;
+
+    /// Nothing here: the forecaster judges a state.
+    fn check(&self) -> Result<(), OutOfBounds> {
+        Ok(())
     }
 }
 

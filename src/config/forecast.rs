@@ -50,6 +50,9 @@ pub struct ForecastConfig {
     /// How long after the window of a notice without calls a call still makes it late, rather than wrong.
     #[serde(with = "super::humantime_text")]
     pub late_grace: Duration,
+    /// How often what was learned of a function is kept for the next start, at least.
+    #[serde(with = "super::humantime_text")]
+    pub snapshot_interval: Duration,
 }
 
 impl Default for ForecastConfig {
@@ -72,6 +75,7 @@ impl Default for ForecastConfig {
             source_budget: Duration::from_hours(10),
             tenant_budget: Duration::from_hours(40),
             late_grace: Duration::from_secs(10),
+            snapshot_interval: Duration::from_mins(5),
         }
     }
 }
@@ -105,6 +109,9 @@ impl ForecastConfig {
             if budget < Duration::from_secs(1) || budget > 10_000 * day {
                 faults.push(format!("forecast.{key}-budget must be from 1s to 10000days"));
             }
+        }
+        if self.snapshot_interval < Duration::from_secs(1) || self.snapshot_interval > day {
+            faults.push("forecast.snapshot-interval must be from 1s to 1day".to_owned());
         }
         if self.late_grace > self.window_max {
             faults.push("forecast.late-grace must not be above forecast.window-max".to_owned());
@@ -144,6 +151,7 @@ mod tests {
             notices_tenant_share_max: f64::NAN,
             source_budget: Duration::ZERO,
             tenant_budget: Duration::MAX,
+            snapshot_interval: Duration::ZERO,
             ..Default::default()
         };
         let faults = wrong.faults();
@@ -156,6 +164,7 @@ mod tests {
             "notices-tenant-share-max",
             "source-budget",
             "tenant-budget",
+            "snapshot-interval",
             "late-grace",
         ];
         let named = named.map(|key| format!("forecast.{key} "));

@@ -3,6 +3,7 @@
 //! `config/default.toml` is the reference of every key and holds the defaults. Above it stand the user's file and the
 //! environment (see `load`). Must not: do I/O outside `load`, or know what the settings do.
 
+mod admin;
 mod chains;
 mod execute;
 mod forecast;
@@ -17,6 +18,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use admin::Admin;
 pub use chains::ChainsConfig;
 pub use execute::{Artifacts, Execute};
 pub use forecast::ForecastConfig;
@@ -61,6 +63,8 @@ pub struct Config {
     pub target: TargetConfig,
     /// Logs, metrics, traces.
     pub telemetry: Telemetry,
+    /// The node's own words over HTTP.
+    pub admin: Admin,
     /// The way down.
     pub shutdown: Shutdown,
 }
@@ -94,6 +98,7 @@ impl Config {
         faults.extend(self.forecast.faults());
         faults.extend(self.chains.faults());
         faults.extend(self.target.faults());
+        faults.extend(self.admin.faults());
         let mut check = |holds: bool, fault: &str| {
             if !holds {
                 faults.push(fault.to_owned());

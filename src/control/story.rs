@@ -55,6 +55,9 @@ impl Stage {
                 format!("{pre_trigger_id} {}: {arrived} of {announced}", kind.as_str())
             }
             Action::RefusedFunction { error } => error.to_string(),
+            Action::KeepSnapshot(snapshot) => format!("keep {}", snapshot.function),
+            Action::ForgetSnapshot(function) => format!("forget {function}"),
+            Action::RestoredSnapshots(restored) => format!("{restored:?}"),
         }));
     }
 
@@ -213,7 +216,7 @@ fn a_removed_function_is_given_back_at_once_and_a_disabled_one_at_the_tick() {
     stage.send(Event::FunctionDefined(Arc::new(definition(name(), warm))));
     assert_eq!(stage.after(0.0), ["0s: 2 ready [floor floor]"]);
     stage.send(Event::FunctionRemoved(name()));
-    assert_eq!(stage.after(0.0), ["0 ready []"]);
+    assert_eq!(stage.after(0.0), ["forget resize", "0 ready []"]);
     assert!(stage.control.explain(&name()).is_none());
 }
 

@@ -116,6 +116,8 @@ fn quiet_environment() -> impl Iterator<Item = (String, String)> {
 fn tune(config: &mut Config) {
     config.forecast.history_window = Duration::from_secs(2);
     config.forecast.newcomer_share = 0.0;
+    // Another node on this host may have the port.
+    config.admin.listen = String::new();
     config.target.price = Duration::from_secs(60);
     config.target.shrink_after = Duration::from_secs(1);
 }

@@ -5,11 +5,13 @@
 //! pure `control` and carries out what it answers. Between them is one bounded queue; the data plane never waits on it.
 //! Must not: decide anything that `control` could decide.
 
+mod asked;
 mod intake;
 mod outbox;
 mod plane;
 mod unknown;
 
+pub use asked::Asked;
 pub use intake::Intake;
 pub use outbox::{Failure, Outbox, OutboxSettings, Ticket};
 pub use plane::{ControlPlane, Observations};

@@ -9,11 +9,13 @@ use super::plane::Observations;
 use crate::codec::{self, CONTENT_TYPE_AVRO, CONTENT_TYPE_JSON, Codec, NoSchemaRegistry, WireFormat};
 use crate::control::Event;
 use crate::execute::{Outcomes, wall_clock};
-use crate::ingest::{Acknowledger, Poison};
+use crate::ingest::{Acknowledger, Poison, snapshots};
 use crate::kafka::{ClientError, Connection, headers};
 use crate::publish::{Backoff, DeadLetter, Deliveries, Destination, PublishError, Publisher, Record, Refused, Topics};
 use crate::telemetry::{CallSpan, Metrics};
-use crate::types::{InvocationError, InvocationResult, Position, PreTrigger, PreTriggerOutcome, Status};
+use crate::types::{
+    ForecastSnapshot, FunctionName, InvocationError, InvocationResult, Position, PreTrigger, PreTriggerOutcome, Status,
+};
 
 /// Why the process must end, once it must. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -148,6 +150,20 @@ impl Outbox {
         let outcome = PreTriggerOutcome { node: self.settings.node.clone(), ..outcome };
         let key = outcome.function.as_str().into();
         self.send_loose(Destination::PreTriggerOutcomes, key, &outcome, self.settings.outcome_format);
+    }
+
+    /// Publishes what this node has learned of a function.
+    pub fn keep_snapshot(&self, snapshot: ForecastSnapshot) {
+        let snapshot = ForecastSnapshot { node: self.settings.node.clone(), ..snapshot };
+        let key = snapshots::key(&snapshot.node, &snapshot.function);
+        self.send_loose(Destination::ForecastSnapshots, key, &snapshot, WireFormat::SingleObject);
+    }
+
+    /// Publishes that a function is no more.
+    pub fn forget_snapshot(&self, function: &FunctionName) {
+        let key = Some(snapshots::key(&self.settings.node, function));
+        let record = Record { destination: Destination::ForecastSnapshots, key, headers: Vec::new(), payload: None };
+        self.send(record, None, 0, None);
     }
 
     /// Publishes a pre-trigger of this service's own, under the function's name.

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 
+use super::asked::Asked;
 use super::outbox::Outbox;
 use crate::control::{Action, Control, Event};
 use crate::execute::{Executor, Outcomes, wall_clock};
-use crate::forecast::Verdict;
+use crate::forecast::{Restored, Verdict};
 use crate::telemetry::Metrics;
 use crate::types::{FunctionName, PoolUsage, Timestamp};
 
@@ -51,7 +52,7 @@ impl Observations {
 /// The running control plane.
 pub struct ControlPlane {
     stop: Arc<AtomicBool>,
-    control: Arc<Mutex<Control>>,
+    asked: Asked,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -68,10 +69,9 @@ impl ControlPlane {
         outbox: Arc<Outbox>,
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let control = Arc::new(Mutex::new(control));
-        let (stopped, shared) = (Arc::clone(&stop), Arc::clone(&control));
+        let asked = Asked { control: Arc::new(Mutex::new(control)), clock: Clock::start() };
+        let (stopped, Asked { control: shared, clock }) = (Arc::clone(&stop), asked.clone());
         let body = move || {
-            let clock = Clock::start();
             let mut actions = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
                 let began = Instant::now();
@@ -80,12 +80,21 @@ impl ControlPlane {
             }
         };
         let thread = thread::Builder::new().name("control".into()).spawn(body)?;
-        Ok(Self { stop, control, thread: Some(thread) })
+        Ok(Self { stop, asked, thread: Some(thread) })
     }
 
-    /// Hands `look` the reasons for every function's target.
-    pub fn explain<R>(&self, look: impl FnOnce(&Control) -> R) -> R {
-        look(&self.control.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Publishes what is known of every function of which something was learned since its last snapshot.
+    pub fn keep_all(&self, outbox: &Outbox) {
+        let now = self.asked.clock.now();
+        let snapshots = self.asked.control.lock().unwrap_or_else(PoisonError::into_inner).take_all_snapshots(now);
+        for snapshot in snapshots {
+            outbox.keep_snapshot(snapshot);
+        }
+    }
+
+    /// Who answers questions about it.
+    pub fn asked(&self) -> Asked {
+        self.asked.clone()
     }
 }
 
@@ -135,6 +144,14 @@ fn step<O: Outcomes>(
                 observations.metrics.pre_trigger_ended(outcome.kind);
                 outbox.pre_trigger_ended(outcome);
             }
+            Action::KeepSnapshot(snapshot) => outbox.keep_snapshot(snapshot),
+            Action::ForgetSnapshot(function) => outbox.forget_snapshot(&function),
+            Action::RestoredSnapshots(Restored { restored, passed_over, refused }) => {
+                tracing::info!(functions = restored, passed_over, "what was learned before is known again");
+                for error in refused {
+                    tracing::warn!(%error, "a forecast snapshot is dropped");
+                }
+            }
             Action::RefusedFunction { error } => tracing::warn!(%error, "a function gets no forecast"),
         }
     }
@@ -151,7 +168,8 @@ fn show<O: Outcomes>(metrics: &Metrics, executor: &Executor<O>, usage: &[(Functi
 }
 
 /// A clock that starts at the wall's time and then never jumps: the control plane must not see time run backwards.
-struct Clock {
+#[derive(Clone, Copy)]
+pub(super) struct Clock {
     wall: Timestamp,
     started: Instant,
 }
@@ -161,7 +179,7 @@ impl Clock {
         Self { wall: wall_clock(), started: Instant::now() }
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.wall + self.started.elapsed()
     }
 }

@@ -20,6 +20,7 @@
 mod agenda;
 mod chained;
 pub mod chains;
+mod counters;
 mod ends;
 pub mod history;
 mod judge;
@@ -29,6 +30,7 @@ mod outcomes;
 mod past;
 mod peaks;
 mod ruled;
+mod snapshot;
 mod sources;
 mod table;
 #[cfg(test)]
@@ -38,6 +40,8 @@ mod verdict;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+pub use counters::Counters;
+pub use snapshot::{RestoreError, Restored};
 pub use verdict::{Criterion, Verdict};
 
 use self::agenda::{Agenda, Slot};
@@ -47,9 +51,10 @@ use self::ends::{at_once, settle};
 use self::history::Model;
 use self::judge::{Case, judge};
 use self::notices::Notices;
-use self::past::{Past, minute_of};
+use self::past::{Newcomers, Past, minute_of};
 use self::peaks::{BUCKETS, Peaks};
 use self::ruled::Ruled;
+use self::snapshot::Round;
 use self::sources::Sources;
 use self::table::Table;
 use crate::config::{ChainsConfig, ForecastConfig};
@@ -75,17 +80,6 @@ pub enum Error {
     },
 }
 
-/// What the forecaster passed over since it was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Counters {
-    /// Arrivals, ends and looks of functions that are not defined.
-    pub unknown_function_events: u64,
-    /// Spent notices that were forgotten before their end, to make room: if one is read again, it counts as new.
-    pub ids_forgotten: u64,
-    /// Sources, tenants, and pairs of source and function, that were forgotten to make room for others.
-    pub sources_forgotten: u64,
-}
-
 /// What is known of one function.
 #[derive(Debug)]
 struct Function {
@@ -101,6 +95,8 @@ struct Function {
     /// As the last look saw it, and moved by arrivals and ends since.
     in_flight: u32,
     last_arrival: Option<Timestamp>,
+    /// When something may last have been learned of it.
+    learned_at: Option<Timestamp>,
     /// Whether it is among `Forecaster::announced`.
     is_announced: bool,
     /// Whether it is among `Forecaster::untimed`.
@@ -119,9 +115,11 @@ pub struct Forecaster {
     agenda: Agenda,
     sources: Sources,
     model: Model,
+    newcomers: Newcomers,
     /// Absent where chains are switched off.
     chains: Option<Chains>,
     ruled: Ruled,
+    round: Round,
     /// Reused from call to call.
     announcements: Vec<Announcement>,
     /// The minute that outlooks are about, and the first function whose outlook is not asked for yet.
@@ -151,8 +149,10 @@ impl Forecaster {
             functions: Table::new(config.functions_max.get()),
             sources: Sources::new(&config),
             model,
+            newcomers: Newcomers::new(config.newcomer_share as f32),
             chains: chains.enabled.then(|| Chains::new(chains)),
             ruled: Ruled::default(),
+            round: Round::default(),
             announcements: Vec::new(),
             minute: i64::MIN,
             next_outlook: 0,
@@ -181,7 +181,7 @@ impl Forecaster {
         } else {
             self.serial += 1;
             let mut function = Function::new(now, self.serial, criteria, ceiling, enabled);
-            function.past.look_ahead(now, 0, &self.model, self.config.newcomer_share as f32);
+            function.past.look_ahead(now, 0, &self.model, &mut self.newcomers);
             self.functions.insert(definition.name.clone(), function).ok_or_else(|| Error::TooManyFunctions {
                 function: definition.name.clone(),
                 limit: self.config.functions_max.get(),
@@ -251,7 +251,7 @@ impl Forecaster {
             return;
         };
         function.in_flight = function.in_flight.saturating_add(1);
-        function.last_arrival = Some(now);
+        (function.last_arrival, function.learned_at) = (Some(now), Some(now));
         function.past.uses(now, function.in_flight, function.in_flight);
         function.chained.came(now);
         self.busy.insert(slot);
@@ -373,7 +373,7 @@ impl Forecaster {
         let upto = self.next_outlook.saturating_add(OUTLOOKS_MIN.max(end / OUTLOOK_LOOKS)).min(end);
         for slot in self.next_outlook..upto {
             let Some(function) = self.functions.row_mut(slot) else { continue };
-            if function.past.look_ahead(now, function.in_flight, &self.model, self.config.newcomer_share as f32) {
+            if function.past.look_ahead(now, function.in_flight, &self.model, &mut self.newcomers) {
                 self.agenda.touch(slot);
             }
         }
@@ -399,6 +399,9 @@ impl Forecaster {
         let (grace, mut ended) = (self.config.late_grace, Vec::new());
         function.notices.begin(now, function.in_flight);
         function.notices.end(now, grace, &mut self.sources, &mut ended);
+        if !ended.is_empty() {
+            function.learned_at = Some(now);
+        }
         settle(now, name, ended, &mut self.sources, &mut self.outcomes);
         if function.is_announced && function.notices.is_empty() {
             function.is_announced = false;
@@ -481,6 +484,7 @@ impl Function {
             chained: Chained::default(),
             in_flight: 0,
             last_arrival: None,
+            learned_at: None,
             is_announced: false,
             is_untimed: false,
             look: 0,

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::history::{History, Model};
+use super::history::{History, Model, Saved};
 use crate::types::Timestamp;
 
 const MINUTE_MICROS: i64 = 60_000_000;
@@ -16,11 +16,41 @@ const AHEAD: Duration = Duration::from_secs(10);
 /// Probabilities below this are left out: at a price of a day they would not pay.
 const LEAST: f32 = 0.000_5;
 /// Minutes after its definition in which a function that was never called is asked about.
-const NEWCOMER_MINUTES: i64 = 60;
+const NEWCOMER_MINUTES: usize = 61;
 
 /// The number of the minute that this moment is in.
 pub(super) fn minute_of(now: Timestamp) -> i64 {
     (now + AHEAD).as_micros().div_euclid(MINUTE_MICROS)
+}
+
+/// What is said of functions that were never called. All of one age have the same empty record, so each age is asked about
+/// once: 100,000 new functions cost no more than one.
+#[derive(Debug)]
+pub(super) struct Newcomers {
+    /// The share of functions that are called at all.
+    share: f32,
+    /// By age in minutes: how likely one is called in the next one.
+    ages: Vec<Option<f32>>,
+}
+
+impl Newcomers {
+    /// `share`, 0.0 to 1.0: the share of functions that are called at all.
+    pub(super) fn new(share: f32) -> Self {
+        Self { share, ages: vec![None; NEWCOMER_MINUTES] }
+    }
+
+    /// Nothing for one that is older than the newest hour.
+    fn outlook(&mut self, model: &Model, age_minutes: i64) -> Option<(u32, f32)> {
+        let age = self.ages.get_mut(usize::try_from(age_minutes).ok()?)?;
+        let probability = *age.get_or_insert_with(|| {
+            let mut record = History::new(0);
+            record.pass(age_minutes);
+            let mut outlook = Vec::new();
+            record.outlook(model, self.share, LEAST, 1, &mut outlook);
+            outlook.first().map_or(0.0, |&(_, probability)| probability)
+        });
+        (probability > 0.0).then_some((1, probability))
+    }
 }
 
 /// See the head of this file.
@@ -65,7 +95,7 @@ impl Past {
             return;
         }
         if self.need > 0 {
-            let load = self.run.as_secs_f32() / 60.0;
+            let load = self.load();
             let record = self.record.get_or_insert_with(|| Box::new(History::new(self.first)));
             record.saw(self.minute, self.need, load);
         }
@@ -73,23 +103,45 @@ impl Past {
         (self.minute, self.need, self.run) = (minute, in_flight, Duration::ZERO);
     }
 
+    /// Of the minute that is under way.
+    fn load(&self) -> f32 {
+        self.run.as_secs_f32() / 60.0
+    }
+
     /// Asks the model about the minute that is under way. Answers whether the outlook is another one now.
-    pub(super) fn look_ahead(&mut self, now: Timestamp, in_flight: u32, model: &Model, newcomer_share: f32) -> bool {
+    pub(super) fn look_ahead(
+        &mut self,
+        now: Timestamp,
+        in_flight: u32,
+        model: &Model,
+        newcomers: &mut Newcomers,
+    ) -> bool {
         self.pass(now, in_flight);
         let before = std::mem::take(&mut self.outlook);
         match &mut self.record {
             Some(record) => {
                 record.pass(self.minute);
-                record.outlook(model, newcomer_share, LEAST, u32::MAX, &mut self.outlook);
+                record.outlook(model, newcomers.share, LEAST, u32::MAX, &mut self.outlook);
             }
-            None if self.minute - self.first <= NEWCOMER_MINUTES => {
-                let mut record = History::new(self.first);
-                record.pass(self.minute);
-                record.outlook(model, newcomer_share, LEAST, 1, &mut self.outlook);
-            }
-            None => {}
+            None => self.outlook.extend(newcomers.outlook(model, self.minute - self.first)),
         }
         self.outlook != before
+    }
+
+    /// The record as it is kept while the service is away, with the minute that is under way; `None` before any use.
+    pub(super) fn save(&self) -> Option<Saved> {
+        if self.need == 0 {
+            return self.record.as_deref().map(History::save);
+        }
+        let mut record = self.record.as_deref().cloned().unwrap_or_else(|| History::new(self.first));
+        record.saw(self.minute, self.need, self.load());
+        Some(record.save())
+    }
+
+    /// Takes over a record of earlier minutes.
+    pub(super) fn restore(&mut self, record: History) {
+        self.first = record.first();
+        self.record = Some(Box::new(record));
     }
 
     /// What was said last: levels and how likely each is reached in the minute that is under way.
@@ -120,7 +172,7 @@ mod tests {
             past.ran(at(nth * 600 + 1), Duration::from_secs(1), 0);
         }
         let mut likely = |second: i64| {
-            past.look_ahead(at(second), 0, &model, 1.0);
+            past.look_ahead(at(second), 0, &model, &mut Newcomers::new(1.0));
             past.outlook().first().map_or(0.0, |(_, probability)| *probability)
         };
         assert!(likely(11 * 600 + 300) < 0.1);
@@ -131,9 +183,18 @@ mod tests {
     fn a_function_that_was_never_used_has_no_record_and_is_asked_about_for_an_hour() {
         let model = Model::shipped();
         let mut past = Past::new(at(0));
-        assert!(past.look_ahead(at(0), 0, &model, 1.0));
+        let mut newcomers = Newcomers::new(1.0);
+        assert!(past.look_ahead(at(0), 0, &model, &mut newcomers));
         assert!(past.record.is_none() && past.outlook()[0].0 == 1);
-        past.look_ahead(at(2 * 3_600), 0, &model, 1.0);
+        past.look_ahead(at(2 * 3_600), 0, &model, &mut newcomers);
         assert!(past.outlook().is_empty());
+        // Whenever a function came, its age alone counts.
+        for (first, minute) in [(0, 7), (29_000_001, 29_000_008), (1_439, 1_446)] {
+            let mut record = History::new(first);
+            record.pass(minute);
+            let mut outlook = Vec::new();
+            record.outlook(&model, 1.0, LEAST, 1, &mut outlook);
+            assert_eq!(outlook.first().copied(), newcomers.outlook(&model, 7), "{first}");
+        }
     }
 }

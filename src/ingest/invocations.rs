@@ -59,6 +59,17 @@ pub struct Invocations {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Whether a consumer is ready. Cheap to clone.
+#[derive(Clone)]
+pub struct Readiness(Arc<Control>);
+
+impl Readiness {
+    /// Whether the brokers answer and the group has let this node in.
+    pub fn is_ready(&self) -> bool {
+        self.0.joined.load(Ordering::Acquire) && self.0.health.is_up()
+    }
+}
+
 /// Turns a panic on the poll thread, such as one in the sink, into a consumer that failed for good.
 struct PanicGuard(Arc<Control>);
 
@@ -149,7 +160,12 @@ impl Invocations {
 
     /// Whether the brokers answer and the group has let this node in.
     pub fn is_ready(&self) -> bool {
-        self.control.joined.load(Ordering::Acquire) && self.control.health.is_up()
+        self.readiness().is_ready()
+    }
+
+    /// Who can be asked that from elsewhere.
+    pub fn readiness(&self) -> Readiness {
+        Readiness(Arc::clone(&self.control))
     }
 
     /// How the brokers do, as the consumer sees it; also why it failed for good, where it did.

@@ -27,12 +27,13 @@ mod offsets;
 mod partitions;
 pub mod pre_triggers;
 mod rebalance;
+pub mod snapshots;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use counters::Counters;
-pub use invocations::{Acknowledger, Invocations};
+pub use invocations::{Acknowledger, Invocations, Readiness};
 
 use crate::codec::DecodeError;
 use crate::kafka::ClientError;

@@ -1,5 +1,7 @@
 //! What the forecaster says and what the target rule answers: the words between `forecast`, `target`, `pool` and `control`.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Timestamp, WarmKind, WarmReason};
 
 /// Into how many steps the yield of a notice is cut.
@@ -38,7 +40,7 @@ pub struct Demand {
 pub type Reason = WarmReason;
 
 /// One part of a warm target.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TargetPart {
     /// Who asks.
     pub reason: Reason,
@@ -47,7 +49,7 @@ pub struct TargetPart {
 }
 
 /// Ready instances wanted now, with the reasons for it.
-#[derive(Clone, Debug, PartialEq, Default)]
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub struct WarmTarget {
     /// Ready instances wanted (those being prepared count as ready; busy ones do not).
     pub ready: u32,

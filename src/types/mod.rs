@@ -4,17 +4,20 @@
 
 mod demand;
 mod event;
+mod explanation;
 mod function;
 mod outcome;
 mod payload;
 mod position;
 mod schedule;
+mod snapshot;
 mod time;
 
 pub use demand::{Demand, Notice, PoolUsage, Reason, TargetPart, WarmTarget, YIELD_STEPS};
 pub use event::{
     Attributes, Invocation, InvocationError, InvocationResult, PreTrigger, StartKind, Status, WarmKind, WarmReason,
 };
+pub use explanation::{ChainExplanation, FunctionExplanation, FunctionSummary, NoticeExplanation, OutlookLevel};
 pub use function::{
     Artifact, ChainRule, ChainRuleKind, Criteria, FunctionDefinition, FunctionKind, FunctionName, InvalidName, Limits,
     Ordering, Retry, RetryStatus, Reuse, Sha256, WarmPolicy,
@@ -23,4 +26,5 @@ pub use outcome::{OutcomeKind, PreTriggerOutcome};
 pub use payload::Payload;
 pub use position::{Generation, NextOffset, Offset, Position};
 pub use schedule::{InvalidSchedule, Schedule, Windows};
+pub use snapshot::ForecastSnapshot;
 pub use time::Timestamp;

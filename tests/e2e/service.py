@@ -38,6 +38,8 @@ class Service:
             "kafka.properties": {"session.timeout.ms": "6000", "heartbeat.interval.ms": "1000"},
             "topics": {**topics.names, "create": False},
             "ingest": {"group-id": group},
+            # Other nodes run on this host.
+            "admin": {"listen": "127.0.0.1:0"},
             "artifacts": {"directory": str(self.directory / "artifacts")},
             # Shared by all scenarios, so that each guest is compiled once.
             "execute": {"cache-directory": str(cache)},
@@ -53,6 +55,11 @@ class Service:
                 [self.binary, "serve", "--config", self.config], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         return self
+
+    def admin(self):
+        """Where it answers over HTTP, as its log says."""
+        lines = [line for line in self.log.read_text(encoding="utf-8").splitlines() if "admin interface listens" in line]
+        return lines[-1].split("address=")[1].split()[0]
 
     def check_running(self):
         status = self.process.poll()

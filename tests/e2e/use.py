@@ -2,6 +2,7 @@
 
 import json
 import time
+import urllib.request
 import uuid
 
 import events
@@ -167,6 +168,43 @@ def announced_by_a_guest(bench):
     return f"{attempt} attempts"
 
 
+def restart(bench):
+    """What was learned outlives the process: the trust in a source, and that a function is called at all."""
+    forecast = {"newcomer-share": 0.0, "snapshot-interval": "1s"}
+    service = bench.service(forecast=forecast).start()
+    results, outcomes = bench.results(), bench.outcomes()
+    bench.define(definition("learned", ECHO))
+    bench.define(definition("lied-to", ECHO))
+    bench.define(definition("other", ECHO))
+    assert results.one(bench.call("learned")).status == "ok"
+    lies = [bench.announce("lied-to", source="liar", expected_invocations=8, window_ms=1_000) for _ in range(8)]
+    for lie in lies:
+        assert outcomes.one(lie)["kind"] in ("wasted", "expired"), lie
+    assert service.stop() == 0
+    service.start()
+    # Answered: it is up, and has prepared what it holds.
+    assert results.one(bench.call("other")).status == "ok"
+    # A function without any history would not be held now, and calls of the liar's would be prepared for.
+    lie = bench.announce("lied-to", source="liar", expected_invocations=8, window_ms=2_000)
+    told = outcomes.one(lie)
+    assert told["kind"] == "expired", f"it was believed again: {told}"
+    result = results.one(bench.call("learned"))
+    assert (result.start_kind, result.warm_reason["kind"]) == ("prewarmed", "history"), result.event
+    # A crash between two snapshots loses what was learned since the first, and no more.
+    bench.remove("learned")
+    call_until(bench, results, "learned", lambda result: result.status == "rejected")
+    service.kill()
+    service.start()
+    assert results.one(bench.call("lied-to")).status == "ok"
+    # Bytes that are no snapshot keep nobody from starting.
+    bench.sender.send(bench.topics["forecast-snapshots"], b"junk", b"e2e-node\x00lied-to")
+    bench.sender.flush()
+    assert service.stop() == 0
+    service.start()
+    assert results.one(bench.call("lied-to")).status == "ok"
+    assert service.stop() == 0
+
+
 def stated(bench):
     """What a user states in a definition holds: a chain that was never seen, and a schedule."""
     service = bench.service(forecast={"newcomer-share": 0.0}).start()
@@ -184,6 +222,17 @@ def stated(bench):
         if followed.start_kind == "prewarmed" and scheduled.start_kind == "prewarmed":
             break
     assert (followed.start_kind, followed.warm_reason) == ("prewarmed", {"kind": "chain", "detail": first}), followed.event
+    # The node explains itself, to people and to programs.
+    said = service.command("explain", third, "--admin", service.admin())
+    assert said.startswith(f"{third} is held 1 ready: 1 by schedule * * * * *\n"), said
+    told = json.loads(service.command("explain", third, "--json", "--admin", service.admin()))
+    assert (told["function"], told["granted"]["ready"]) == (third, 1), told
+    chains = json.loads(service.command("chains", first, "--json", "--admin", service.admin()))
+    assert [(chain["to"], chain["rule"], chain["held_by"]) for chain in chains] == [(second, "state", None)], chains
+    assert "acts (state)" in service.command("chains", "--admin", service.admin())
+    with urllib.request.urlopen(f"http://{service.admin()}/health/ready", timeout=10) as answer:
+        assert json.load(answer) == {"status": "ok"}
+    service.command("explain", "nobody", "--admin", service.admin(), status=1)
     reason = {"kind": "schedule", "detail": "* * * * *"}
     assert (scheduled.start_kind, scheduled.warm_reason) == ("prewarmed", reason), scheduled.event
     assert service.stop() == 0
@@ -279,6 +328,7 @@ SCENARIOS = [
     pre_triggers,
     outcomes,
     announced_by_a_guest,
+    restart,
     stated,
     floor,
     tombstone,

@@ -5,11 +5,13 @@
 use std::time::Duration;
 
 /// Bins of the lag: below 1 ms, then doubling; the last one is above 16 s.
-const LAG_BINS: usize = 16;
+pub(super) const LAG_BINS: usize = 16;
 /// What a trial leaves of the counts before it: they remember some 128 trials.
 const KEEP: f32 = 127.0 / 128.0;
 /// The same for the quick share, which only has to notice that an edge has ended: some ten trials.
 const KEEP_QUICK: f32 = 0.9;
+/// What trials can add up to, with room for what rounding adds.
+pub(super) const TRIALS_MAX: f32 = 128.1;
 /// Standard deviations of the lower confidence bound: 99 % one-sided.
 const WILSON_Z: f64 = 2.33;
 /// What a coincidence may be likely at most, as −ln. An edge's trials begin after what made it a candidate, so the tests are
@@ -53,6 +55,20 @@ pub enum Hold {
     Ended,
 }
 
+impl Hold {
+    /// Its name, as it is shown.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::Support => "support",
+            Self::Probability => "probability",
+            Self::Lift => "lift",
+            Self::Coincidence => "coincidence",
+            Self::Ended => "ended",
+        }
+    }
+}
+
 /// What it takes to act.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Thresholds {
@@ -66,12 +82,12 @@ pub(super) struct Edge {
     pub(super) to: u32,
     /// Calls of A that were watched, decayed.
     pub(super) trials: f32,
-    quick: f32,
+    pub(super) quick: f32,
     /// How often trace context led from A to B; grows only.
     pub(super) strong: f32,
-    lags: [f32; LAG_BINS],
+    pub(super) lags: [f32; LAG_BINS],
     /// The last bin of lags that counts as following: what comes later follows the next call of A, or nothing.
-    last_bin: u8,
+    pub(super) last_bin: u8,
     pub(super) rule: Option<Rule>,
     /// Whether it acts, as it was judged last.
     pub(super) acts: bool,

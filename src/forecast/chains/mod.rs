@@ -18,6 +18,7 @@
 
 mod edge;
 mod recent;
+mod saved;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 pub use edge::{Hold, Rule};
+pub(super) use saved::{Saved, is_weight};
 
 use self::edge::{Edge, Thresholds, divergence};
 use self::recent::{Causes, Log};

@@ -2,7 +2,7 @@
 //!
 //! Must not: know what in use means, or read a clock; minutes come as numbers.
 
-const WORDS: usize = 24;
+pub(super) const WORDS: usize = 24;
 
 /// Minutes that are remembered: 25.6 hours, so that the same minute of yesterday is among them, and its neighbours.
 pub(super) const MINUTES: i64 = WORDS as i64 * 64;
@@ -10,7 +10,7 @@ pub(super) const MINUTES: i64 = WORDS as i64 * 64;
 /// A ring of bits; minute `m` has bit `m mod MINUTES`. The owner says where its newest minute is, and clears the bits of
 /// minutes that are passed over.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Minutes([u64; WORDS]);
+pub(super) struct Minutes(pub(super) [u64; WORDS]);
 
 impl Minutes {
     /// Sets or clears one minute.

@@ -13,11 +13,13 @@ mod features;
 mod level;
 mod minutes;
 mod model;
+mod saved;
 
 pub use features::{FIRST, FURTHER};
 pub use model::{Model, ModelError, Node, Trees};
 
 use self::minutes::{MINUTES, Minutes};
+pub(super) use self::saved::Saved;
 
 /// Minutes of which the need is remembered.
 const NEEDS: i64 = 480;
@@ -57,6 +59,11 @@ impl History {
             last_load: 0.0,
             largest: 0,
         }
+    }
+
+    /// The first minute that is known of.
+    pub fn first(&self) -> i64 {
+        self.first
     }
 
     /// Takes in a minute that is over. Those between the last one and this one were not used. One that is in the record

@@ -41,7 +41,7 @@ pub(super) fn mean(chances: &Chances) -> f32 {
 
 /// The weight of the notices of which a share came, by that share in steps of 1 / [`YIELD_STEPS`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Shares([f32; YIELD_STEPS + 1]);
+pub(super) struct Shares(pub(super) [f32; YIELD_STEPS + 1]);
 
 impl Shares {
     /// Counts one notice. `weight`, 0.0 to 1.0: how much of it was to be seen.

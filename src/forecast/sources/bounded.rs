@@ -53,6 +53,16 @@ impl<K: Eq + Hash + Clone, V> Bounded<K, V> {
         &mut self.rows[place as usize].value
     }
 
+    /// Every row that there is, with its place.
+    pub(super) fn places(&self) -> impl Iterator<Item = (Place, &V)> {
+        (0..).zip(self.rows.iter().map(|row| &row.value))
+    }
+
+    /// Every row's key, with its place.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (Place, &K)> {
+        (0..).zip(self.rows.iter().map(|row| &row.key))
+    }
+
     /// Adds a key that is not there. Gives back its place and what was forgotten for it; `None` where every row is
     /// pinned.
     ///

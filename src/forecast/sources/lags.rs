@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::beliefs::MEMORY_NOTICES;
 
 /// Bin 0 ends at 2 ms, every later one at twice the end of the one before, and the last one (from 2.3 hours on) never.
-const BINS: usize = 24;
+pub(super) const BINS: usize = 24;
 /// Notices of whose calls the lags must be known before they are acted on.
 const KNOWN_NOTICES: f32 = 3.0;
 /// A call that comes later than any before is this likely, in notices. With 0.05, what has always come and is late is
@@ -19,7 +19,7 @@ const EARLIEST: f32 = 1.0 / 64.0;
 
 /// The lags of one source's calls of one function. Each notice weighs 1, however many calls it announced.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Lags([f32; BINS]);
+pub(super) struct Lags(pub(super) [f32; BINS]);
 
 fn bin(lag: Duration) -> usize {
     // Duration::MAX in ms is below 2^95, so the logarithm fits.

@@ -17,6 +17,7 @@
 mod beliefs;
 mod bounded;
 mod lags;
+mod saved;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ use self::bounded::Bounded;
 pub(super) use self::bounded::Place;
 use self::lags::Lags;
 pub(super) use self::lags::next_edge;
+pub(super) use self::saved::{Index, Saved};
 use super::verdict::Criterion;
 use crate::config::ForecastConfig;
 use crate::types::YIELD_STEPS;

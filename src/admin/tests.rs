@@ -1,0 +1,114 @@
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use super::*;
+use crate::types::WarmTarget;
+
+/// A node with 2,500 functions, of which `shop/echo` can be explained.
+struct Fake {
+    not_ready: Option<String>,
+}
+
+impl Node for Fake {
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        self.not_ready.clone()
+    }
+
+    fn functions(&self, after: Option<&str>, limit: usize) -> Vec<FunctionSummary> {
+        let names = (0..2_500).map(|nth| format!("f{nth:04}"));
+        let wanted = names.filter(|name| after.is_none_or(|after| name.as_str() > after)).take(limit);
+        let summary =
+            |name: String| FunctionSummary { function: name.parse().unwrap(), ready: 1, in_flight: 0, enabled: true };
+        wanted.map(summary).collect()
+    }
+
+    fn explain(&self, function: &FunctionName) -> Option<FunctionExplanation> {
+        (function.as_str() == "shop/echo").then(|| FunctionExplanation {
+            function: function.clone(),
+            version: "1".to_owned(),
+            enabled: true,
+            floor: 1,
+            ceiling: 64,
+            in_flight: 0,
+            history: 0.0,
+            outlook: Vec::new(),
+            notices: Vec::new(),
+            wanted: WarmTarget::default(),
+            granted: WarmTarget::default(),
+            instance_bytes: 1,
+        })
+    }
+
+    fn chains(&self, from: Option<&FunctionName>) -> Vec<ChainExplanation> {
+        assert_eq!(from.map(FunctionName::as_str), Some("a"));
+        Vec::new()
+    }
+}
+
+fn admin(not_ready: Option<&str>) -> Admin {
+    Admin::start("127.0.0.1:0", Arc::new(Fake { not_ready: not_ready.map(str::to_owned) })).unwrap()
+}
+
+/// The status and the body of an answer, by a client that knows nothing but TCP.
+fn ask(admin: &Admin, target: &str) -> (u16, serde_json::Value) {
+    let mut stream = TcpStream::connect(admin.address()).unwrap();
+    write!(stream, "GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), serde_json::from_str(body).unwrap())
+}
+
+#[test]
+fn health_says_why_not() {
+    assert_eq!(ask(&admin(None), "/health/ready"), (200, serde_json::json!({"status": "ok"})));
+    let waiting = admin(Some("the group has not let this node in"));
+    assert_eq!(ask(&waiting, "/health/live").0, 200);
+    let (status, body) = ask(&waiting, "/health/ready");
+    assert_eq!((status, body["reason"].as_str()), (503, Some("the group has not let this node in")));
+}
+
+#[test]
+fn functions_come_in_pages_with_a_bound() {
+    let admin = admin(None);
+    let names = |target: &str| {
+        let (status, body) = ask(&admin, target);
+        assert_eq!(status, 200, "{body}");
+        let rows = body.as_array().unwrap();
+        (rows.len(), rows[0]["function"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(names("/functions"), (100, "f0000".to_owned()));
+    assert_eq!(names("/functions?after=f0099&limit=5"), (5, "f0100".to_owned()));
+    assert_eq!(names("/functions?limit=999999"), (1_000, "f0000".to_owned()));
+    assert_eq!(ask(&admin, "/functions?after=f2499"), (200, serde_json::json!([])));
+}
+
+#[test]
+fn a_name_with_a_slash_is_a_name_and_what_is_not_known_is_said() {
+    let admin = admin(None);
+    for target in ["/functions/shop/echo", "/functions/shop%2Fecho"] {
+        let (status, body) = ask(&admin, target);
+        assert_eq!((status, body["function"].as_str(), body["floor"].as_u64()), (200, Some("shop/echo"), Some(1)));
+    }
+    let (status, body) = ask(&admin, "/functions/nobody");
+    assert_eq!((status, body["error"].as_str()), (404, Some("function nobody is not registered on this node")));
+    assert_eq!(ask(&admin, "/functions/%20").0, 400);
+    assert_eq!(ask(&admin, "/chains?from=a"), (200, serde_json::json!([])));
+    assert_eq!(ask(&admin, "/chains?from=%20").0, 400);
+    assert_eq!(ask(&admin, "/else").0, 404);
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_and_a_client_that_stays_does_not_hold_up_the_end() {
+    let admin = admin(None);
+    let address = admin.address().to_string();
+    let fault = Admin::start(&address, Arc::new(Fake { not_ready: None })).err().unwrap().to_string();
+    assert!(fault.starts_with(&format!("admin.listen: {address} cannot be listened on")), "{fault}");
+    let stays = TcpStream::connect(admin.address()).unwrap();
+    drop(admin);
+    drop(stays);
+}

@@ -1,0 +1,69 @@
+//! Asks a live node, for the commands that print what it says.
+//!
+//! Must not: know what an answer means.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use reqwest::StatusCode;
+use reqwest::blocking::Client;
+use serde::de::DeserializeOwned;
+
+use super::ConfigArgument;
+
+/// How long a node may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// Where the node's admin interface is, instead of admin.listen of the configuration.
+    #[arg(long, value_name = "HOST:PORT")]
+    admin: Option<String>,
+}
+
+impl Arguments {
+    /// The answer of the node, as text: JSON.
+    pub(super) fn ask(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<String> {
+        let address = match &self.admin {
+            Some(address) => address.clone(),
+            None => self.config.load()?.admin.listen,
+        };
+        anyhow::ensure!(!address.is_empty(), "admin.listen is empty: name the node by --admin HOST:PORT");
+        let address = if address.contains("://") { address } else { format!("http://{address}") };
+        let mut url = reqwest::Url::parse(&address).with_context(|| format!("--admin {address} is no address"))?;
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let client = Client::builder().timeout(TIMEOUT).build()?;
+        let unanswered = || format!("no node answers at {address}: is it running, and is admin.listen its address?");
+        let answer = client.get(url).send().with_context(unanswered)?;
+        let status = answer.status();
+        let body = answer.text().with_context(unanswered)?;
+        if status == StatusCode::OK {
+            return Ok(body);
+        }
+        let error = serde_json::from_str::<serde_json::Value>(&body).ok();
+        let error = error.and_then(|error| error["error"].as_str().map(str::to_owned));
+        anyhow::bail!("{}", error.unwrap_or_else(|| format!("the node answers {status}: {body}")))
+    }
+
+    /// The answer of the node, as a value; printed as it is where `json`.
+    pub(super) fn ask_for<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        json: bool,
+    ) -> anyhow::Result<Option<T>> {
+        let body = self.ask(path, query)?;
+        if json {
+            println!("{body}");
+            return Ok(None);
+        }
+        serde_json::from_str(&body).map(Some).context("the node's answer is of another version")
+    }
+}
