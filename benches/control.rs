@@ -70,7 +70,7 @@ impl Bench {
         let now = Timestamp::from_millis(1_700_000_000_000);
         let mut bench = Self { now, control, actions: vec![], turn: 0, names: (0..active).map(name).collect() };
         for n in 0..KNOWN {
-            bench.send(Event::FunctionDefined(Arc::new(definition(n))));
+            bench.send(Event::FunctionDefined { definition: Arc::new(definition(n)), since: Timestamp::ZERO });
         }
         for id in 0..active * notices {
             bench.send(Event::PreTriggerReceived(notice(&bench.names[id % active], id, now)));

@@ -44,7 +44,8 @@ pub use counters::Counters;
 pub use snapshot::{RestoreError, Restored};
 pub use verdict::{Criterion, Verdict};
 
-use self::agenda::{Agenda, Slot};
+use self::agenda::Agenda;
+pub(crate) use self::agenda::Slot;
 use self::chained::{Chained, yields};
 use self::chains::{Announcement, Chains, EdgeView, Evidence};
 use self::ends::{at_once, settle};
@@ -56,7 +57,7 @@ use self::peaks::{BUCKETS, Peaks};
 use self::ruled::Ruled;
 use self::snapshot::Round;
 use self::sources::Sources;
-use self::table::Table;
+pub(crate) use self::table::Table;
 use crate::config::{ChainsConfig, ForecastConfig};
 use crate::types::{
     Criteria, Demand, FunctionDefinition, FunctionName, Notice, OutcomeKind, PoolUsage, PreTrigger, PreTriggerOutcome,
@@ -169,10 +170,11 @@ impl Forecaster {
     }
 
     /// Gets to know a function, or its new definition: notices and history stay, new criteria hold for notices to come.
+    /// `since` is when it was defined, which matters for one that was never called.
     ///
     /// # Errors
     /// Where it is new and `functions-max` are known.
-    pub fn define(&mut self, now: Timestamp, definition: &FunctionDefinition) -> Result<(), Error> {
+    pub fn define(&mut self, now: Timestamp, since: Timestamp, definition: &FunctionDefinition) -> Result<(), Error> {
         let (criteria, ceiling, enabled) =
             (definition.pre_trigger.clone(), definition.warm.ceiling, definition.enabled);
         let slot = if let Some((slot, function)) = self.functions.find_mut(&definition.name) {
@@ -180,7 +182,7 @@ impl Forecaster {
             slot
         } else {
             self.serial += 1;
-            let mut function = Function::new(now, self.serial, criteria, ceiling, enabled);
+            let mut function = Function::new(since.min(now), self.serial, criteria, ceiling, enabled);
             function.past.look_ahead(now, 0, &self.model, &mut self.newcomers);
             self.functions.insert(definition.name.clone(), function).ok_or_else(|| Error::TooManyFunctions {
                 function: definition.name.clone(),
