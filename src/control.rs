@@ -269,7 +269,7 @@ impl Control {
         definition: Arc<FunctionDefinition>,
         actions: &mut Vec<Action>,
     ) {
-        if let Err(error) = self.forecaster.define(now, since, &definition) {
+        if let Err(error) = self.forecaster.define(now, since, Arc::clone(&definition)) {
             actions.push(Action::RefusedFunction { error });
             return;
         }

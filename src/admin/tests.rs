@@ -1,3 +1,5 @@
+//! The interface, asked by a client that knows nothing but TCP.
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 

@@ -33,8 +33,8 @@ pub(super) fn judge(mut case: Case<'_>, pre_trigger: &PreTrigger) -> Verdict {
 impl Case<'_> {
     fn judge(&mut self, pre_trigger: &PreTrigger) -> Result<Verdict, Criterion> {
         let PreTrigger { id, source, tenant, expected_invocations, confidence, .. } = pre_trigger;
-        let criteria = &self.function.criteria;
-        ensure(self.function.enabled, Criterion::FunctionDisabled)?;
+        let criteria = &self.function.definition.pre_trigger;
+        ensure(self.function.definition.enabled, Criterion::FunctionDisabled)?;
         ensure((1..=ID_BYTES_MAX).contains(&id.len()), Criterion::IdLength)?;
         let names = [Some(source), tenant.as_ref()];
         ensure(names.into_iter().flatten().all(|name| name.len() <= ID_BYTES_MAX), Criterion::SourceLength)?;
@@ -52,14 +52,15 @@ impl Case<'_> {
         if known.is_none() {
             self.make_room(source)?;
         }
-        let wanted = held.wants(self.now, self.function.ceiling, self.sources.at_once(pair));
+        let wanted = held.wants(self.now, self.function.definition.warm.ceiling, self.sources.at_once(pair));
         held.limit(wanted, self.sources.affordable(source, known.unwrap_or(0), wanted.each_micros)?);
         if known.is_some() {
             self.function.notices.change(held, source, self.sources);
             return Ok(Verdict::Replaced);
         }
         let trust = self.sources.trust(source, pair, *confidence as f32);
-        let Function { criteria, notices, in_flight, .. } = &mut *self.function;
+        let Function { definition, notices, in_flight, .. } = &mut *self.function;
+        let criteria = &definition.pre_trigger;
         let entry = Entry { source, pair, trust, in_flight: *in_flight, criteria, held };
         let acts = notices.hold(self.now, entry, self.sources);
         Ok(if acts { Verdict::Accepted } else { Verdict::Pending })

@@ -39,6 +39,7 @@ mod tests;
 mod verdict;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use counters::Counters;
@@ -62,8 +63,8 @@ use self::sources::Sources;
 pub(crate) use self::table::Table;
 use crate::config::{ChainsConfig, ForecastConfig};
 use crate::types::{
-    Criteria, Demand, FunctionDefinition, FunctionName, Notice, OutcomeKind, PoolUsage, PreTrigger, PreTriggerOutcome,
-    Timestamp, WarmKind, WarmTarget,
+    Demand, FunctionDefinition, FunctionName, Notice, OutcomeKind, PoolUsage, PreTrigger, PreTriggerOutcome, Timestamp,
+    WarmKind, WarmTarget,
 };
 
 /// What the forecaster cannot do.
@@ -84,9 +85,8 @@ pub enum Error {
 struct Function {
     /// Never given twice, so that what is known of a pair of source and function dies with the function.
     serial: u64,
-    criteria: Criteria,
-    ceiling: u32,
-    enabled: bool,
+    /// Shared with everybody else who has it.
+    definition: Arc<FunctionDefinition>,
     notices: Notices,
     peaks: Peaks,
     past: Past,
@@ -169,15 +169,19 @@ impl Forecaster {
     ///
     /// # Errors
     /// Where it is new and `functions-max` are known.
-    pub fn define(&mut self, now: Timestamp, since: Timestamp, definition: &FunctionDefinition) -> Result<(), Error> {
-        let (criteria, ceiling, enabled) =
-            (definition.pre_trigger.clone(), definition.warm.ceiling, definition.enabled);
+    pub fn define(
+        &mut self,
+        now: Timestamp,
+        since: Timestamp,
+        definition: impl Into<Arc<FunctionDefinition>>,
+    ) -> Result<(), Error> {
+        let definition = definition.into();
         let slot = if let Some((slot, function)) = self.functions.find_mut(&definition.name) {
-            (function.criteria, function.ceiling, function.enabled) = (criteria, ceiling, enabled);
+            function.definition = Arc::clone(&definition);
             slot
         } else {
             self.serial += 1;
-            let mut function = Function::new(since.min(now), self.serial, criteria, ceiling, enabled);
+            let mut function = Function::new(since.min(now), self.serial, Arc::clone(&definition));
             function.past.look_ahead(now, 0, &self.model, &mut self.newcomers);
             self.functions.insert(definition.name.clone(), function).ok_or_else(|| Error::TooManyFunctions {
                 function: definition.name.clone(),
@@ -452,12 +456,10 @@ impl Forecaster {
 }
 
 impl Function {
-    fn new(now: Timestamp, serial: u64, criteria: Criteria, ceiling: u32, enabled: bool) -> Self {
+    fn new(now: Timestamp, serial: u64, definition: Arc<FunctionDefinition>) -> Self {
         Self {
             serial,
-            criteria,
-            ceiling,
-            enabled,
+            definition,
             notices: Notices::default(),
             peaks: Peaks::default(),
             past: Past::new(now),
