@@ -11,8 +11,10 @@ pub mod codec;
 pub mod control;
 pub mod forecast;
 pub mod invariant;
+pub mod order;
 pub mod pool;
 pub mod progress;
+pub mod retry;
 pub mod target;
 
 // Beside: the pure core with files.

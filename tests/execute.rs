@@ -68,8 +68,8 @@ struct Collect(Sender<(u32, InvocationResult)>);
 impl Outcomes for Collect {
     type Ticket = u32;
 
-    fn completed(&self, ticket: u32, result: InvocationResult) {
-        self.0.send((ticket, result)).expect("the test outlives the executor");
+    fn completed(&self, call: Call<u32>, result: InvocationResult) {
+        self.0.send((call.ticket, result)).expect("the test outlives the executor");
     }
 }
 

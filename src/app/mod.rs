@@ -19,7 +19,7 @@ use crate::artifacts::{CodeCache, DirectoryStore};
 use crate::codec::{Codec, EventKind, NoSchemaRegistry, WireFormat, WriterSchemas};
 use crate::config::{Config, ForecastConfig, PreTriggerStart, ResultFormat};
 use crate::control::{Control, Event};
-use crate::driver::{ControlPlane, Failure, Intake, Observations, Outbox, OutboxSettings, Unknown};
+use crate::driver::{ControlPlane, Delivery, Failure, Intake, Observations, Outbox, OutboxSettings, Unknown};
 pub use crate::execute::wall_clock;
 use crate::execute::{ExecuteError, Executor, Parts, Runtime};
 use crate::forecast::history::Model;
@@ -88,6 +88,7 @@ pub struct Service {
     // From here on in the order in which they end.
     admin: Option<Admin>,
     invocations: Invocations,
+    delivery: Arc<Delivery>,
     pre_triggers: PreTriggers,
     registry: Registry,
     outbox: Arc<Outbox>,
@@ -120,6 +121,7 @@ impl Service {
         let codec = Arc::new(Codec::new());
         let (writers, [format, outcome_format]) = schema_registry(&config)?;
         let observations = Observations::new(config.control.queue.get(), Arc::clone(&metrics));
+        let delivery = Delivery::new(Arc::clone(&metrics));
         let outbox = Outbox::start(
             &connection,
             OutboxSettings {
@@ -138,6 +140,7 @@ impl Service {
                     max: config.publish.retry_backoff_max,
                 },
                 codec: Arc::clone(&codec),
+                delivery: Arc::downgrade(&delivery),
                 observations: observations.clone(),
                 metrics: Arc::clone(&metrics),
                 failure: failure.clone(),
@@ -164,9 +167,10 @@ impl Service {
             executor.clone(),
             Arc::clone(&outbox),
         )?;
-        let say = tell(executor.clone(), observations.clone(), Arc::clone(&metrics));
+        let say = tell(executor.clone(), Arc::clone(&delivery), observations.clone(), Arc::clone(&metrics));
         let registry =
             Registry::start(&connection, &config.topics.functions, Arc::clone(&codec), Arc::clone(&writers), say)?;
+        delivery.connect(executor.clone(), Unknown::new(registry.fences()))?;
         catch_up(&registry, &config)?;
         let snapshots = ingest::snapshots::read(
             &connection,
@@ -197,10 +201,9 @@ impl Service {
         )?;
         let intake = Intake {
             topic: config.topics.invocations.clone(),
-            executor: executor.clone(),
+            delivery: Arc::clone(&delivery),
             outbox: Arc::clone(&outbox),
             observations,
-            unknown: Unknown::new(executor.clone(), registry.fences()),
             tracing: telemetry.tracing(),
             metrics: Arc::clone(&metrics),
             failure: failure.clone(),
@@ -230,6 +233,7 @@ impl Service {
             node,
             admin,
             invocations,
+            delivery,
             pre_triggers,
             registry,
             outbox,
@@ -311,12 +315,14 @@ impl Service {
         let left = || deadline.saturating_sub(began.elapsed());
         self.mirror_counters();
         let failure = self.why_not();
-        let Self { metrics, admin, invocations, pre_triggers, registry, outbox, control, executor, .. } = self;
+        let Self { metrics, admin, invocations, delivery, pre_triggers, registry, outbox, control, executor, .. } =
+            self;
         drop(admin);
         let ingest = invocations.counters();
         // With a producer that failed for good nothing more is stored: waiting would be in vain.
         let drain = if failure.is_some() { Duration::ZERO } else { left() };
         let unfinished = invocations.shutdown(drain);
+        delivery.stop();
         pre_triggers.stop();
         registry.stop();
         if failure.is_none() {
@@ -407,12 +413,15 @@ fn schema_registry(config: &Config) -> Result<(Arc<dyn WriterSchemas>, [WireForm
 /// What is done with the registry's word: the executor loads, the control plane learns.
 fn tell(
     executor: Executor<Arc<Outbox>>,
+    delivery: Arc<Delivery>,
     observations: Observations,
     metrics: Arc<Metrics>,
 ) -> impl FnMut(RegistryEvent) + Send + 'static {
     move |event| match event {
         RegistryEvent::Defined(definition, at) => {
             metrics.functions_defined.add(1);
+            // Its policies first: a call that comes right after must not pass without them.
+            delivery.define(&definition);
             executor.define(Arc::clone(&definition));
             observations.tell(Event::FunctionDefined { definition, since: at.unwrap_or_else(wall_clock) });
         }
@@ -420,6 +429,7 @@ fn tell(
             metrics.functions_removed.add(1);
             tracing::info!(%function, "function removed");
             executor.remove(&function);
+            delivery.remove(&function);
             observations.tell(Event::FunctionRemoved(function));
         }
         RegistryEvent::Refused { function, reason } => {

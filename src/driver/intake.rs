@@ -5,11 +5,11 @@
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
+use super::delivery::Delivery;
 use super::outbox::{Failure, Outbox, Ticket};
 use super::plane::Observations;
-use super::unknown::Unknown;
 use crate::control::Event;
-use crate::execute::{Call, Executor};
+use crate::execute::Call;
 use crate::forecast::chains::Evidence;
 use crate::ingest::{Received, Sink};
 use crate::telemetry::{Metrics, Tracing};
@@ -18,14 +18,12 @@ use crate::telemetry::{Metrics, Tracing};
 pub struct Intake {
     /// The topic of the calls.
     pub topic: String,
-    /// Runs the calls.
-    pub executor: Executor<Arc<Outbox>>,
+    /// Takes the calls.
+    pub delivery: Arc<Delivery>,
     /// Takes dead letters.
     pub outbox: Arc<Outbox>,
     /// Tells the control plane.
     pub observations: Observations,
-    /// Holds calls of functions that the registry may be about to tell.
-    pub unknown: Unknown,
     /// Starts the call's span.
     pub tracing: Tracing,
     /// The counters.
@@ -48,11 +46,9 @@ impl Sink for Intake {
         let evidence = evidence(&headers, key.as_deref());
         self.observations.see(Event::InvocationArrived { function: invocation.function.clone(), evidence });
         let span = self.tracing.start(&headers, &invocation.function, &self.topic, &position);
-        let ticket = Ticket { position: Some(position), bytes, key, span };
+        let ticket = Ticket { position: Some(position), bytes, key, span, ..Ticket::default() };
         let call = Call { invocation, ticket, received_at, attempt: 1 };
-        if let Err(call) = self.executor.submit(call) {
-            self.unknown.hold(*call);
-        }
+        self.delivery.submit(call);
     }
 
     fn assigned(&mut self, partitions: &[i32]) {
@@ -61,6 +57,10 @@ impl Sink for Intake {
 
     fn revoked(&mut self, partitions: &[i32]) {
         tracing::info!(topic = self.topic, ?partitions, "partitions revoked");
+    }
+
+    fn gave_up(&mut self, partitions: &[i32]) {
+        self.delivery.forget(partitions);
     }
 
     fn failed_for_good(&mut self, reason: &str) {

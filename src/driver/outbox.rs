@@ -5,16 +5,18 @@
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use super::delivery::{Delivery, LineKey};
 use super::plane::Observations;
 use crate::codec::{self, CONTENT_TYPE_AVRO, CONTENT_TYPE_JSON, Codec, NoSchemaRegistry, WireFormat};
 use crate::control::Event;
-use crate::execute::{Outcomes, wall_clock};
+use crate::execute::{Call, Outcomes, wall_clock};
 use crate::ingest::{Acknowledger, Poison, snapshots};
 use crate::kafka::{ClientError, Connection, headers};
 use crate::publish::{Backoff, DeadLetter, Deliveries, Destination, PublishError, Publisher, Record, Refused, Topics};
 use crate::telemetry::{CallSpan, Metrics};
 use crate::types::{
-    ForecastSnapshot, FunctionName, InvocationError, InvocationResult, Position, PreTrigger, PreTriggerOutcome, Status,
+    ForecastSnapshot, FunctionName, InvocationError, InvocationResult, Position, PreTrigger, PreTriggerOutcome, Retry,
+    Status,
 };
 
 /// Why the process must end, once it must. Cheap to clone.
@@ -45,6 +47,12 @@ pub struct Ticket {
     pub key: Option<Vec<u8>>,
     /// The call's span.
     pub span: CallSpan,
+    /// The line in which it goes, where its function's calls have an order.
+    pub line: Option<LineKey>,
+    /// How it is tried again, where it is.
+    pub retry: Option<Arc<Retry>>,
+    /// Whether it has waited for its function's definition already.
+    pub was_held: bool,
 }
 
 /// What an outbox is made of.
@@ -61,6 +69,8 @@ pub struct OutboxSettings {
     pub backoff: Backoff,
     /// Encodes results.
     pub codec: Arc<Codec>,
+    /// Keeps calls in order and tries failed ones again. Weak, as it holds the executor, which holds this.
+    pub delivery: Weak<Delivery>,
     /// Is told what ended.
     pub observations: Observations,
     /// The counters.
@@ -223,20 +233,30 @@ impl Outbox {
 impl Outcomes for Arc<Outbox> {
     type Ticket = Ticket;
 
-    fn completed(&self, ticket: Ticket, result: InvocationResult) {
+    fn completed(&self, mut call: Call<Ticket>, result: InvocationResult) {
         let OutboxSettings { metrics, observations, format, .. } = &self.settings;
-        metrics.result(result.status, result.start_kind, result.prepare_us, result.execute_us);
         observations.see(Event::InvocationEnded {
             function: result.function.clone(),
             status: result.status,
             start_kind: result.start_kind,
             execute: Duration::from_micros(result.execute_us),
         });
-        let Ticket { position, bytes, key, span } = ticket;
+        let is_bound = call.ticket.retry.is_some() || call.ticket.line.is_some();
+        let delivery = if is_bound { self.settings.delivery.upgrade() } else { None };
+        if let Some(delivery) = &delivery {
+            call.invocation.id.clone_from(&result.invocation_id);
+            let Some(over) = delivery.ended(call, result.status) else { return };
+            call = over;
+        }
+        metrics.result(result.status, result.start_kind, result.prepare_us, result.execute_us);
+        let Ticket { position, bytes, key, span, line, .. } = call.ticket;
         let headers = span.result_headers(content_type_of(*format));
         span.end(result.status, result.start_kind);
         if let Some(record) = self.result_record(&result, key, headers) {
             self.send(record, position, bytes, Some(result));
+        }
+        if let (Some(delivery), Some(line)) = (delivery, line) {
+            delivery.leave(&line);
         }
     }
 }

@@ -220,14 +220,14 @@ impl<O: Outcomes> Node<O> {
     }
 
     fn complete(&self, pending: Pending<O::Ticket>, answer: Result<Payload, Fault>, ran: Ran) {
-        let Call { invocation, ticket, attempt, .. } = pending.call;
+        let mut call = pending.call;
         let (status, payload, error): (_, _, Option<InvocationError>) = match answer {
             Ok(payload) => (Status::Ok, Some(payload), None),
             Err(fault) => (fault.status, None, Some(fault.error)),
         };
         let result = InvocationResult {
-            invocation_id: invocation.id,
-            function: invocation.function,
+            invocation_id: std::mem::take(&mut call.invocation.id),
+            function: call.invocation.function.clone(),
             function_version: ran.version,
             status,
             payload,
@@ -237,11 +237,11 @@ impl<O: Outcomes> Node<O> {
             queued_us: micros(ran.queued),
             prepare_us: micros(ran.prepare),
             execute_us: micros(ran.execute),
-            attempt,
+            attempt: call.attempt,
             node: self.id.clone(),
             completed_at: wall_clock(),
         };
-        self.outcomes.completed(ticket, result);
+        self.outcomes.completed(call, result);
     }
 }
 

@@ -57,8 +57,9 @@ pub trait Outcomes: Send + Sync + 'static {
     /// What the caller wants back with the outcome.
     type Ticket: Send + 'static;
 
-    /// A call has its outcome. Called exactly once for each submitted call.
-    fn completed(&self, ticket: Self::Ticket, result: InvocationResult);
+    /// A call has its outcome. Called exactly once for each submitted call. The call's own id has moved into the result;
+    /// all else is as it was submitted, so that it can be submitted again.
+    fn completed(&self, call: Call<Self::Ticket>, result: InvocationResult);
 }
 
 /// Runs functions. Cheap to clone; the guests' threads live in [`Runtime`].

@@ -104,6 +104,12 @@ pub trait Sink: Send + 'static {
         let _ = partitions;
     }
 
+    /// These partitions have gone: what is still in flight of them is another node's now, and what it comes to here counts for
+    /// nothing.
+    fn gave_up(&mut self, partitions: &[i32]) {
+        let _ = partitions;
+    }
+
     /// The consumer is of no more use, and the process should end.
     fn failed_for_good(&mut self, reason: &str) {
         let _ = reason;

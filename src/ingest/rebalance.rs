@@ -135,6 +135,7 @@ impl<S: Sink> Intake<S> {
     }
 
     fn finish_giving(&mut self, partitions: &TopicPartitionList, ids: &[i32], lost: bool) {
+        self.sink.gave_up(ids);
         for &id in ids {
             let abandoned = self.partitions.forget(id);
             add(&self.control.counters.abandoned, abandoned.messages);

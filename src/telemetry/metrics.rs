@@ -93,6 +93,7 @@ table! {
     Counter commits "forewarm.commits" "{commit}" "Commits of progress.";
     Counter commit_failures "forewarm.commit_failures" "{commit}" "Commits that failed and are made again.";
     Counter completions_fenced "forewarm.completions_fenced" "{call}" "Outcomes that came after their partition had gone.";
+    Counter retries "forewarm.retries" "{attempt}" "Attempts that failed and are followed by another one.";
     Counter publish_retries "forewarm.publish_retries" "{record}" "Records that were sent again.";
     Counter publish_dropped "forewarm.publish_dropped" "{record}" "Dead letters of pre-triggers for which there was no room.";
     Counter pre_triggers_dropped "forewarm.pre_triggers_dropped" "{message}" "Pre-triggers for which there was no room.";

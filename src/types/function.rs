@@ -436,9 +436,6 @@ impl FunctionDefinition {
             );
             check(chain.lag_ms <= ChainRule::LAG_MAX_MS, "chains: lag_ms must be at most 3600000 (an hour)");
         }
-        // Said plainly rather than ignored: a user who asks for order or retries must not silently go without.
-        check(self.ordering == Ordering::Unordered, "ordering other than unordered is not supported by this version");
-        check(self.retry.attempts_max <= 1, "retry.attempts_max above 1 is not supported by this version");
         faults.extend(self.schedules.iter().take(Self::SCHEDULES_MAX).filter_map(|schedule| {
             let fault = schedule.windows().err()?;
             Some(format!("schedules: {fault}"))

@@ -98,11 +98,13 @@ class Bench:
         self.sender.send(self.topics["functions"], None, name.encode())
         self.sender.flush()
 
-    def call(self, function, payload=b"", write=events.single_object, key=None, headers=(), **fields):
+    def call(self, function, payload=b"", write=events.single_object, key=None, headers=(), partition=None, **fields):
         """Publishes one call; its id. Acknowledged only after `sender.flush()`."""
         event = events.invocation(function, payload, **fields)
         value, format_headers = write(events.INVOCATION, event)
-        self.sender.send(self.topics["invocations"], value, key, [*format_headers, *headers])
+        self.sender.send(
+            self.topics["invocations"], value, key, [*format_headers, *headers], -1 if partition is None else partition
+        )
         return event["id"]
 
     def announce(self, function, write=events.single_object, **fields):

@@ -1,11 +1,13 @@
 """Scenarios: what is promised about delivery, with real load, real kills and a real broker that goes away."""
 
+import collections
+import itertools
 import subprocess
 import threading
 import time
 
 import events
-from bench import ECHO, REPOSITORY, Skipped, definition
+from bench import ECHO, HOSTILE, REPOSITORY, Skipped, definition
 
 # Rate of the load under which something is broken, in calls per second: slow enough that the break comes in the middle.
 RATE = 4_000
@@ -166,4 +168,101 @@ def broker_restart(bench):
 
 
 # The broker's restart comes last, so that nothing else has to live with it.
-SCENARIOS = [hundred_thousand, crash, drain, two_nodes, broker_restart]
+def retries(bench):
+    """A failed call is tried again as its function's definition says, and keeps nobody else waiting meanwhile."""
+    service = bench.service().start()
+    results = bench.results()
+    for name, retry in (
+        ("once", None),
+        ("twice", {"attempts_max": 2, "backoff_ms": 100}),
+        ("thrice", {"attempts_max": 3, "backoff_ms": 100}),
+        ("traps-only", {"attempts_max": 3, "backoff_ms": 100, "statuses": ["trap"]}),
+        ("too-old", {"attempts_max": 3, "backoff_ms": 2_000, "age_max_ms": 1_000}),
+        ("patient", {"attempts_max": 3, "backoff_ms": 3_000}),
+    ):
+        bench.define(definition(name, HOSTILE, **({"retry": retry} if retry else {})))
+    waits = bench.call("patient", b"third-time")
+    ends = {
+        "once": ("function_error", 1),
+        "twice": ("function_error", 2),
+        "thrice": ("ok", 3),
+        "traps-only": ("function_error", 1),
+        "too-old": ("function_error", 1),
+    }
+    for name, wanted in ends.items():
+        result = results.one(bench.call(name, b"third-time"))
+        assert (result.status, result.attempt) == wanted, (name, result.event)
+        assert results.one(bench.call(name)).attempt == 1
+    # Others of its own function pass the one that waits.
+    assert results.one(bench.call("patient")).status == "ok"
+    assert waits not in results.seen
+    result = results.one(waits)
+    assert (result.status, result.attempt) == ("ok", 3), result.event
+    # A trap is tried again in another instance, and the attempts end.
+    result = results.one(bench.call("traps-only", b"trap"))
+    assert (result.status, result.attempt) == ("trap", 3), result.event
+    assert service.stop() == 0
+    assert results.duplicates() == 0
+    # What waits for an attempt when its node is killed is read again, and begins anew.
+    service.start()
+    waits = bench.call("patient", b"third-time")
+    bench.sender.flush()
+    assert results.one(bench.call("patient")).status == "ok"
+    service.kill()
+    service.start()
+    result = results.one(waits)
+    assert (result.status, result.attempt) == ("ok", 3), result.event
+    assert service.stop() == 0
+
+
+def ordering(bench):
+    """Calls of one key, or of one partition, end in the order in which they were sent, also where some are tried again."""
+    service = bench.service().start()
+    results = bench.results()
+    retry = {"attempts_max": 3, "backoff_ms": 50}
+    for order in ("key", "partition", "unordered"):
+        bench.define(definition(order, HOSTILE, ordering=order, retry=retry))
+    for order in ("key", "partition", "unordered"):
+        assert results.one(bench.call(order)).status == "ok"
+    sent = collections.defaultdict(list)
+    for nth in range(1_200):
+        order = ("key", "partition", "unordered")[nth % 3]
+        key = b"key-%d" % (nth % 40)
+        payload = b"third-time" if nth % 10 == 0 else b"x"
+        sent[order, key].append(bench.call(order, payload, key=key))
+    bench.sender.flush()
+    results.wait_all([name for names in sent.values() for name in names], deadline_s=120)
+    assert results.duplicates() == 0
+    overtaken = collections.Counter()
+    for (order, _), names in sent.items():
+        ended = [results.one(name) for name in names]
+        assert {result.status for result in ended} == {"ok"}
+        assert len({result.partition for result in ended}) == 1
+        offsets = [result.offset for result in ended]
+        overtaken[order] += sum(later < earlier for earlier, later in itertools.pairwise(offsets))
+    # One key is in one partition, so both orders keep it; without an order the ones that are tried again are overtaken.
+    assert (overtaken["key"], overtaken["partition"]) == (0, 0), overtaken
+    assert overtaken["unordered"] > 0, "nothing was overtaken, so this shows nothing"
+    # Between keys there is no order by key: one that waits keeps no other key back, in the same partition.
+    bench.define(definition("slow", HOSTILE, ordering="key", retry={"attempts_max": 3, "backoff_ms": 2_000}))
+    waits = bench.call("slow", b"third-time", key=b"a", partition=0)
+    behind = bench.call("slow", b"x", key=b"a", partition=0)
+    beside = bench.call("slow", b"x", key=b"b", partition=0)
+    assert results.one(beside).status == "ok"
+    assert waits not in results.seen and behind not in results.seen
+    first, second = results.one(waits), results.one(behind)
+    assert (first.attempt, first.status, second.attempt) == (3, "ok", 1), (first.event, second.event)
+    assert first.offset < second.offset and first.partition == second.partition
+    assert service.stop() == 0
+    return f"1200 calls, overtaken without order: {overtaken['unordered']}"
+
+
+SCENARIOS = [
+    retries,
+    ordering,
+    hundred_thousand,
+    crash,
+    drain,
+    two_nodes,
+    broker_restart,
+]

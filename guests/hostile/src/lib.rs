@@ -55,6 +55,10 @@ impl Guest for Hostile {
             b"sleep" => sleep(),
             b"stderr-flood" => flood_stderr(),
             b"random-flood" => flood_random(),
+            b"third-time" if call.attempt < 3 => {
+                let message = format!("attempt {} of 3", call.attempt);
+                return Err(Error { code: "not_yet".to_owned(), message });
+            }
             _ => {}
         }
         Ok(b"fine".to_vec())
