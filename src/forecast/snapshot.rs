@@ -76,9 +76,11 @@ impl Forecaster {
     pub fn take_snapshots(&mut self, now: Timestamp) -> Vec<ForecastSnapshot> {
         let interval = self.config.snapshot_interval;
         let round = &mut self.round;
-        // The first round begins an interval after the first look; a clock that was set back begins one.
+        // The first round begins an interval after the first look; a clock that was set back begins one. None begins
+        // before the one under way is over, or its last functions would never have their turn.
         let began = *round.began.get_or_insert(now);
-        if now.since(began) >= interval || now < began {
+        let is_over = round.since.is_none() || round.next >= self.functions.slots();
+        if is_over && (now.since(began) >= interval || now < began) {
             let index = self.sources.index();
             *round = Round { began: Some(now), since: Some(began), next: 0, index };
         }
@@ -109,7 +111,7 @@ impl Forecaster {
         let named = edges.filter_map(|(to, saved)| Some((self.functions.row(to)?.0.clone(), saved)));
         let state = State {
             record: function.past.save(),
-            sources: self.sources.save(pairs),
+            sources: self.sources.save(function.serial, pairs),
             weight: chains.map_or(0.0, |chains| chains.weight(now, slot)),
             chains: named.collect(),
         };

@@ -192,3 +192,6 @@ proptest! {
         prop_assert!(forecaster.take_all_snapshots(at(200_100)).iter().all(|snapshot| snapshot.state.0.len() <= STATE_LEN_MAX));
     }
 }
+
+mod damage;
+mod rounds;

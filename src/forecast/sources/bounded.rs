@@ -53,6 +53,11 @@ impl<K: Eq + Hash + Clone, V> Bounded<K, V> {
         &mut self.rows[place as usize].value
     }
 
+    /// Whose place it is now.
+    pub(super) fn key_at(&self, place: Place) -> &K {
+        &self.rows[place as usize].key
+    }
+
     /// Every row that there is, with its place.
     pub(super) fn places(&self) -> impl Iterator<Item = (Place, &V)> {
         (0..).zip(self.rows.iter().map(|row| &row.value))

@@ -50,9 +50,13 @@ impl Sources {
         index
     }
 
-    /// What is kept of the pairs that an index of this moment has of one function.
-    pub(in super::super) fn save(&self, pairs: &[(Place, Place)]) -> Vec<Saved> {
-        let mut saved: Vec<Saved> = pairs.iter().map(|&(source, pair)| self.save_one(source, pair)).collect();
+    /// What is kept of the pairs that an index has of one function. The index may be of an earlier moment: what was
+    /// forgotten since, and whose place is another one's now, is left out.
+    pub(in super::super) fn save(&self, function: u64, pairs: &[(Place, Place)]) -> Vec<Saved> {
+        let is_same =
+            |&&(source, pair): &&(Place, Place)| *self.pairs.key_at(pair) == (self.sources.at(source).serial, function);
+        let mut saved: Vec<Saved> =
+            pairs.iter().filter(is_same).map(|&(source, pair)| self.save_one(source, pair)).collect();
         let weight = |saved: &Saved| saved.alone.iter().sum::<f32>();
         saved.retain(|saved| weight(saved) > 0.0);
         saved.sort_by(|one, other| {
@@ -136,9 +140,9 @@ impl Saved {
 impl Beliefs {
     /// Takes in what was learned elsewhere, as if it had been learned here.
     fn add(&mut self, other: &Self) {
-        self.alone.add(&other.alone);
+        // Confidence is a sum over what `alone` has counted, so that it fades with it.
+        self.confidence = (self.confidence + other.confidence) * self.alone.add(&other.alone);
         self.behind.add(&other.behind);
-        self.confidence = (self.confidence + other.confidence).min(self.alone.weight());
     }
 }
 
@@ -151,12 +155,11 @@ impl Account {
 }
 
 impl Shares {
-    /// Adds what another one has counted, as far as memory reaches.
-    fn add(&mut self, other: &Self) {
+    /// Adds what another one has counted, as far as memory reaches: answers what part of both it keeps.
+    fn add(&mut self, other: &Self) -> f32 {
         self.0.iter_mut().zip(other.0).for_each(|(held, more)| *held += more);
-        let weight = self.weight();
-        if weight > MEMORY_NOTICES {
-            self.0.iter_mut().for_each(|held| *held *= MEMORY_NOTICES / weight);
-        }
+        let kept = (MEMORY_NOTICES / self.weight()).min(1.0);
+        self.0.iter_mut().for_each(|held| *held *= kept);
+        kept
     }
 }
