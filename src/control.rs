@@ -17,14 +17,14 @@ mod story;
 #[cfg(test)]
 mod trust;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{ChainsConfig, ForecastConfig, TargetConfig};
 use crate::forecast::chains::{EdgeView, Evidence};
 use crate::forecast::history::Model;
-use crate::forecast::{self, Forecaster, Restored, Verdict};
+use crate::forecast::{self, Forecaster, Restored, Slot, Table, Verdict};
 use crate::target::{Hold, Rule, Timetable, Wish, decide, fit};
 use crate::types::{
     Demand, ForecastSnapshot, FunctionDefinition, FunctionName, PoolUsage, PreTrigger, PreTriggerOutcome, StartKind,
@@ -35,7 +35,12 @@ use crate::types::{
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A function was registered, or registered anew.
-    FunctionDefined(Arc<FunctionDefinition>),
+    FunctionDefined {
+        /// The function.
+        definition: Arc<FunctionDefinition>,
+        /// When that was. At a start this is long ago: such a function is no newcomer.
+        since: Timestamp,
+    },
     /// A function is no more.
     FunctionRemoved(FunctionName),
     /// A pre-trigger was read.
@@ -136,6 +141,8 @@ struct Entry {
     demand: Demand,
     wanted: WarmTarget,
     target: WarmTarget,
+    /// Most instances in use at once within the last moments.
+    recent: u32,
     /// Whether it is among `Control::wishing`.
     wishes: bool,
     /// Whether it is among `Control::settling`.
@@ -150,6 +157,22 @@ impl Entry {
     fn target_bytes(&self) -> u128 {
         u128::from(self.target.ready) * u128::from(self.instance_bytes)
     }
+
+    /// Whether its target is what it wants, cut to `ready`.
+    fn has(&self, ready: u32) -> bool {
+        self.target.ready == ready && self.target.parts == self.wanted.parts
+    }
+
+    fn wish(&self) -> Wish<'_> {
+        let in_use = if self.definition.reuses_instances() { self.demand.in_flight } else { 0 };
+        Wish {
+            target: &self.wanted,
+            instance_bytes: self.instance_bytes,
+            outlook: &self.demand.outlook,
+            certain: self.recent,
+            in_use,
+        }
+    }
 }
 
 /// The state of the control plane.
@@ -158,14 +181,13 @@ pub struct Control {
     config: TargetConfig,
     rule: Rule,
     forecaster: Forecaster,
-    /// Only for look-ups: its order is random and must not reach an action.
-    functions: HashMap<FunctionName, Entry>,
+    functions: Table<Entry>,
     /// Functions whose held level will fall by time alone.
-    settling: BTreeSet<FunctionName>,
+    settling: BTreeSet<Slot>,
     /// When schedules next change what they ask for, and of which function.
-    windows: BTreeSet<(Timestamp, FunctionName)>,
+    windows: BTreeSet<(Timestamp, Slot)>,
     /// Functions that want at least one ready instance; in this order they share the budget.
-    wishing: BTreeSet<FunctionName>,
+    wishing: BTreeSet<Slot>,
     /// Σ wanted × instance bytes.
     wanted_bytes: u128,
     /// Σ target × instance bytes.
@@ -181,7 +203,7 @@ impl Control {
             rule: Rule::new(&target),
             config: target,
             forecaster: Forecaster::new(forecast, chains, model),
-            functions: HashMap::new(),
+            functions: Table::new(u32::MAX),
             settling: BTreeSet::new(),
             windows: BTreeSet::new(),
             wishing: BTreeSet::new(),
@@ -197,7 +219,7 @@ impl Control {
     /// late.
     pub fn handle(&mut self, now: Timestamp, event: Event, actions: &mut Vec<Action>) {
         match event {
-            Event::FunctionDefined(definition) => self.define(now, definition, actions),
+            Event::FunctionDefined { definition, since } => self.define(now, since, definition, actions),
             Event::FunctionRemoved(function) => self.remove(now, &function, actions),
             Event::SnapshotsRead(snapshots) => {
                 actions.push(Action::RestoredSnapshots(self.forecaster.restore(now, &snapshots)));
@@ -217,12 +239,12 @@ impl Control {
 
     /// Why the function's target is what it is; `None` for a function that is not known.
     pub fn explain(&self, function: &FunctionName) -> Option<Explanation<'_>> {
-        self.functions.get(function).map(explanation)
+        self.functions.find(function).map(|(_, entry)| explanation(entry))
     }
 
     /// Every function's explanation, in no order: for checks and for a list of all.
     pub fn explanations(&self) -> impl Iterator<Item = Explanation<'_>> {
-        self.functions.values().map(explanation)
+        self.functions.rows().map(|(_, _, entry)| explanation(entry))
     }
 
     /// What the targets of all functions may take together, in bytes.
@@ -240,13 +262,19 @@ impl Control {
         self.forecaster.counters()
     }
 
-    fn define(&mut self, now: Timestamp, definition: Arc<FunctionDefinition>, actions: &mut Vec<Action>) {
-        if let Err(error) = self.forecaster.define(now, &definition) {
+    fn define(
+        &mut self,
+        now: Timestamp,
+        since: Timestamp,
+        definition: Arc<FunctionDefinition>,
+        actions: &mut Vec<Action>,
+    ) {
+        if let Err(error) = self.forecaster.define(now, since, &definition) {
             actions.push(Action::RefusedFunction { error });
             return;
         }
         let timetable = Timetable::new(&definition.schedules).map(Box::new);
-        if let Some(entry) = self.functions.get_mut(&definition.name) {
+        if let Some((_, entry)) = self.functions.find_mut(&definition.name) {
             (entry.definition, entry.timetable) = (definition, timetable);
             return;
         }
@@ -259,20 +287,22 @@ impl Control {
             demand: Demand::default(),
             wanted: WarmTarget::default(),
             target: WarmTarget::default(),
+            recent: 0,
             wishes: false,
             settles: false,
             definition: Arc::clone(&definition),
         };
+        // The forecaster has a bound on functions, and this table holds no more than it knows.
         self.functions.insert(definition.name.clone(), entry);
     }
 
     fn remove(&mut self, now: Timestamp, function: &FunctionName, actions: &mut Vec<Action>) {
         self.forecaster.remove(now, function);
-        self.settling.remove(function);
-        self.wishing.remove(function);
-        let Some(entry) = self.functions.remove(function) else { return };
+        let Some((slot, entry)) = self.functions.remove(function) else { return };
+        self.settling.remove(&slot);
+        self.wishing.remove(&slot);
+        entry.changes.map(|at| self.windows.remove(&(at, slot)));
         actions.push(Action::ForgetSnapshot(function.clone()));
-        entry.changes.map(|at| self.windows.remove(&(at, function.clone())));
         self.wanted_bytes -= entry.wanted_bytes();
         self.target_bytes -= entry.target_bytes();
         if entry.target != WarmTarget::default() {
@@ -292,40 +322,38 @@ impl Control {
         let mut visit = Vec::new();
         for (function, usage) in usage {
             self.forecaster.observed(now, function, usage);
-            let Some(entry) = self.functions.get_mut(function) else { continue };
+            let Some((slot, entry)) = self.functions.find_mut(function) else { continue };
             if usage.instance_bytes > 0 && usage.instance_bytes != entry.measured_bytes {
                 entry.measured_bytes = usage.instance_bytes;
-                visit.push(function.clone());
+                visit.push(slot);
             }
         }
         self.forecaster.looked();
         // A function may be in it more than once; the second visit changes nothing.
-        visit.extend(self.forecaster.take_changed(now));
-        visit.extend(self.settling.iter().cloned());
+        let changed = self.forecaster.take_changed(now);
+        visit.extend(changed.iter().filter_map(|function| Some(self.functions.find(function)?.0)));
+        visit.extend(&self.settling);
         // Each visit moves its timer on.
-        visit.extend(self.windows.iter().take_while(|(at, _)| *at <= now).map(|(_, function)| function.clone()));
-        for function in &visit {
-            self.revise(now, function);
+        visit.extend(self.windows.iter().take_while(|(at, _)| *at <= now).map(|(_, slot)| *slot));
+        for &slot in &visit {
+            self.revise(now, slot);
         }
         actions.extend(self.forecaster.take_snapshots(now).into_iter().map(Action::KeepSnapshot));
-        let budget = u128::from(self.config.memory_budget_bytes);
-        if self.wanted_bytes > budget {
-            self.cut = true;
-            self.share(&visit, actions);
-        } else if std::mem::take(&mut self.cut) {
-            self.share(&visit, actions);
-        } else {
-            for function in &visit {
-                let ready = self.functions.get(function).map_or(0, |entry| entry.wanted.ready);
-                self.set_target(function, ready, actions);
-            }
+        let is_short = self.wanted_bytes > u128::from(self.config.memory_budget_bytes);
+        if std::mem::replace(&mut self.cut, is_short) || is_short {
+            return self.share(&visit, actions);
+        }
+        for slot in visit {
+            let ready = self.functions.row(slot).map_or(0, |(_, entry)| entry.wanted.ready);
+            self.set_target(slot, ready, actions);
         }
     }
 
     /// Makes the function's wanted target anew from its demand now.
-    fn revise(&mut self, now: Timestamp, function: &FunctionName) {
-        let Some(entry) = self.functions.get_mut(function) else { return };
+    fn revise(&mut self, now: Timestamp, slot: Slot) {
+        let Some((function, entry)) = self.functions.named_row_mut(slot) else { return };
         let mut demand = self.forecaster.demand(now, function);
+        entry.recent = demand.history.ceil() as u32;
         // Of what is held already nothing has to be made.
         let there = entry.hold.level() as u32;
         let expected = f64::from(self.rule.level(&demand.outlook, there.max(demand.in_flight)));
@@ -348,36 +376,39 @@ impl Control {
         self.target_bytes += entry.target_bytes();
         let changes = entry.timetable.as_ref().map(|timetable| timetable.next_change());
         if entry.changes != changes {
-            let timer = |at| (at, function.clone());
-            entry.changes.map(timer).map(|timer| self.windows.remove(&timer));
-            changes.map(timer).map(|timer| self.windows.insert(timer));
+            entry.changes.map(|at| self.windows.remove(&(at, slot)));
+            changes.map(|at| self.windows.insert((at, slot)));
             entry.changes = changes;
         }
         let (wishes, settles) = (entry.wanted.ready > 0, entry.hold.is_settling());
-        keep(&mut self.wishing, &mut entry.wishes, wishes, function);
-        keep(&mut self.settling, &mut entry.settles, settles, function);
+        keep(&mut self.wishing, &mut entry.wishes, wishes, slot);
+        keep(&mut self.settling, &mut entry.settles, settles, slot);
     }
 
     /// Shares the budget anew over all functions that wish; those in `visited` that wish for nothing get that.
-    fn share(&mut self, visited: &[FunctionName], actions: &mut Vec<Action>) {
-        let wishing: Vec<FunctionName> = self.wishing.iter().cloned().collect();
-        let entries = wishing.iter().filter_map(|function| self.functions.get(function));
-        let wishes: Vec<_> =
-            entries.map(|entry| Wish { target: &entry.wanted, instance_bytes: entry.instance_bytes }).collect();
+    fn share(&mut self, visited: &[Slot], actions: &mut Vec<Action>) {
+        let rows = self.wishing.iter().filter_map(|&slot| Some((slot, &self.functions.row(slot)?.1)));
+        let (slots, wishes): (Vec<_>, Vec<_>) = rows.map(|(slot, entry)| (slot, entry.wish())).unzip();
         let granted = fit(self.config.memory_budget_bytes, &wishes);
-        for function in visited.iter().filter(|function| !self.wishing.contains(*function)).cloned().collect::<Vec<_>>()
-        {
-            self.set_target(&function, 0, actions);
+        // Looked up again only where something changes: most of a large fleet gets what it had.
+        let changes = slots.into_iter().zip(granted).filter_map(|(slot, ready)| {
+            let (_, entry) = self.functions.row(slot)?;
+            (!entry.has(ready)).then_some((ready > entry.target.ready, slot, ready))
+        });
+        // What gives back goes before what takes.
+        let (grow, shrink): (Vec<_>, Vec<_>) = changes.partition(|(grows, ..)| *grows);
+        for &slot in visited.iter().filter(|slot| !self.wishing.contains(slot)).collect::<Vec<_>>() {
+            self.set_target(slot, 0, actions);
         }
-        for (function, ready) in wishing.iter().zip(granted) {
-            self.set_target(function, ready, actions);
+        for (_, slot, ready) in shrink.into_iter().chain(grow) {
+            self.set_target(slot, ready, actions);
         }
     }
 
     /// Sets the function's target to what it wants, cut to `ready`, and says so if that is new.
-    fn set_target(&mut self, function: &FunctionName, ready: u32, actions: &mut Vec<Action>) {
-        let Some(entry) = self.functions.get_mut(function) else { return };
-        if entry.target.ready == ready && entry.target.parts == entry.wanted.parts {
+    fn set_target(&mut self, slot: Slot, ready: u32, actions: &mut Vec<Action>) {
+        let Some((function, entry)) = self.functions.named_row_mut(slot) else { return };
+        if entry.has(ready) {
             return;
         }
         self.target_bytes -= entry.target_bytes();
@@ -392,16 +423,16 @@ fn explanation(entry: &Entry) -> Explanation<'_> {
     Explanation { definition, demand, wanted, target, instance_bytes: *instance_bytes }
 }
 
-/// Puts the name into the set or takes it out. `is_in` says whether it is there: asking the set itself would cost more
+/// Puts the slot into the set or takes it out. `is_in` says whether it is there: asking the set itself would cost more
 /// than all the rest of a visit.
-fn keep(set: &mut BTreeSet<FunctionName>, is_in: &mut bool, wanted: bool, function: &FunctionName) {
+fn keep(set: &mut BTreeSet<Slot>, is_in: &mut bool, wanted: bool, slot: Slot) {
     if wanted == *is_in {
         return;
     }
     *is_in = wanted;
     if wanted {
-        set.insert(function.clone());
+        set.insert(slot);
     } else {
-        set.remove(function);
+        set.remove(&slot);
     }
 }

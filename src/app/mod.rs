@@ -411,10 +411,10 @@ fn tell(
     metrics: Arc<Metrics>,
 ) -> impl FnMut(RegistryEvent) + Send + 'static {
     move |event| match event {
-        RegistryEvent::Defined(definition) => {
+        RegistryEvent::Defined(definition, at) => {
             metrics.functions_defined.add(1);
             executor.define(Arc::clone(&definition));
-            observations.tell(Event::FunctionDefined(definition));
+            observations.tell(Event::FunctionDefined { definition, since: at.unwrap_or_else(wall_clock) });
         }
         RegistryEvent::Removed(function) => {
             metrics.functions_removed.add(1);

@@ -118,7 +118,10 @@ impl<'a> Replay<'a> {
             due: BTreeMap::new(),
             begun: 0,
             in_flight: 0,
-            observed: functions.iter().map(|definition| Event::FunctionDefined(Arc::new(definition.clone()))).collect(),
+            observed: functions
+                .iter()
+                .map(|definition| Event::FunctionDefined { definition: Arc::new(definition.clone()), since: first })
+                .collect(),
             next_tick: first,
             ledger: Ledger::new(workload, settings, first),
         };

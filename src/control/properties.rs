@@ -89,7 +89,7 @@ impl World {
                     definition(name(function), WarmPolicy { floor, ceiling, reuse, ..WarmPolicy::default() });
                 definition.pre_trigger = Criteria { notices_min, within_ms: 5_000, ..Criteria::default() };
                 definition.enabled = enabled;
-                Event::FunctionDefined(Arc::new(definition))
+                Event::FunctionDefined { definition: Arc::new(definition), since: self.now }
             }
             Step::Remove { function } => Event::FunctionRemoved(name(function)),
             Step::Announce { function, source, id, calls, confidence, ahead_ms, window_ms, skew_ms } => {
@@ -138,14 +138,14 @@ impl World {
 /// With no hold, the demand that was decided on must be the demand of this moment, for every function: had the work
 /// list passed one over, they would differ.
 fn nobody_is_forgotten(control: &Control, now: Timestamp) -> Result<(), TestCaseError> {
-    for (function, entry) in &control.functions {
+    for (_, function, entry) in control.functions.rows() {
         let mut demand = control.forecaster.demand(now, function);
         // What the outlook is worth is decided on top, and depends on what is held.
         demand.history = entry.demand.history.max(demand.history);
         prop_assert_eq!(&entry.demand, &demand, "{}", function);
     }
-    let wanted: u128 = control.functions.values().map(Entry::wanted_bytes).sum();
-    let targets: u128 = control.functions.values().map(Entry::target_bytes).sum();
+    let wanted: u128 = control.functions.rows().map(|(_, _, entry)| entry.wanted_bytes()).sum();
+    let targets: u128 = control.functions.rows().map(|(_, _, entry)| entry.target_bytes()).sum();
     prop_assert_eq!((control.wanted_bytes, control.target_bytes), (wanted, targets));
     if wanted <= u128::from(control.config.memory_budget_bytes) {
         prop_assert_eq!(wanted, targets, "there is room, and somebody is cut short");
@@ -189,7 +189,7 @@ proptest! {
             prop_assert!(control.forecaster.notices_held() <= 20);
             let told: BTreeMap<_, _> = world.targets.iter().filter(|(_, ready)| **ready > 0).collect();
             let set: BTreeMap<_, _> =
-                control.functions.iter().map(|(f, entry)| (f, &entry.target.ready)).filter(|(_, ready)| **ready > 0).collect();
+                control.functions.rows().map(|(_, f, entry)| (f, &entry.target.ready)).filter(|(_, ready)| **ready > 0).collect();
             prop_assert_eq!(told, set);
             // The budget holds between ticks as well.
             prop_assert_eq!(targets_within_budget(control.explanations(), BUDGET_BYTES), Ok(()));

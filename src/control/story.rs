@@ -33,7 +33,7 @@ impl Stage {
         );
         let mut stage =
             Self { control, now: Timestamp::from_millis(1_000_000_000), in_flight: 0, peak: 0, said: vec![] };
-        stage.send(Event::FunctionDefined(Arc::new(definition)));
+        stage.send(Event::FunctionDefined { definition: Arc::new(definition), since: stage.now });
         stage
     }
 
@@ -207,13 +207,13 @@ fn a_removed_function_is_given_back_at_once_and_a_disabled_one_at_the_tick() {
     let warm = WarmPolicy { floor: 2, ..WarmPolicy::default() };
     let mut stage = Stage::new(definition(name(), warm.clone()));
     assert_eq!(stage.after(0.0), ["0s: 2 ready [floor floor]"]);
-    stage.send(Event::FunctionDefined(Arc::new(FunctionDefinition {
-        enabled: false,
-        ..definition(name(), warm.clone())
-    })));
+    stage.send(Event::FunctionDefined {
+        definition: Arc::new(FunctionDefinition { enabled: false, ..definition(name(), warm.clone()) }),
+        since: stage.now,
+    });
     stage.announce("a", 1, 1.0, None, 30);
     assert_eq!(stage.after(0.0), ["a refused", "a refused: 0 of 1", "0s: 0 ready []"]);
-    stage.send(Event::FunctionDefined(Arc::new(definition(name(), warm))));
+    stage.send(Event::FunctionDefined { definition: Arc::new(definition(name(), warm)), since: stage.now });
     assert_eq!(stage.after(0.0), ["0s: 2 ready [floor floor]"]);
     stage.send(Event::FunctionRemoved(name()));
     assert_eq!(stage.after(0.0), ["forget resize", "0 ready []"]);
@@ -226,7 +226,10 @@ fn when_memory_is_short_a_pre_trigger_goes_before_history_and_gives_back_when_it
     // Room for 10 instances of 8 MiB, of which another function's history holds 7 and the floor 2.
     stage.control.config.memory_budget_bytes = 80 << 20;
     let other = FunctionName::new("other").unwrap();
-    stage.send(Event::FunctionDefined(Arc::new(definition(other.clone(), WarmPolicy::default()))));
+    stage.send(Event::FunctionDefined {
+        definition: Arc::new(definition(other.clone(), WarmPolicy::default())),
+        since: stage.now,
+    });
     let usage = PoolUsage { in_flight_peak: 7, ..PoolUsage::default() };
     stage.send(Event::Ticked { usage: vec![(other.clone(), usage)] });
     stage.said.clear();
@@ -239,7 +242,7 @@ fn when_memory_is_short_a_pre_trigger_goes_before_history_and_gives_back_when_it
     let said = stage.after(5.0);
     assert_eq!(
         said,
-        ["5s: 7 ready [history history history history history history history]", "5s: 2 ready [floor floor]"]
+        ["5s: 2 ready [floor floor]", "5s: 7 ready [history history history history history history history]"]
     );
     assert_eq!(stage.control.explain(&other).map(|function| function.wanted.ready), Some(7));
 }
@@ -260,7 +263,10 @@ fn a_schedule_holds_instances_within_its_windows() {
     // A new definition's windows count from the next tick, and take the timer of the old ones along.
     let cron = "* * * * *".to_owned();
     let always = Schedule { cron, duration_ms: 60_000, ..scheduled.schedules[0].clone() };
-    stage.send(Event::FunctionDefined(Arc::new(FunctionDefinition { schedules: vec![always], ..scheduled })));
+    stage.send(Event::FunctionDefined {
+        definition: Arc::new(FunctionDefinition { schedules: vec![always], ..scheduled }),
+        since: stage.now,
+    });
     assert_eq!(stage.after(100.0), ["0s: 2 ready [floor * * * * *]"]);
     assert_eq!(stage.control.windows.len(), 1);
     stage.send(Event::FunctionRemoved(name()));

@@ -30,7 +30,7 @@ impl Stage {
         let now = Timestamp::from_millis(1_000_000_000);
         let mut stage = Self { control, now, notices: 0, seed: 1, asked: 0, outcomes: vec![] };
         let warm = WarmPolicy { ceiling: 1_000, ..WarmPolicy::default() };
-        stage.send(Event::FunctionDefined(Arc::new(definition(name(), warm))));
+        stage.send(Event::FunctionDefined { definition: Arc::new(definition(name(), warm)), since: stage.now });
         stage
     }
 
@@ -214,7 +214,10 @@ fn a_new_function_of_a_known_liar_is_not_prepared() {
         stage.round("s", false);
     }
     stage.send(Event::FunctionRemoved(name()));
-    stage.send(Event::FunctionDefined(Arc::new(definition(name(), WarmPolicy::default()))));
+    stage.send(Event::FunctionDefined {
+        definition: Arc::new(definition(name(), WarmPolicy::default())),
+        since: stage.now,
+    });
     assert_eq!(stage.round("s", true), 0);
     assert_eq!(stage.round("t", true), 8);
 }
@@ -290,9 +293,9 @@ proptest! {
             ..ForecastConfig::default()
         };
         stage.control.forecaster = Forecaster::new(config, &ChainsConfig::default(), Model::shipped());
-        stage.control.functions.clear();
+        stage.control.functions = Table::new(u32::MAX);
         let warm = WarmPolicy { ceiling: 1_000, ..WarmPolicy::default() };
-        stage.send(Event::FunctionDefined(Arc::new(definition(name(), warm))));
+        stage.send(Event::FunctionDefined { definition: Arc::new(definition(name(), warm)), since: stage.now });
         for ((source, expected, window, times), calls) in flood.into_iter().zip(calls) {
             let source = if by_tenant { source.to_string() } else { "liar".to_owned() };
             for _ in 0..times {

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use crate::types::Timestamp;
 
 /// The short name of a function within the forecaster; used again after a removal.
-pub(super) type Slot = u32;
+pub(crate) type Slot = u32;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Marks {

@@ -18,6 +18,7 @@
 //! Must not: read a clock, decide how many instances to hold (that is `target`'s), or walk every function.
 
 mod agenda;
+mod asking;
 mod chained;
 pub mod chains;
 mod counters;
@@ -44,28 +45,26 @@ pub use counters::Counters;
 pub use snapshot::{RestoreError, Restored};
 pub use verdict::{Criterion, Verdict};
 
-use self::agenda::{Agenda, Slot};
+use self::agenda::Agenda;
+pub(crate) use self::agenda::Slot;
+use self::asking::Asking;
 use self::chained::{Chained, yields};
 use self::chains::{Announcement, Chains, EdgeView, Evidence};
 use self::ends::{at_once, settle};
 use self::history::Model;
 use self::judge::{Case, judge};
 use self::notices::Notices;
-use self::past::{Newcomers, Past, minute_of};
+use self::past::{Newcomers, Past};
 use self::peaks::{BUCKETS, Peaks};
 use self::ruled::Ruled;
 use self::snapshot::Round;
 use self::sources::Sources;
-use self::table::Table;
+pub(crate) use self::table::Table;
 use crate::config::{ChainsConfig, ForecastConfig};
 use crate::types::{
     Criteria, Demand, FunctionDefinition, FunctionName, Notice, OutcomeKind, PoolUsage, PreTrigger, PreTriggerOutcome,
     Timestamp, WarmKind, WarmTarget,
 };
-
-/// Outlooks that are asked for at each look, at least; and the looks in which all of a minute are asked for.
-const OUTLOOKS_MIN: Slot = 512;
-const OUTLOOK_LOOKS: Slot = 50;
 
 /// What the forecaster cannot do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -122,9 +121,7 @@ pub struct Forecaster {
     round: Round,
     /// Reused from call to call.
     announcements: Vec<Announcement>,
-    /// The minute that outlooks are about, and the first function whose outlook is not asked for yet.
-    minute: i64,
-    next_outlook: Slot,
+    asking: Asking,
     /// Functions that hold notices.
     announced: BTreeSet<Slot>,
     /// Functions whose notices have changed since the last look. Their timers are set at the next one, and not at each
@@ -154,8 +151,7 @@ impl Forecaster {
             ruled: Ruled::default(),
             round: Round::default(),
             announcements: Vec::new(),
-            minute: i64::MIN,
-            next_outlook: 0,
+            asking: Asking::default(),
             config,
             agenda: Agenda::default(),
             announced: BTreeSet::new(),
@@ -169,10 +165,11 @@ impl Forecaster {
     }
 
     /// Gets to know a function, or its new definition: notices and history stay, new criteria hold for notices to come.
+    /// `since` is when it was defined, which matters for one that was never called.
     ///
     /// # Errors
     /// Where it is new and `functions-max` are known.
-    pub fn define(&mut self, now: Timestamp, definition: &FunctionDefinition) -> Result<(), Error> {
+    pub fn define(&mut self, now: Timestamp, since: Timestamp, definition: &FunctionDefinition) -> Result<(), Error> {
         let (criteria, ceiling, enabled) =
             (definition.pre_trigger.clone(), definition.warm.ceiling, definition.enabled);
         let slot = if let Some((slot, function)) = self.functions.find_mut(&definition.name) {
@@ -180,7 +177,7 @@ impl Forecaster {
             slot
         } else {
             self.serial += 1;
-            let mut function = Function::new(now, self.serial, criteria, ceiling, enabled);
+            let mut function = Function::new(since.min(now), self.serial, criteria, ceiling, enabled);
             function.past.look_ahead(now, 0, &self.model, &mut self.newcomers);
             self.functions.insert(definition.name.clone(), function).ok_or_else(|| Error::TooManyFunctions {
                 function: definition.name.clone(),
@@ -363,23 +360,6 @@ impl Forecaster {
         }
         let touched = self.agenda.take_touched();
         touched.into_iter().filter_map(|slot| Some(self.functions.row(slot)?.0.clone())).collect()
-    }
-
-    /// Asks the model about each function once a minute, some at each look, so that no look takes long.
-    fn look_ahead(&mut self, now: Timestamp) {
-        let minute = minute_of(now);
-        if minute != self.minute {
-            (self.minute, self.next_outlook) = (minute, 0);
-        }
-        let end = self.functions.slots();
-        let upto = self.next_outlook.saturating_add(OUTLOOKS_MIN.max(end / OUTLOOK_LOOKS)).min(end);
-        for slot in self.next_outlook..upto {
-            let Some(function) = self.functions.row_mut(slot) else { continue };
-            if function.past.look_ahead(now, function.in_flight, &self.model, &mut self.newcomers) {
-                self.agenda.touch(slot);
-            }
-        }
-        self.next_outlook = upto;
     }
 
     /// The learned chains that lead away from one function, or all: each with its first function and its last.

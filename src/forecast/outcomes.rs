@@ -84,7 +84,7 @@ fn a_removed_function_ends_its_notices_and_nobody_is_blamed() {
     forecaster.arrived(at(101), &name("f"), Evidence::default());
     forecaster.remove(at(102), &name("f"));
     assert_eq!(said(&mut forecaster), [saying("a", "hit", 1, Some(1_000_000)), saying("b", "expired", 0, None)]);
-    forecaster.define(at(0), &definition("f", Criteria::default())).unwrap();
+    forecaster.define(at(0), at(0), &definition("f", Criteria::default())).unwrap();
     forecaster.pre_trigger(at(102), &notice("c"));
     assert!(forecaster.demand(at(102), &name("f")).notices[0].yields[7] > 0.85);
 }
@@ -217,7 +217,7 @@ proptest! {
                 Step::Define { function: number, enabled, notices_min } => {
                     let criteria = Criteria { notices_min, ..Criteria::default() };
                     let definition = FunctionDefinition { enabled, ..definition(function(number).as_str(), criteria) };
-                    forecaster.define(at(0), &definition).unwrap();
+                    forecaster.define(at(0), at(0), &definition).unwrap();
                 }
                 Step::Remove { function: number } => drop(forecaster.remove(now, &function(number))),
                 Step::Pass { ms, looks } => {

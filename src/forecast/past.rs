@@ -128,6 +128,11 @@ impl Past {
         self.outlook != before
     }
 
+    /// Whether it was ever in use.
+    pub(super) fn has_record(&self) -> bool {
+        self.record.is_some()
+    }
+
     /// The record as it is kept while the service is away, with the minute that is under way; `None` before any use.
     pub(super) fn save(&self) -> Option<Saved> {
         if self.need == 0 {

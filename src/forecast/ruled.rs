@@ -93,7 +93,7 @@ mod tests {
 
     fn define(forecaster: &mut Forecaster, of: &str, chains: Vec<ChainRule>) {
         let definition = FunctionDefinition { chains, ..definition(of, Criteria::default()) };
-        forecaster.define(at(0), &definition).unwrap();
+        forecaster.define(at(0), at(0), &definition).unwrap();
     }
 
     fn announced(forecaster: &mut Forecaster, second: i64, of: &str) -> Vec<(WarmKind, String, f32)> {

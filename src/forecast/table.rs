@@ -1,6 +1,6 @@
 //! Functions by name and by a short number, so that lists and timers need no names.
 //!
-//! Must not: know what it holds, or grow past the bound that it was made with.
+//! `control` keeps what it knows of functions in one, too. Must not: know what it holds, or grow past the bound that it was made with.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use super::agenda::Slot;
 use crate::types::FunctionName;
 
 #[derive(Debug)]
-pub(super) struct Table<T> {
+pub(crate) struct Table<T> {
     /// Only for look-ups: its order is random and must not reach an answer.
     slots: HashMap<FunctionName, Slot>,
     rows: Vec<Option<(FunctionName, T)>>,
@@ -17,40 +17,45 @@ pub(super) struct Table<T> {
 }
 
 impl<T> Table<T> {
-    pub(super) fn new(rows_max: u32) -> Self {
+    pub(crate) fn new(rows_max: u32) -> Self {
         Self { slots: HashMap::new(), rows: Vec::new(), free: Vec::new(), rows_max }
     }
 
     /// All slots that were ever given are below this.
-    pub(super) fn slots(&self) -> Slot {
+    pub(crate) fn slots(&self) -> Slot {
         // Never above `rows_max`.
         self.rows.len() as Slot
     }
 
-    pub(super) fn find(&self, name: &FunctionName) -> Option<(Slot, &T)> {
+    pub(crate) fn find(&self, name: &FunctionName) -> Option<(Slot, &T)> {
         let slot = *self.slots.get(name)?;
         Some((slot, &self.row(slot)?.1))
     }
 
-    pub(super) fn find_mut(&mut self, name: &FunctionName) -> Option<(Slot, &mut T)> {
+    pub(crate) fn find_mut(&mut self, name: &FunctionName) -> Option<(Slot, &mut T)> {
         let slot = *self.slots.get(name)?;
         Some((slot, self.row_mut(slot)?))
     }
 
-    pub(super) fn row(&self, slot: Slot) -> Option<&(FunctionName, T)> {
+    pub(crate) fn row(&self, slot: Slot) -> Option<&(FunctionName, T)> {
         self.rows.get(slot as usize)?.as_ref()
     }
 
-    pub(super) fn row_mut(&mut self, slot: Slot) -> Option<&mut T> {
+    pub(crate) fn row_mut(&mut self, slot: Slot) -> Option<&mut T> {
         self.named_row_mut(slot).map(|(_, row)| row)
     }
 
-    pub(super) fn named_row_mut(&mut self, slot: Slot) -> Option<(&FunctionName, &mut T)> {
+    pub(crate) fn named_row_mut(&mut self, slot: Slot) -> Option<(&FunctionName, &mut T)> {
         self.rows.get_mut(slot as usize)?.as_mut().map(|(name, row)| (&*name, row))
     }
 
+    /// Every row, in the order of their slots.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (Slot, &FunctionName, &T)> {
+        (0..).zip(&self.rows).filter_map(|(slot, row)| row.as_ref().map(|(name, row)| (slot, name, row)))
+    }
+
     /// Adds a name that is not there; `None` where the table is full.
-    pub(super) fn insert(&mut self, name: FunctionName, row: T) -> Option<Slot> {
+    pub(crate) fn insert(&mut self, name: FunctionName, row: T) -> Option<Slot> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => Slot::try_from(self.rows.len()).ok().filter(|slot| *slot < self.rows_max)?,
@@ -63,7 +68,7 @@ impl<T> Table<T> {
         Some(slot)
     }
 
-    pub(super) fn remove(&mut self, name: &FunctionName) -> Option<(Slot, T)> {
+    pub(crate) fn remove(&mut self, name: &FunctionName) -> Option<(Slot, T)> {
         let slot = self.slots.remove(name)?;
         let (_, row) = self.rows.get_mut(slot as usize)?.take()?;
         self.free.push(slot);

@@ -30,7 +30,7 @@ pub(super) fn forecaster_of(config: ForecastConfig) -> Forecaster {
 
 pub(super) fn forecaster(criteria: Criteria) -> Forecaster {
     let mut forecaster = forecaster_of(ForecastConfig::default());
-    forecaster.define(at(0), &definition("f", criteria)).unwrap();
+    forecaster.define(at(0), at(0), &definition("f", criteria)).unwrap();
     forecaster
 }
 
@@ -85,7 +85,7 @@ fn each_verdict() {
     }
     assert_eq!(announced(&forecaster, at(100)), 8.0);
     let disabled = FunctionDefinition { enabled: false, ..definition("f", Criteria::default()) };
-    forecaster.define(at(0), &disabled).unwrap();
+    forecaster.define(at(0), at(0), &disabled).unwrap();
     assert_eq!(forecaster.pre_trigger(at(100), &notice("b")), Verdict::Refused(FunctionDisabled));
 }
 
@@ -151,7 +151,7 @@ fn notices_are_bounded_over_all_functions_and_make_room_when_they_end() {
     };
     let mut forecaster = forecaster_of(config);
     for function in ["f", "g"] {
-        forecaster.define(at(0), &definition(function, Criteria::default())).unwrap();
+        forecaster.define(at(0), at(0), &definition(function, Criteria::default())).unwrap();
     }
     let of_g = |id: &str| PreTrigger { function: name("g"), source: "t".to_owned(), ..notice(id) };
     assert_eq!(forecaster.pre_trigger(at(100), &notice("a")), Verdict::Accepted);
@@ -173,9 +173,9 @@ fn notices_are_bounded_over_all_functions_and_make_room_when_they_end() {
 fn functions_are_bounded_and_what_is_unknown_is_counted() {
     let config = ForecastConfig { functions_max: NonZeroU32::MIN, ..ForecastConfig::default() };
     let mut forecaster = forecaster_of(config);
-    forecaster.define(at(0), &definition("f", Criteria::default())).unwrap();
-    forecaster.define(at(0), &definition("f", Criteria::default())).unwrap();
-    let refused = forecaster.define(at(0), &definition("g", Criteria::default()));
+    forecaster.define(at(0), at(0), &definition("f", Criteria::default())).unwrap();
+    forecaster.define(at(0), at(0), &definition("f", Criteria::default())).unwrap();
+    let refused = forecaster.define(at(0), at(0), &definition("g", Criteria::default()));
     assert_eq!(refused, Err(Error::TooManyFunctions { function: name("g"), limit: 1 }));
     forecaster.arrived(at(0), &name("g"), Evidence::default());
     forecaster.ended(at(0), &name("g"), Duration::ZERO);

@@ -23,7 +23,7 @@ pub fn read_all(
     let say = move |event| {
         let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
-            RegistryEvent::Defined(definition) => drop(table.insert(definition.name.clone(), definition)),
+            RegistryEvent::Defined(definition, _) => drop(table.insert(definition.name.clone(), definition)),
             RegistryEvent::Removed(function) => drop(table.remove(&function)),
             RegistryEvent::Refused { function, reason } => tracing::warn!(function, reason, "not a definition"),
             RegistryEvent::CaughtUp => {}

@@ -16,8 +16,8 @@ pub const FUNCTIONS_MAX: usize = 100_000;
 /// What a reader of the registry learns, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RegistryEvent {
-    /// A function is there, or there is a new version of it.
-    Defined(Arc<FunctionDefinition>),
+    /// A function is there, or there is a new version of it; and the time of the record that says so, where it has one.
+    Defined(Arc<FunctionDefinition>, Option<Timestamp>),
     /// A function is no more.
     Removed(FunctionName),
     /// A record is no definition. A version that was there before stays.
@@ -88,11 +88,11 @@ impl Table {
                 let reason = format!("there are {FUNCTIONS_MAX} functions already; remove some");
                 return self.refuse(name.to_string(), reason, say);
             }
-            Some(definition) => Some(RegistryEvent::Defined(Arc::new(definition.clone()))),
+            Some(definition) => Some(RegistryEvent::Defined(Arc::new(definition.clone()), place.timestamp)),
             None => before.map(|_| RegistryEvent::Removed(name.clone())),
         };
         let definition = match &event {
-            Some(RegistryEvent::Defined(definition)) => Some(Arc::clone(definition)),
+            Some(RegistryEvent::Defined(definition, _)) => Some(Arc::clone(definition)),
             Some(_) => None,
             None => before.cloned(),
         };
@@ -122,8 +122,10 @@ impl Table {
     pub(super) fn caught_up(&mut self, say: &mut dyn FnMut(RegistryEvent)) {
         self.caught_up = true;
         self.rows.retain(|_, row| row.definition.is_some());
-        for definition in self.rows.values().filter_map(|row| row.definition.as_ref()) {
-            say(RegistryEvent::Defined(Arc::clone(definition)));
+        for row in self.rows.values() {
+            if let Some(definition) = &row.definition {
+                say(RegistryEvent::Defined(Arc::clone(definition), row.place.timestamp));
+            }
         }
         for (function, reason) in std::mem::take(&mut self.refused) {
             say(RegistryEvent::Refused { function, reason });
@@ -166,7 +168,7 @@ mod tests {
             let events = &mut self.events;
             act(&mut self.table, &mut |event| {
                 events.push(match event {
-                    RegistryEvent::Defined(definition) => format!("+{} {}", definition.name, definition.version),
+                    RegistryEvent::Defined(definition, _) => format!("+{} {}", definition.name, definition.version),
                     RegistryEvent::Removed(name) => format!("-{name}"),
                     RegistryEvent::Refused { function, reason } => format!("!{function} {reason}"),
                     RegistryEvent::CaughtUp => "end".to_owned(),

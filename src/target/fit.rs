@@ -2,6 +2,8 @@
 //!
 //! Must not: change what a function asked for, or grant more than that.
 
+use std::cmp::Reverse;
+
 use crate::types::{WarmKind, WarmTarget};
 
 /// What one function wants.
@@ -11,24 +13,44 @@ pub struct Wish<'a> {
     pub target: &'a WarmTarget,
     /// Bytes of linear memory that one instance holds; 0 counts as 1, since nothing is free.
     pub instance_bytes: u64,
+    /// Levels of instances in use at once, and how likely each is reached, as in `Demand::outlook`.
+    pub outlook: &'a [(u32, f32)],
+    /// Instances in use at once that are as good as certain: those of the last moments.
+    pub certain: u32,
+    /// Instances in use now that will be ready again: the first ready one is the next after these.
+    pub in_use: u32,
+}
+
+impl Wish<'_> {
+    /// How likely the `nth` ready instance (from 1) is used within the minute: what it is worth.
+    fn likely(&self, nth: u32) -> f32 {
+        let level = self.in_use.saturating_add(nth);
+        if level <= self.certain {
+            return 1.0;
+        }
+        // The next level that is known stands for those below it.
+        let at = self.outlook.partition_point(|&(known, _)| known < level);
+        self.outlook.get(at).map_or(0.0, |&(_, probability)| probability)
+    }
 }
 
 /// How many instances of each wish fit, in the order of the wishes. Never more than the wish, and Σ granted × instance
 /// bytes is at most `budget_bytes`.
 ///
-/// What goes first: floors, since a user set them; then what pre-triggers (and chains) announce, since somebody said
-/// so; then history. Within each of these, instances are granted in rounds, one a function, so that no function goes
-/// without because another one wants many: an instance is worth the more the fewer its function has. Where the last
-/// round does not fit, those with the fewest bytes go first, and equal ones in the order of the wishes. What is left is
-/// used by whatever still fits, also of a later kind.
+/// What goes first: floors and schedules, since a user set them; then what pre-triggers (and chains) announce, since
+/// somebody said so; then history. Of the first two instances are granted in rounds, one a function, so that no function
+/// goes without because another one wants many. Where the last round does not fit, those with the fewest bytes go first,
+/// and equal ones in the order of the wishes. Of history those go first that are worth most per byte, which is how
+/// likely they are used by what they hold. What is left is used by whatever still fits, also of a later kind.
 ///
-/// Costs O(n log n) a round of leftovers; what is left at least halves in any two of them, so there are at most 128.
+/// Costs O(n log n) a round of leftovers; what is left at least halves in any two of them, so there are at most 128. For
+/// history O(m log m) of the m instances that it asks for, as far as so many fit.
 pub fn fit(budget_bytes: u64, wishes: &[Wish<'_>]) -> Vec<u32> {
     let mut left = u128::from(budget_bytes);
     let mut granted = vec![0; wishes.len()];
     let mut reached_before = vec![0; wishes.len()];
     for tier in [Tier::Floor, Tier::Announced, Tier::Everything] {
-        let mut open = Vec::with_capacity(wishes.len());
+        let mut open = Vec::new();
         for (index, wish) in wishes.iter().enumerate() {
             let reaches = tier.reaches(wish.target).max(reached_before[index]);
             // A function that was cut short in an earlier tier gets nothing in a later one.
@@ -38,7 +60,13 @@ pub fn fit(budget_bytes: u64, wishes: &[Wish<'_>]) -> Vec<u32> {
             }
             reached_before[index] = reaches;
         }
-        fill(&mut left, open, &mut granted);
+        match tier {
+            Tier::Everything => {
+                fill_by_value(&mut left, &mut open, wishes, &mut granted);
+                fill(&mut left, open, &mut granted);
+            }
+            _ => fill(&mut left, open, &mut granted),
+        }
     }
     granted
 }
@@ -107,6 +135,33 @@ fn fill(left: &mut u128, mut open: Vec<Open>, granted: &mut [u32]) {
     }
 }
 
+/// Instances of one function that are weighed one by one (inclusive); what is beyond is granted in rounds, with what is left.
+const BY_VALUE_MAX: u32 = 4_096;
+
+/// Grants what is worth most per byte first; of equal ones those of functions that have fewest, those with the fewest bytes,
+/// and then in the order of the wishes.
+fn fill_by_value(left: &mut u128, open: &mut [Open], wishes: &[Wish<'_>], granted: &mut [u32]) {
+    let mut items = Vec::with_capacity(open.len());
+    for (place, one) in open.iter().enumerate() {
+        let most = one.missing.min(BY_VALUE_MAX);
+        let (wish, has) = (&wishes[one.index], granted[one.index]);
+        for nth in 1..=most {
+            // f32's bits are in the order of the numbers, as these are not negative.
+            let value = (f64::from(wish.likely(has + nth)) / one.bytes as f64) as f32;
+            items.push((Reverse(value.to_bits()), has + nth, one.bytes, place as u32));
+        }
+    }
+    items.sort_unstable();
+    for (_, _, bytes, place) in items {
+        if u128::from(bytes) <= *left {
+            *left -= u128::from(bytes);
+            let one = &mut open[place as usize];
+            one.missing -= 1;
+            granted[one.index] += 1;
+        }
+    }
+}
+
 /// The largest number of whole rounds, at most `most`, that fits into `left`.
 fn rounds_that_fit(left: u128, open: &[Open], most: u32) -> u32 {
     let fits = |rounds: u32| open.iter().map(|open| open.bytes_of(rounds)).sum::<u128>() <= left;
@@ -136,9 +191,14 @@ mod tests {
         WarmTarget { ready: parts.last().map_or(0, |part| part.instances), parts }
     }
 
+    /// One whose instances are all as good as certain.
+    fn wish(target: &WarmTarget, instance_bytes: u64) -> Wish<'_> {
+        Wish { target, instance_bytes, outlook: &[], certain: u32::MAX, in_use: 0 }
+    }
+
     fn granted(budget_bytes: u64, wishes: &[(&[(WarmKind, u32)], u64)]) -> Vec<u32> {
         let targets: Vec<_> = wishes.iter().map(|(parts, bytes)| (target(parts), *bytes)).collect();
-        let wishes: Vec<_> = targets.iter().map(|(target, bytes)| Wish { target, instance_bytes: *bytes }).collect();
+        let wishes: Vec<_> = targets.iter().map(|(target, bytes)| wish(target, *bytes)).collect();
         fit(budget_bytes, &wishes)
     }
 
@@ -158,17 +218,38 @@ mod tests {
             &[(&[(History, 4)], 10), (&[(PreTrigger, 4)], 10), (&[(Floor, 2), (History, 4)], 10)];
         assert_eq!(granted(20, wishes), [0, 0, 2]);
         assert_eq!(granted(60, wishes), [0, 4, 2]);
-        assert_eq!(granted(90, wishes), [2, 4, 3]);
+        assert_eq!(granted(90, wishes), [3, 4, 2]);
         assert_eq!(granted(120, wishes), [4, 4, 4]);
     }
 
     #[test]
     fn the_cheap_go_first_in_the_round_that_does_not_fit() {
-        let wishes: &[(&[(WarmKind, u32)], u64)] =
-            &[(&[(History, 9)], 30), (&[(History, 9)], 10), (&[(History, 9)], 20)];
+        let wishes: &[(&[(WarmKind, u32)], u64)] = &[(&[(Floor, 9)], 30), (&[(Floor, 9)], 10), (&[(Floor, 9)], 20)];
         assert_eq!(granted(59, wishes), [0, 3, 1]);
         assert_eq!(granted(60, wishes), [1, 1, 1]);
         assert_eq!(granted(160, wishes), [2, 4, 3]);
+    }
+
+    #[test]
+    fn of_history_what_is_worth_most_per_byte_goes_first() {
+        let wanted = target(&[(History, 4)]);
+        let wish = |instance_bytes, outlook, certain, in_use| Wish {
+            target: &wanted,
+            instance_bytes,
+            outlook,
+            certain,
+            in_use,
+        };
+        let (likely, unlikely) = ([(1, 0.9), (2, 0.8), (4, 0.3)], [(1, 0.5), (2, 0.2), (4, 0.1)]);
+        let alike = [wish(10, &likely, 0, 0), wish(10, &unlikely, 0, 0)];
+        // 0.9, 0.8, 0.5, 0.3, 0.3, 0.2, 0.1, 0.1
+        assert_eq!((1..=8).map(|n| fit(n * 10, &alike)[0]).collect::<Vec<_>>(), [1, 2, 2, 3, 4, 4, 4, 4]);
+        // The likely one holds four times the bytes: 0.225, 0.2 and 0.075 for each ten bytes.
+        let heavy = [wish(40, &likely, 0, 0), wish(10, &unlikely, 0, 0)];
+        assert_eq!([10, 50, 60, 100, 110].map(|budget| fit(budget, &heavy)), [[0, 1], [1, 1], [1, 2], [2, 2], [2, 3]]);
+        // What was in use a moment ago is certain, and what is in use now counts before the ready ones.
+        let recent = [wish(10, &likely, 0, 2), wish(10, &unlikely, 2, 1)];
+        assert_eq!([10, 20, 50].map(|budget| fit(budget, &recent)), [[0, 1], [1, 1], [2, 3]]);
     }
 
     #[test]
@@ -192,7 +273,7 @@ mod tests {
         ) {
             let targets: Vec<_> = wishes.iter().map(|(parts, bytes)| (target(parts), *bytes)).collect();
             let wishes: Vec<_> =
-                targets.iter().map(|(target, bytes)| Wish { target, instance_bytes: *bytes }).collect();
+                targets.iter().map(|(target, bytes)| wish(target, *bytes)).collect();
             let granted = fit(budget_bytes, &wishes);
             let spent: u64 = granted.iter().zip(&wishes).map(|(n, wish)| u64::from(*n) * wish.instance_bytes.max(1)).sum();
             prop_assert!(spent <= budget_bytes);

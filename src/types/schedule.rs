@@ -27,7 +27,7 @@ pub struct Schedule {
 }
 
 fn utc() -> String {
-    "UTC".to_owned()
+    Schedule::UTC.to_owned()
 }
 
 /// Why a schedule says nothing.
@@ -67,6 +67,8 @@ pub enum InvalidSchedule {
 }
 
 impl Schedule {
+    /// The time zone where none is named.
+    pub const UTC: &str = "UTC";
     /// The longest window, in milliseconds (inclusive): a week.
     pub const DURATION_MAX_MS: u64 = 7 * 24 * 3_600_000;
     /// The longest expression, in bytes (inclusive).

@@ -156,7 +156,7 @@ fn the_registry_says_the_last_of_each_name_and_then_what_changes() {
         let connection = brokers.connection(&unique("group"));
         let registry = Registry::start(&connection, &topic, codec, Arc::new(NoSchemaRegistry), say).unwrap();
         let next = || match events.recv_timeout(LONG).unwrap() {
-            RegistryEvent::Defined(definition) => format!("+{} {}", definition.name, definition.version),
+            RegistryEvent::Defined(definition, _) => format!("+{} {}", definition.name, definition.version),
             RegistryEvent::Removed(name) => format!("-{name}"),
             RegistryEvent::Refused { function, reason } => format!("!{function}: {reason}"),
             RegistryEvent::CaughtUp => "end".to_owned(),
@@ -168,7 +168,7 @@ fn the_registry_says_the_last_of_each_name_and_then_what_changes() {
         assert_eq!(next(), "!a: warm.floor must not be above warm.ceiling");
         define("a", "a", "4", 1);
         assert!(registry.fences().wait(LONG));
-        assert_eq!(events.try_recv().map(|event| matches!(event, RegistryEvent::Defined(_))), Ok(true));
+        assert_eq!(events.try_recv().map(|event| matches!(event, RegistryEvent::Defined(..))), Ok(true));
         brokers.send(&topic, Some("a"), None, &[]);
         brokers.send(&topic, Some("no name!"), Some(b"x"), &[]);
         assert_eq!(next(), "-a");

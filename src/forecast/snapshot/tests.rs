@@ -12,7 +12,7 @@ use crate::types::{Criteria, PreTrigger};
 fn fresh(functions: &[&str]) -> Forecaster {
     let mut forecaster = Forecaster::new(ForecastConfig::default(), &ChainsConfig::default(), Model::shipped());
     for function in functions {
-        forecaster.define(at(0), &definition(function, Criteria::default())).unwrap();
+        forecaster.define(at(0), at(0), &definition(function, Criteria::default())).unwrap();
     }
     forecaster
 }
@@ -111,7 +111,7 @@ fn every_function_has_its_turn_once_a_round_if_something_was_learned() {
 fn a_state_has_a_bound() {
     let config = ForecastConfig { sources_max: NonZeroU32::new(1_000).unwrap(), ..ForecastConfig::default() };
     let mut forecaster = Forecaster::new(config, &ChainsConfig::default(), Model::shipped());
-    forecaster.define(at(0), &definition("f", Criteria::default())).unwrap();
+    forecaster.define(at(0), at(0), &definition("f", Criteria::default())).unwrap();
     for nth in 0..100 {
         let source = format!("{nth:0>256}");
         let second = 100 + nth * 20;
