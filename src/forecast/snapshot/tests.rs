@@ -1,3 +1,5 @@
+//! What is kept of functions, and what a start makes of it.
+
 use std::num::NonZeroU32;
 
 use proptest::prelude::*;

@@ -33,30 +33,41 @@ pub(in super::super) struct Saved {
     at_once: f32,
 }
 
-/// Which pairs each function has, by the function's serial number.
-pub(in super::super) type Index = HashMap<u64, Vec<(Place, Place)>>;
+/// Pairs that are looked at in one go.
+const PAIRS_A_LOOK: usize = 4_096;
+
+/// Which pairs each function has: put together bit by bit, since pairs are many.
+#[derive(Debug, Default)]
+pub(in super::super) struct Index {
+    /// The last pair of each function, by the function's serial number.
+    last: HashMap<u64, Place>,
+    /// Of every pair that was looked at, the one of the same function before it. A list for each function would take
+    /// long to give back.
+    before: Vec<Option<Place>>,
+}
+
+impl Index {
+    fn of(&self, function: u64) -> impl Iterator<Item = Place> {
+        let last = self.last.get(&function).copied();
+        std::iter::successors(last, |&place| self.before.get(place as usize).copied().flatten())
+    }
+}
 
 impl Sources {
-    /// Walks every pair once.
-    pub(in super::super) fn index(&self) -> Index {
-        let by_serial: HashMap<u64, Place> =
-            self.sources.places().map(|(place, source)| (source.serial, place)).collect();
-        let mut index = Index::new();
-        for (place, (serial, function)) in self.pairs.keys() {
-            if let Some(&source) = by_serial.get(serial) {
-                index.entry(*function).or_default().push((source, place));
-            }
+    /// Goes on with an index; answers whether it has every pair now.
+    pub(in super::super) fn index(&self, index: &mut Index) -> bool {
+        // At most as many as there are places.
+        let first = index.before.len() as Place;
+        for (place, &(_, function)) in self.pairs.keys(first).take(PAIRS_A_LOOK) {
+            index.before.push(index.last.insert(function, place));
         }
-        index
+        self.pairs.keys(index.before.len() as Place).next().is_none()
     }
 
     /// What is kept of the pairs that an index has of one function. The index may be of an earlier moment: what was
     /// forgotten since, and whose place is another one's now, is left out.
-    pub(in super::super) fn save(&self, function: u64, pairs: &[(Place, Place)]) -> Vec<Saved> {
-        let is_same =
-            |&&(source, pair): &&(Place, Place)| *self.pairs.key_at(pair) == (self.sources.at(source).serial, function);
-        let mut saved: Vec<Saved> =
-            pairs.iter().filter(is_same).map(|&(source, pair)| self.save_one(source, pair)).collect();
+    pub(in super::super) fn save(&self, function: u64, index: &Index) -> Vec<Saved> {
+        let mut saved: Vec<Saved> = index.of(function).filter_map(|pair| self.save_one(function, pair)).collect();
         let weight = |saved: &Saved| saved.alone.iter().sum::<f32>();
         saved.retain(|saved| weight(saved) > 0.0);
         saved.sort_by(|one, other| {
@@ -68,10 +79,14 @@ impl Sources {
         saved
     }
 
-    fn save_one(&self, source: Place, pair: Place) -> Saved {
-        let (name, tenant) = self.names(source);
-        let Pair { beliefs, lags, at_once } = self.pairs.at(pair);
-        Saved {
+    fn save_one(&self, function: u64, pair: Place) -> Option<Saved> {
+        let key = *self.pairs.key_at(pair);
+        let Pair { source, beliefs, lags, at_once } = self.pairs.at(pair);
+        if key != (self.sources.at(*source).serial, function) {
+            return None;
+        }
+        let (name, tenant) = self.names(*source);
+        Some(Saved {
             source: name.to_owned(),
             tenant: tenant.map(str::to_owned),
             alone: beliefs.alone.0,
@@ -79,7 +94,7 @@ impl Sources {
             confidence: beliefs.confidence,
             lags: lags.0,
             at_once: *at_once,
-        }
+        })
     }
 
     /// Takes over what was kept of one function's sources; `false` where nothing can be like that, and then nothing is.
@@ -104,7 +119,7 @@ impl Sources {
         };
         let beliefs =
             Beliefs { alone: Shares(saved.alone), behind: Shares(saved.behind), confidence: saved.confidence };
-        *self.pairs.at_mut(pair) = Pair { beliefs, lags: Lags(saved.lags), at_once: saved.at_once };
+        *self.pairs.at_mut(pair) = Pair { source, beliefs, lags: Lags(saved.lags), at_once: saved.at_once };
         self.pairs.used(pair, beliefs.alone.weight());
         let row = self.sources.at_mut(source);
         row.learned.add(&beliefs);

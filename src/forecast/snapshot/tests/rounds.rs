@@ -8,7 +8,7 @@ use crate::types::PoolUsage;
 fn fresh_of(config: ForecastConfig, functions: &[String]) -> Forecaster {
     let mut forecaster = Forecaster::new(config, &ChainsConfig::default(), Model::shipped());
     for function in functions {
-        forecaster.define(at(0), &definition(function, Criteria::default())).unwrap();
+        forecaster.define(at(0), at(0), &definition(function, Criteria::default())).unwrap();
     }
     forecaster
 }
@@ -159,4 +159,20 @@ fn a_snapshot_is_small() {
     let lens: Vec<usize> = kept.iter().map(|kept| kept.state.0.len()).collect();
     // A record, a source and a chain; a record alone.
     assert_eq!(lens, [874, 608]);
+}
+
+#[test]
+fn pairs_are_looked_at_some_at_a_time_and_none_is_left_out() {
+    let names = names(10_000);
+    let mut forecaster = fresh_of(ForecastConfig::default(), &names);
+    forecaster.take_snapshots(at(0));
+    for (nth, serial) in (0..9_999).zip(1..) {
+        let source = forecaster.sources.meet(None, &format!("s{}", nth % 100)).unwrap();
+        forecaster.sources.meet_pair(source, serial).unwrap();
+    }
+    tell(&mut forecaster, 100, "last", "f9999", 1.0, 1);
+    let looks: Vec<_> = (0..22).map(|nth| forecaster.take_snapshots(at(300 + nth))).collect();
+    // 10,000 pairs take three looks, of which the last one goes on to functions: f9999 is in the 20th part of those.
+    assert_eq!(looks.iter().position(|kept| !kept.is_empty()), Some(21));
+    assert_eq!(state(&looks[21][0]).sources.len(), 1);
 }
