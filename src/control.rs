@@ -31,6 +31,9 @@ use crate::types::{
     Status, Timestamp, WarmTarget,
 };
 
+/// How often a function's target is made anew at once, at most. Each round settles at least one more notice in line.
+const ROUNDS_MAX: u32 = 4;
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -352,20 +355,28 @@ impl Control {
     /// Makes the function's wanted target anew from its demand now.
     fn revise(&mut self, now: Timestamp, slot: Slot) {
         let Some((function, entry)) = self.functions.named_row_mut(slot) else { return };
-        let mut demand = self.forecaster.demand(now, function);
-        entry.recent = demand.history.ceil() as u32;
-        // Of what is held already nothing has to be made.
-        let there = entry.hold.level() as u32;
-        let expected = f64::from(self.rule.level(&demand.outlook, there.max(demand.in_flight)));
-        demand.history = entry.hold.settle(now, self.config.shrink_after, demand.history.max(expected));
+        let (mut demand, mut wanted) = (Demand::default(), WarmTarget::default());
+        // What is asked for on account of one notice may hide another one, so what is asked for is made known and looked at
+        // again, until it stays.
+        for _ in 0..ROUNDS_MAX {
+            demand = self.forecaster.demand(now, function);
+            entry.recent = demand.history.ceil() as u32;
+            // Of what is held already nothing has to be made.
+            let there = entry.hold.level() as u32;
+            let expected = f64::from(self.rule.level(&demand.outlook, there.max(demand.in_flight)));
+            demand.history = entry.hold.settle(now, self.config.shrink_after, demand.history.max(expected));
+            let definition = &entry.definition;
+            wanted = if definition.enabled {
+                let scheduled = entry.timetable.as_mut().and_then(|timetable| timetable.look(now));
+                decide(&self.rule, now, definition, scheduled, &demand)
+            } else {
+                WarmTarget::default()
+            };
+            if !self.forecaster.asked(now, function, &wanted) {
+                break;
+            }
+        }
         let definition = &entry.definition;
-        let wanted = if definition.enabled {
-            let scheduled = entry.timetable.as_mut().and_then(|timetable| timetable.look(now));
-            decide(&self.rule, now, definition, scheduled, &demand)
-        } else {
-            WarmTarget::default()
-        };
-        self.forecaster.asked(function, &wanted);
         self.wanted_bytes -= entry.wanted_bytes();
         self.target_bytes -= entry.target_bytes();
         let assumed = definition.limits.memory_bytes.min(self.config.instance_bytes_assumed.get());

@@ -227,6 +227,7 @@ impl Forecaster {
         function.notices.end(now, self.config.late_grace, &mut self.sources, &mut ended);
         let case = Case { now, config: &self.config, function, sources: &mut self.sources, ended: &mut ended };
         let verdict = judge(case, pre_trigger);
+        function.learned_at = ended.first().map(|_| now).or(function.learned_at);
         self.counters.ids_forgotten +=
             ended.iter().filter(|ended| ended.kind == OutcomeKind::Hit && now < ended.held.expires_at).count() as u64;
         if matches!(verdict, Verdict::Accepted | Verdict::Pending | Verdict::Replaced | Verdict::Withdrawn) {
@@ -285,7 +286,7 @@ impl Forecaster {
             self.counters.unknown_function_events += 1;
             return;
         };
-        function.in_flight = function.in_flight.saturating_sub(1);
+        (function.in_flight, function.learned_at) = (function.in_flight.saturating_sub(1), Some(now));
         function.past.ran(now, run, function.in_flight);
         if function.in_flight == 0 {
             self.busy.remove(&slot);
@@ -304,6 +305,7 @@ impl Forecaster {
         let peak = usage.in_flight_peak.max(in_flight);
         function.look = self.look;
         if peak > 0 {
+            function.learned_at = Some(now);
             function.past.uses(now, peak, in_flight);
             let before = function.peaks.max(now, self.bucket_micros);
             function.peaks.record(now, self.bucket_micros, peak);
@@ -383,9 +385,7 @@ impl Forecaster {
         let (grace, mut ended) = (self.config.late_grace, Vec::new());
         function.notices.begin(now, function.in_flight);
         function.notices.end(now, grace, &mut self.sources, &mut ended);
-        if !ended.is_empty() {
-            function.learned_at = Some(now);
-        }
+        function.learned_at = ended.first().map(|_| now).or(function.learned_at);
         settle(now, name, ended, &mut self.sources, &mut self.outcomes);
         if function.is_announced && function.notices.is_empty() {
             function.is_announced = false;
@@ -405,13 +405,14 @@ impl Forecaster {
 
     /// Notes for which notices the function's target has a part of its own. Without this, what brings no call counts as
     /// `expired`, and not as `wasted`.
-    pub fn asked(&mut self, name: &FunctionName, target: &WarmTarget) {
-        let mut ids = target.parts.iter().filter(|part| part.reason.kind == WarmKind::PreTrigger).peekable();
-        if ids.peek().is_some()
-            && let Some((_, function)) = self.functions.find_mut(name)
-        {
-            function.notices.ask(ids.filter_map(|part| part.reason.detail.as_deref()));
-        }
+    /// Says whether the function's demand may be another one for that.
+    pub fn asked(&mut self, now: Timestamp, name: &FunctionName, target: &WarmTarget) -> bool {
+        let Some((_, function)) = self.functions.find_mut(name).filter(|(_, function)| !function.notices.is_empty())
+        else {
+            return false;
+        };
+        let parts = target.parts.iter().filter(|part| part.reason.kind == WarmKind::PreTrigger);
+        function.notices.ask(now, parts.filter_map(|part| part.reason.detail.as_deref()))
     }
 
     /// Takes the outcomes that became known since the last time.

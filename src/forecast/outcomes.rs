@@ -41,7 +41,7 @@ fn each_outcome() {
     assert_eq!(said(&mut forecaster), [saying("withdrawn", "withdrawn", 0, None)]);
     let part =
         TargetPart { reason: WarmReason { kind: WarmKind::PreTrigger, detail: Some("wasted".into()) }, instances: 1 };
-    forecaster.asked(&f, &WarmTarget { ready: 1, parts: vec![part] });
+    forecaster.asked(at(101), &f, &WarmTarget { ready: 1, parts: vec![part] });
     forecaster.take_changed(at(110));
     assert_eq!(said(&mut forecaster), [saying("hit", "hit", 1, Some(250_001))]);
     forecaster.take_changed(at(120));

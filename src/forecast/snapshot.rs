@@ -5,7 +5,7 @@
 //! all. What was learned since the start is never overwritten.
 //!
 //! Bounds: 16 sources and as many chains as are learned of a function, so a state is below [`STATE_LEN_MAX`]; a look at
-//! the functions whose turn it is takes [`SLOTS_A_LOOK`] of them.
+//! the functions whose turn it is takes [`SLOTS_A_LOOK`] of them, after some looks that find out who announces what.
 //!
 //! Must not: trust what it reads, or keep it.
 
@@ -76,13 +76,14 @@ impl Forecaster {
     pub fn take_snapshots(&mut self, now: Timestamp) -> Vec<ForecastSnapshot> {
         let interval = self.config.snapshot_interval;
         let round = &mut self.round;
-        // The first round begins an interval after the first look; a clock that was set back begins one.
+        // The first round begins an interval after the first look; a clock that was set back begins one. None begins
+        // before the one under way is over, or its last functions would never have their turn.
         let began = *round.began.get_or_insert(now);
-        if now.since(began) >= interval || now < began {
-            let index = self.sources.index();
-            *round = Round { began: Some(now), since: Some(began), next: 0, index };
+        let is_over = round.since.is_none() || round.next >= self.functions.slots();
+        if is_over && (now.since(began) >= interval || now < began) {
+            *round = Round { began: Some(now), since: Some(began), next: 0, index: Index::default() };
         }
-        if round.since.is_none() {
+        if round.since.is_none() || !self.sources.index(&mut round.index) {
             return Vec::new();
         }
         let end = self.functions.slots();
@@ -94,7 +95,9 @@ impl Forecaster {
     /// Snapshots of all functions of which something may have been learned since their last one: for the end.
     pub fn take_all_snapshots(&mut self, now: Timestamp) -> Vec<ForecastSnapshot> {
         // Also what the round that is under way has taken: that may be as old as the round.
-        self.round = Round { index: self.sources.index(), next: 0, ..std::mem::take(&mut self.round) };
+        let mut index = Index::default();
+        while !self.sources.index(&mut index) {}
+        self.round = Round { index, next: 0, ..std::mem::take(&mut self.round) };
         (0..self.functions.slots()).filter_map(|slot| self.snapshot(now, slot)).collect()
     }
 
@@ -103,13 +106,12 @@ impl Forecaster {
         if function.learned_at < self.round.since || function.learned_at.is_none() {
             return None;
         }
-        let pairs = self.round.index.get(&function.serial).map_or(&[][..], Vec::as_slice);
         let chains = self.chains.as_ref();
         let edges = chains.map(|chains| chains.save(slot)).unwrap_or_default().into_iter();
         let named = edges.filter_map(|(to, saved)| Some((self.functions.row(to)?.0.clone(), saved)));
         let state = State {
             record: function.past.save(),
-            sources: self.sources.save(pairs),
+            sources: self.sources.save(function.serial, &self.round.index),
             weight: chains.map_or(0.0, |chains| chains.weight(now, slot)),
             chains: named.collect(),
         };

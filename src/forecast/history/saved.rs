@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::minutes::{Minutes, WORDS};
 use super::{HALF_LIVES, History, NEEDS, level};
 
+/// The largest mean load that is taken (inclusive). Far above any; its square, and sums of that, are still numbers.
+const LOAD_MAX: f32 = 1e9;
+
 /// See the head of this file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(in super::super) struct Saved {
@@ -29,13 +32,14 @@ impl History {
     /// The record that was saved; `None` where no record can be like that, or where it knows minutes after `minute`.
     pub(in super::super) fn restore(saved: Saved, minute: i64) -> Option<Self> {
         let Saved { first, next, last_used, in_use, needs, loads, last_load, largest } = saved;
-        let is_load = |load: f32| load.is_finite() && load >= 0.0;
+        let is_load = |load: f32| (0.0..=LOAD_MAX).contains(&load);
+        let is_variance = |variance: f32| (0.0..=LOAD_MAX * LOAD_MAX).contains(&variance);
         let is_sound = first <= next
             && next <= minute + 1
             // Far from the ends, so that no difference of two minutes can overflow.
             && first > i64::MIN / 4
             && last_used.is_none_or(|last| (first..next).contains(&last))
-            && loads.iter().all(|(mean, variance)| is_load(*mean) && is_load(*variance))
+            && loads.iter().all(|(mean, variance)| is_load(*mean) && is_variance(*variance))
             && is_load(last_load)
             && needs.iter().all(|need| *need <= largest)
             && level::level(largest) < u32::MAX;

@@ -68,6 +68,8 @@ pub(in super::super) struct Held {
     pub(super) behind: bool,
     /// Whether the function's target ever had a part of its own for it.
     pub(super) asked: bool,
+    /// Whether it had one the last time that the target was made; `None` before the first.
+    pub(super) asks: Option<bool>,
     /// Whether the function was called between its start and its receipt.
     called_before: bool,
     learned: bool,
@@ -135,6 +137,7 @@ impl Held {
             acting: false,
             behind: false,
             asked: false,
+            asks: None,
             called_before,
             learned: false,
         }
@@ -263,8 +266,16 @@ impl Held {
         self.expires_at.since(self.starts_at)
     }
 
-    /// What it is in the forecast; `None` where it does not act now.
-    pub(super) fn notice(&self, now: Timestamp, source: Place, pair: Place, sources: &Sources) -> Option<Notice> {
+    /// What it is in the forecast; `None` where it does not act now. `hidden`: whether what stands in front of it is
+    /// believed, so that what it has learned to add to others counts.
+    pub(super) fn notice(
+        &self,
+        now: Timestamp,
+        source: Place,
+        pair: Place,
+        hidden: bool,
+        sources: &Sources,
+    ) -> Option<Notice> {
         let begins = now >= self.acts_from || self.came_alone > 0;
         if !(self.acting && begins && self.is_live(now) && self.left() > 0) {
             return None;
@@ -273,7 +284,7 @@ impl Held {
             announced: self.announced,
             confidence: self.confidence,
             came: self.came,
-            behind: self.behind,
+            behind: self.behind && hidden,
             elapsed: now.since(self.starts_at),
             window: self.window(),
         };

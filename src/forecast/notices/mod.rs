@@ -23,6 +23,9 @@ use crate::types::{Criteria, Notice, OutcomeKind, Timestamp};
 /// Notices that one function holds at most (inclusive), spent ones included.
 pub(super) const NOTICES_MAX: usize = 256;
 
+/// A notice that brings a call with at least this probability is taken to be asked for, until it is known.
+const BELIEVED: f32 = 0.25;
+
 /// A notice that is over.
 #[derive(Debug)]
 pub(super) struct Ended {
@@ -315,18 +318,25 @@ impl Notices {
 
     /// The notices that act now and still announce something, in the order of the line.
     pub(super) fn acting(&self, now: Timestamp, sources: &Sources) -> impl Iterator<Item = Notice> {
-        self.all().filter_map(move |(lane, held)| held.notice(now, lane.source, lane.pair, sources))
+        // Of two that announce the same calls the one in front is prepared for, and the one behind adds what it has learned
+        // to add. Where nothing is asked for on account of the one in front, the one behind must not go without.
+        let mut hidden = false;
+        self.all().filter_map(move |(lane, held)| {
+            let notice = held.notice(now, lane.source, lane.pair, hidden, sources)?;
+            hidden |= held.asks.unwrap_or(notice.yields[0] >= BELIEVED);
+            Some(notice)
+        })
     }
 
-    /// Notes for which notices instances are asked; `ids` in the order of the line.
-    pub(super) fn ask<'a>(&mut self, ids: impl Iterator<Item = &'a str>) {
-        let mut ids = ids.peekable();
-        for held in self.lanes.iter_mut().flat_map(Lane::open) {
-            let Some(id) = ids.peek() else { return };
-            if *held.id == **id {
-                held.asked = true;
-                ids.next();
-            }
+    /// Notes for which notices instances are asked; `ids` in the order of the line. Says whether that is other than before,
+    /// so that those behind them may look otherwise.
+    pub(super) fn ask<'a>(&mut self, now: Timestamp, ids: impl Iterator<Item = &'a str>) -> bool {
+        let (mut ids, mut changed) = (ids.peekable(), false);
+        for held in self.lanes.iter_mut().flat_map(Lane::open).filter(|held| held.is_live(now)) {
+            let asks = ids.next_if(|id| *held.id == **id).is_some();
+            held.asked |= asks;
+            changed |= held.asks.replace(asks) != Some(asks);
         }
+        changed
     }
 }

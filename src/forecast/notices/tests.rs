@@ -138,10 +138,10 @@ fn a_call_soon_after_the_window_makes_a_notice_late_and_one_call_makes_one_late(
     bench.arrive(12, 1);
     assert_eq!(bench.end(12), [said("a", "late", 0)]);
     assert_eq!(bench.end(15), []);
-    bench.notices.ask(["b"].into_iter());
+    bench.notices.ask(at(5), ["b"].into_iter());
     assert_eq!(bench.end(16), [said("b", "expired", 0)], "it was over before it was asked");
     bench.announce(20, "s", "c", 3, 30);
-    bench.notices.ask(["c"].into_iter());
+    bench.notices.ask(at(21), ["c"].into_iter());
     assert_eq!(bench.end(35), [said("c", "wasted", 0)]);
 }
 

@@ -1,4 +1,4 @@
-//! What comes back from a snapshot, what does not, and what damage does.
+//! What is kept of functions, and what a start makes of it.
 
 use std::num::NonZeroU32;
 
@@ -194,3 +194,6 @@ proptest! {
         prop_assert!(forecaster.take_all_snapshots(at(200_100)).iter().all(|snapshot| snapshot.state.0.len() <= STATE_LEN_MAX));
     }
 }
+
+mod damage;
+mod rounds;

@@ -53,14 +53,14 @@ impl<K: Eq + Hash + Clone, V> Bounded<K, V> {
         &mut self.rows[place as usize].value
     }
 
-    /// Every row that there is, with its place.
-    pub(super) fn places(&self) -> impl Iterator<Item = (Place, &V)> {
-        (0..).zip(self.rows.iter().map(|row| &row.value))
+    /// Whose place it is now.
+    pub(super) fn key_at(&self, place: Place) -> &K {
+        &self.rows[place as usize].key
     }
 
-    /// Every row's key, with its place.
-    pub(super) fn keys(&self) -> impl Iterator<Item = (Place, &K)> {
-        (0..).zip(self.rows.iter().map(|row| &row.key))
+    /// The keys of the rows from `first` on, with their places.
+    pub(super) fn keys(&self, first: Place) -> impl Iterator<Item = (Place, &K)> {
+        (first..).zip(self.rows.get(first as usize..).unwrap_or_default().iter().map(|row| &row.key))
     }
 
     /// Adds a key that is not there. Gives back its place and what was forgotten for it; `None` where every row is

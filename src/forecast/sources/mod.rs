@@ -150,6 +150,8 @@ struct Source {
 /// One source and one function.
 #[derive(Debug)]
 struct Pair {
+    /// Where the source was when the pair was met: still there if it has the serial number of the pair's key.
+    source: Place,
     beliefs: Beliefs,
     lags: Lags,
     /// What part of the calls that come is in flight at once: a maximum that fades.
@@ -277,7 +279,7 @@ impl Sources {
         if let Some(place) = self.pairs.find(&key) {
             return Some(place);
         }
-        let pair = Pair { beliefs: Beliefs::default(), lags: Lags::default(), at_once: 1.0 };
+        let pair = Pair { source, beliefs: Beliefs::default(), lags: Lags::default(), at_once: 1.0 };
         let (place, forgotten) = self.pairs.insert(key, pair)?;
         self.forgotten += u64::from(forgotten.is_some());
         Some(place)

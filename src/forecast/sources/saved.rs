@@ -33,26 +33,41 @@ pub(in super::super) struct Saved {
     at_once: f32,
 }
 
-/// Which pairs each function has, by the function's serial number.
-pub(in super::super) type Index = HashMap<u64, Vec<(Place, Place)>>;
+/// Pairs that are looked at in one go.
+const PAIRS_A_LOOK: usize = 4_096;
+
+/// Which pairs each function has: put together bit by bit, since pairs are many.
+#[derive(Debug, Default)]
+pub(in super::super) struct Index {
+    /// The last pair of each function, by the function's serial number.
+    last: HashMap<u64, Place>,
+    /// Of every pair that was looked at, the one of the same function before it. A list for each function would take
+    /// long to give back.
+    before: Vec<Option<Place>>,
+}
+
+impl Index {
+    fn of(&self, function: u64) -> impl Iterator<Item = Place> {
+        let last = self.last.get(&function).copied();
+        std::iter::successors(last, |&place| self.before.get(place as usize).copied().flatten())
+    }
+}
 
 impl Sources {
-    /// Walks every pair once.
-    pub(in super::super) fn index(&self) -> Index {
-        let by_serial: HashMap<u64, Place> =
-            self.sources.places().map(|(place, source)| (source.serial, place)).collect();
-        let mut index = Index::new();
-        for (place, (serial, function)) in self.pairs.keys() {
-            if let Some(&source) = by_serial.get(serial) {
-                index.entry(*function).or_default().push((source, place));
-            }
+    /// Goes on with an index; answers whether it has every pair now.
+    pub(in super::super) fn index(&self, index: &mut Index) -> bool {
+        // At most as many as there are places.
+        let first = index.before.len() as Place;
+        for (place, &(_, function)) in self.pairs.keys(first).take(PAIRS_A_LOOK) {
+            index.before.push(index.last.insert(function, place));
         }
-        index
+        self.pairs.keys(index.before.len() as Place).next().is_none()
     }
 
-    /// What is kept of the pairs that an index of this moment has of one function.
-    pub(in super::super) fn save(&self, pairs: &[(Place, Place)]) -> Vec<Saved> {
-        let mut saved: Vec<Saved> = pairs.iter().map(|&(source, pair)| self.save_one(source, pair)).collect();
+    /// What is kept of the pairs that an index has of one function. The index may be of an earlier moment: what was
+    /// forgotten since, and whose place is another one's now, is left out.
+    pub(in super::super) fn save(&self, function: u64, index: &Index) -> Vec<Saved> {
+        let mut saved: Vec<Saved> = index.of(function).filter_map(|pair| self.save_one(function, pair)).collect();
         let weight = |saved: &Saved| saved.alone.iter().sum::<f32>();
         saved.retain(|saved| weight(saved) > 0.0);
         saved.sort_by(|one, other| {
@@ -64,10 +79,14 @@ impl Sources {
         saved
     }
 
-    fn save_one(&self, source: Place, pair: Place) -> Saved {
-        let (name, tenant) = self.names(source);
-        let Pair { beliefs, lags, at_once } = self.pairs.at(pair);
-        Saved {
+    fn save_one(&self, function: u64, pair: Place) -> Option<Saved> {
+        let key = *self.pairs.key_at(pair);
+        let Pair { source, beliefs, lags, at_once } = self.pairs.at(pair);
+        if key != (self.sources.at(*source).serial, function) {
+            return None;
+        }
+        let (name, tenant) = self.names(*source);
+        Some(Saved {
             source: name.to_owned(),
             tenant: tenant.map(str::to_owned),
             alone: beliefs.alone.0,
@@ -75,7 +94,7 @@ impl Sources {
             confidence: beliefs.confidence,
             lags: lags.0,
             at_once: *at_once,
-        }
+        })
     }
 
     /// Takes over what was kept of one function's sources; `false` where nothing can be like that, and then nothing is.
@@ -100,7 +119,7 @@ impl Sources {
         };
         let beliefs =
             Beliefs { alone: Shares(saved.alone), behind: Shares(saved.behind), confidence: saved.confidence };
-        *self.pairs.at_mut(pair) = Pair { beliefs, lags: Lags(saved.lags), at_once: saved.at_once };
+        *self.pairs.at_mut(pair) = Pair { source, beliefs, lags: Lags(saved.lags), at_once: saved.at_once };
         self.pairs.used(pair, beliefs.alone.weight());
         let row = self.sources.at_mut(source);
         row.learned.add(&beliefs);
@@ -136,9 +155,9 @@ impl Saved {
 impl Beliefs {
     /// Takes in what was learned elsewhere, as if it had been learned here.
     fn add(&mut self, other: &Self) {
-        self.alone.add(&other.alone);
+        // Confidence is a sum over what `alone` has counted, so that it fades with it.
+        self.confidence = (self.confidence + other.confidence) * self.alone.add(&other.alone);
         self.behind.add(&other.behind);
-        self.confidence = (self.confidence + other.confidence).min(self.alone.weight());
     }
 }
 
@@ -151,12 +170,11 @@ impl Account {
 }
 
 impl Shares {
-    /// Adds what another one has counted, as far as memory reaches.
-    fn add(&mut self, other: &Self) {
+    /// Adds what another one has counted, as far as memory reaches: answers what part of both it keeps.
+    fn add(&mut self, other: &Self) -> f32 {
         self.0.iter_mut().zip(other.0).for_each(|(held, more)| *held += more);
-        let weight = self.weight();
-        if weight > MEMORY_NOTICES {
-            self.0.iter_mut().for_each(|held| *held *= MEMORY_NOTICES / weight);
-        }
+        let kept = (MEMORY_NOTICES / self.weight()).min(1.0);
+        self.0.iter_mut().for_each(|held| *held *= kept);
+        kept
     }
 }
