@@ -36,8 +36,13 @@ impl Forecaster {
     pub(super) fn look_ahead(&mut self, now: Timestamp) {
         let minute = minute_of(now);
         if minute != self.asking.minute {
+            let has_begun = self.asking.minute > i64::MIN;
             (self.asking.minute, self.asking.next) = (minute, 0);
             self.asking.spent = [0, self.asking.spent[0]];
+            // The first look of a minute has the minute that is over to put into the records of all that are in use.
+            if has_begun {
+                return;
+            }
         }
         let allowance = OUTLOOKS_MIN.max(self.asking.spent[1].div_ceil(OUTLOOK_LOOKS)) * NEWCOMERS_PER_OUTLOOK;
         let mut spent = 0;
