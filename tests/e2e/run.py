@@ -17,11 +17,13 @@ import traceback
 import uuid
 
 import delivery
+import exactly_once
 import faults
 import use
 from bench import ECHO, HOSTILE, Bench, Skipped
 
-SCENARIOS = {scenario.__name__: scenario for scenario in [*use.SCENARIOS, *faults.SCENARIOS, *delivery.SCENARIOS]}
+FAMILIES = [use, faults, delivery, exactly_once]
+SCENARIOS = {scenario.__name__: scenario for family in FAMILIES for scenario in family.SCENARIOS}
 
 
 class Run:
