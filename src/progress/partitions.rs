@@ -135,6 +135,8 @@ impl Partitions {
         // The lowest first: each that ends at the watermark makes room for others.
         order.sort_unstable_by_key(|&index| (outcomes[index].0.partition, outcomes[index].0.offset));
         let mut trials: BTreeMap<i32, Tracker> = BTreeMap::new();
+        // What follows one that waits waits too: of calls with an order, no outcome passes an earlier one.
+        let mut waits = None;
         for index in order {
             let position = outcomes[index].0;
             let Some(state) = self.partitions.get(&position.partition) else { continue };
@@ -142,7 +144,8 @@ impl Partitions {
                 continue;
             }
             let tracker = trials.entry(position.partition).or_insert_with(|| state.tracker.clone());
-            fates[index] = if !tracker.can_say(position.offset, with_metadata) {
+            fates[index] = if waits == Some(position.partition) || !tracker.can_say(position.offset, with_metadata) {
+                waits = Some(position.partition);
                 Fate::Later
             } else if tracker.completed(position) == Completion::Counted {
                 Fate::Taken
