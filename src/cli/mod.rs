@@ -8,6 +8,7 @@ mod admin;
 mod backtest;
 mod chains;
 mod check_config;
+mod dead_letters;
 mod demo;
 mod dev;
 mod explain;
@@ -60,6 +61,9 @@ enum Command {
     Invoke(invoke::Arguments),
     /// Print results as JSON, one a line.
     Results(results::Arguments),
+    /// List dead letters, look into one, and put them back.
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Command),
     /// Ask a node why a function is held warm, or is not.
     Explain(explain::Arguments),
     /// Ask a node which chains of calls it has learned.
@@ -131,6 +135,7 @@ pub fn run() -> ExitCode {
         Command::PreTrigger(arguments) => pre_trigger::run(&arguments),
         Command::Invoke(arguments) => invoke::run(&arguments),
         Command::Results(arguments) => results::run(&arguments),
+        Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Chains(arguments) => chains::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),

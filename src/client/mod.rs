@@ -2,7 +2,9 @@
 //!
 //! Used by the commands, the load generator and the demo. Must not: know anything of the service but its topics.
 
+mod dead_letters;
 mod results;
+mod topic;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +15,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
-pub use self::results::{Came, Results, Start};
+pub use self::dead_letters::{HEADER_REDRIVEN, Letter, LetterId, Redriven};
+pub use self::results::{Came, Results};
+pub use self::topic::Start;
 use crate::codec::{CONTENT_TYPE_AVRO, CONTENT_TYPE_JSON, Codec, EncodeError, Event, WireFormat};
 use crate::config::Topics;
 use crate::kafka::{ClientError, Connection, headers};
@@ -47,8 +51,21 @@ pub enum RequestError {
         last: String,
     },
     /// Reading failed.
-    #[error("results not read: {0}")]
-    Read(#[source] KafkaError),
+    #[error("topic {topic} not read: {source}")]
+    Read {
+        /// The topic.
+        topic: String,
+        /// librdkafka's own words.
+        source: KafkaError,
+    },
+    /// A transaction was not committed.
+    #[error("the transaction of {id} was not committed: {source}; nothing of it was written, run the command again")]
+    Transaction {
+        /// The transactional id.
+        id: String,
+        /// librdkafka's own words.
+        source: KafkaError,
+    },
 }
 
 /// Counts deliveries.

@@ -1,36 +1,23 @@
-//! Reads the `results` topic without a group: every partition, from its end or its beginning.
+//! Reads the `results` topic.
+//!
+//! Must not: judge a result.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::RequestError;
+use super::topic::{Start, Topic};
 use crate::codec::{Codec, NoSchemaRegistry};
-use crate::kafka::{ClientError, Connection, Quiet, headers, partition_ids};
+use crate::kafka::{Connection, headers};
 use crate::types::InvocationResult;
 
-const METADATA_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Where to begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// With what comes after this moment.
-    Now,
-    /// With the oldest result that is kept.
-    Beginning,
-}
-
-/// See the head of this file.
+/// The results, as they come.
 pub struct Results {
-    consumer: BaseConsumer<Quiet>,
+    name: String,
+    topic: Topic,
     codec: Arc<Codec>,
-    /// Partitions whose end was not reached yet.
-    unread: HashSet<i32>,
 }
 
 /// A result as it came.
@@ -51,33 +38,12 @@ impl Results {
         from: Start,
         codec: Arc<Codec>,
     ) -> Result<Self, RequestError> {
-        let consumer: BaseConsumer<Quiet> = connection
-            .reader()
-            .create_with_context(Quiet { role: "results" })
-            .map_err(|source| ClientError::Create { role: "results", source })?;
-        let mut assignment = TopicPartitionList::new();
-        let mut unread = HashSet::new();
-        let missing = || ClientError::TopicMissing { topic: topic.to_owned(), partitions: 1 };
-        for partition in partition_ids(consumer.client(), topic, METADATA_TIMEOUT)?.ok_or_else(missing)? {
-            let start = match from {
-                Start::Beginning => Offset::Beginning,
-                // Asked for now, not when the first fetch happens: a result that comes in between must be seen.
-                Start::Now => {
-                    let (_, end) =
-                        consumer.fetch_watermarks(topic, partition, METADATA_TIMEOUT).map_err(RequestError::Read)?;
-                    Offset::Offset(end)
-                }
-            };
-            unread.insert(partition);
-            assignment.add_partition_offset(topic, partition, start).map_err(RequestError::Read)?;
-        }
-        consumer.assign(&assignment).map_err(|source| ClientError::Subscribe { topic: topic.to_owned(), source })?;
-        Ok(Self { consumer, codec, unread })
+        Ok(Self { name: topic.to_owned(), topic: Topic::open(connection, topic, "results", from)?, codec })
     }
 
     /// Whether the end of every partition was met at least once.
     pub fn at_end(&self) -> bool {
-        self.unread.is_empty()
+        self.topic.at_end()
     }
 
     /// The next result, or `None` where none came within `wait`. What is no result is passed over with a warning.
@@ -85,31 +51,18 @@ impl Results {
     /// # Errors
     /// Where reading fails for good.
     pub fn next(&mut self, wait: Duration) -> Result<Option<Came>, RequestError> {
-        let Some(polled) = self.consumer.poll(wait) else { return Ok(None) };
-        let message = match polled {
-            Ok(message) => message,
-            Err(KafkaError::PartitionEOF(partition)) => {
-                self.unread.remove(&partition);
-                return Ok(None);
+        let codec = &self.codec;
+        self.topic.next(&self.name, wait, |message| {
+            let (headers, _) = headers::read(message);
+            let content_type = headers::text(&headers, "content-type");
+            let bytes = message.payload().unwrap_or_default();
+            match codec.decode::<InvocationResult>(bytes, content_type, &NoSchemaRegistry) {
+                Ok(result) => Some(Came { key: message.key().map(<[u8]>::to_vec), headers, result }),
+                Err(fault) => {
+                    tracing::warn!(partition = message.partition(), offset = message.offset(), %fault, "not a result");
+                    None
+                }
             }
-            Err(fault) if fault.rdkafka_error_code().is_some_and(is_passing) => return Ok(None),
-            Err(fault) => return Err(RequestError::Read(fault)),
-        };
-        let (headers, _) = headers::read(&message);
-        let content_type = headers::text(&headers, "content-type");
-        let bytes = message.payload().unwrap_or_default();
-        match self.codec.decode::<InvocationResult>(bytes, content_type, &NoSchemaRegistry) {
-            Ok(result) => Ok(Some(Came { key: message.key().map(<[u8]>::to_vec), headers, result })),
-            Err(fault) => {
-                tracing::warn!(partition = message.partition(), offset = message.offset(), %fault, "not a result");
-                Ok(None)
-            }
-        }
+        })
     }
-}
-
-/// Errors of a broker that is away for a moment: librdkafka goes on by itself.
-fn is_passing(code: rdkafka::error::RDKafkaErrorCode) -> bool {
-    use rdkafka::error::RDKafkaErrorCode as Code;
-    matches!(code, Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve)
 }

@@ -9,6 +9,7 @@ import time
 import events
 from bench import ECHO, HOSTILE, REPOSITORY, Skipped, definition
 
+PREFIX = "forewarm.dead-letter."
 # Rate of the load under which something is broken, in calls per second: slow enough that the break comes in the middle.
 RATE = 4_000
 
@@ -257,7 +258,56 @@ def ordering(bench):
     return f"1200 calls, overtaken without order: {overtaken['unordered']}"
 
 
+def redrive(bench):
+    """Calls whose attempts are used up become dead letters; put back after a repair, each runs once more, and only once."""
+    service = bench.service().start()
+    results, letters = bench.results(), bench.dead_letters()
+    retry = {"attempts_max": 3, "backoff_ms": 10, "backoff_max_ms": 20}
+    bench.define(definition("fails", HOSTILE, retry=retry))
+    bench.define(definition("echo", ECHO))
+    ids = [bench.call("fails", b"trap", key=b"k%d" % number, headers=[("own", b"1")]) for number in range(20)]
+    good = bench.call("echo", b"x")
+    bench.sender.send(bench.topics["invocations"], b"no event")
+    bench.sender.flush()
+    results.wait_all([*ids, good], 60)
+    for letter in letters.wait_for(21, 60):
+        if letter.header(f"{PREFIX}reason") == b"unknown_format":
+            continue
+        assert letter.header(f"{PREFIX}reason") == b"attempts_used_up", letter.headers
+        assert letter.header(f"{PREFIX}attempts") == b"3" and letter.header(f"{PREFIX}status") == b"trap", letter.headers
+        assert b"hostile" in letter.header(f"{PREFIX}backtrace"), letter.headers
+        event = events.read_invocation(letter.value)
+        assert event["id"].encode() == letter.header(f"{PREFIX}invocation-id") and event["id"] in ids, event
+        assert letter.header("own") == b"1" and letter.key in {b"k%d" % number for number in range(20)}, letter.headers
+    attempts = {results.kept[id][0].attempt for id in ids}
+    assert attempts == {3}, attempts
+    listed = service.command("dead-letters", "list").splitlines()
+    assert len(listed) == 21 and sum("fails" in line and "trap after 3 attempts" in line for line in listed) == 20, listed
+    shown = service.command("dead-letters", "show", listed[0].split()[0])
+    assert "value" in shown and "from" in shown, shown
+    # The repair: the same function, of other code.
+    bench.define(definition("fails", ECHO, version="2"))
+    until = time.monotonic() + 60
+    while results.one(bench.call("fails", b"x")).status != "ok":
+        assert time.monotonic() < until, "the new version is not taken"
+    would = service.command("dead-letters", "redrive", "--function", "fails", "--dry-run").splitlines()
+    assert len(would) == 20, would
+    assert {len(results.kept[id]) for id in ids} == {1}
+    for expected in (20, 0):
+        put_back = service.command("dead-letters", "redrive", "--function", "fails", "--since", "1h").splitlines()
+        assert len(put_back) == expected, put_back
+    results.wait(lambda: all(len(results.kept[id]) == 2 for id in ids), 60, lambda: "calls that were put back")
+    # Whatever came behind them has its result, so that a third one would be there too.
+    results.one(bench.call("echo", b"last"))
+    for id in ids:
+        first, second = results.kept[id]
+        assert (first.status, second.status, second.payload) == ("trap", "ok", b"trap"), (first.event, second.event)
+    assert sum("put back" in line for line in service.command("dead-letters", "list").splitlines()) == 20
+    assert service.stop() == 0
+
+
 SCENARIOS = [
+    redrive,
     retries,
     ordering,
     hundred_thousand,

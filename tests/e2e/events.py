@@ -110,6 +110,11 @@ def read_result(value, schema_ids=()):
     return result
 
 
+def read_invocation(value):
+    """A call in single-object encoding."""
+    return fastavro.schemaless_reader(io.BytesIO(value[10:]), INVOCATION.parsed)
+
+
 def read_outcome(value):
     """The outcome of a pre-trigger, in the framing that the service writes by default."""
     if value[:10] != b"\xc3\x01" + OUTCOME.fingerprint:
