@@ -78,34 +78,61 @@ pub fn is_short(refusal: &DecodeError) {
 
 /// An event that was read can be written, and is read as the same again.
 ///
-/// Events are compared as JSON, which every field is part of: times come back to the millisecond, as they travel.
+/// Events are compared as JSON, which every field is part of: times come back to the millisecond, as they travel. The second
+/// writing gives the same bytes, but where JSON rounds a fraction.
 pub fn comes_back<E: Event>(event: &E) {
     let json = serde_json::to_vec(event).expect("an event has a form as JSON");
     let formats = [WireFormat::SingleObject, WireFormat::Confluent { schema_id: E::KIND as u32 }, WireFormat::Json];
     for format in formats {
         let bytes = match CODEC.encode(event, format) {
             Ok(bytes) => bytes,
-            Err(EncodeError::Unrepresentable { .. }) if format != WireFormat::Json && is_beyond_avro(&json) => continue,
+            Err(EncodeError::Unrepresentable { .. }) if format != WireFormat::Json && is_beyond_avro(&value(&json)) => {
+                continue;
+            }
             Err(refusal) => panic!("read, and not written: {refusal}"),
         };
         let back: E = match CODEC.decode(&bytes, Some(CONTENT_TYPE_JSON), &*WRITERS) {
             Ok(back) => back,
             Err(refusal) => panic!("written as {format:?}, and not read: {refusal}"),
         };
-        assert_eq!(serde_json::to_vec(&back).unwrap(), json, "{format:?}");
+        let written = serde_json::to_vec(&back).unwrap();
+        if format == WireFormat::Json {
+            assert!(is_near(&value(&written), &value(&json)), "{}", String::from_utf8_lossy(&written));
+            continue;
+        }
+        assert_eq!(written, json, "{format:?}");
         assert_eq!(CODEC.encode(&back, format).unwrap(), bytes, "{format:?}");
     }
 }
 
+fn value(json: &[u8]) -> Value {
+    serde_json::from_slice(json).expect("it was just written")
+}
+
 /// Whether a number in it is above Avro's largest.
-fn is_beyond_avro(json: &[u8]) -> bool {
-    fn is_beyond(value: &Value) -> bool {
-        match value {
-            Value::Number(number) => number.as_u64().is_some_and(|number| i64::try_from(number).is_err()),
-            Value::Array(items) => items.iter().any(is_beyond),
-            Value::Object(fields) => fields.values().any(is_beyond),
-            _ => false,
-        }
+fn is_beyond_avro(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_u64().is_some_and(|number| i64::try_from(number).is_err()),
+        Value::Array(items) => items.iter().any(is_beyond_avro),
+        Value::Object(fields) => fields.values().any(is_beyond_avro),
+        _ => false,
     }
-    is_beyond(&serde_json::from_slice(json).expect("it was just written"))
+}
+
+/// Whether two are the same, but for the last bits of fractions: reading a decimal fraction may round another way.
+fn is_near(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) if one.is_f64() && other.is_f64() => {
+            let (one, other) = (one.as_f64().unwrap(), other.as_f64().unwrap());
+            one == other || (one - other).abs() <= 4.0 * f64::EPSILON * one.abs()
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| is_near(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            one.len() == other.len()
+                && one.iter().all(|(key, one)| other.get(key).is_some_and(|other| is_near(one, other)))
+        }
+        _ => one == other,
+    }
 }

@@ -80,7 +80,17 @@ fn framed(id: u32, hex: &str) -> Vec<u8> {
 fn events() -> Vec<Vec<u8>> {
     let kinds = (0..).zip(EXAMPLES).flat_map(|(id, (json, hex))| [json.into(), unhex(hex), framed(id, hex)]);
     let others = [framed(NEWER_RESULT_ID, NEWER.1), framed(OLDER_INVOCATION_ID, OLDER.1), unhex(OLDER.1)];
-    kinds.chain(others).chain([NEWER.0.into(), OLDER.0.into()]).collect()
+    kinds.chain(others).chain([NEWER.0.into(), OLDER.0.into(), not_a_number()]).collect()
+}
+
+/// A definition that wants a confidence which is no number: Avro can hold one, and JSON cannot.
+fn not_a_number() -> Vec<u8> {
+    let mut bytes = unhex(EXAMPLES[3].1);
+    let quarter = 0.25_f64.to_le_bytes();
+    if let Some(at) = bytes.windows(8).position(|window| window == quarter) {
+        bytes[at..at + 8].copy_from_slice(&f64::NAN.to_le_bytes());
+    }
+    bytes
 }
 
 fn writers() -> Vec<Vec<u8>> {
@@ -89,7 +99,10 @@ fn writers() -> Vec<Vec<u8>> {
     let others = [
         of(NEWER_RESULT, &unhex(NEWER.1)[10..]),
         of(OLDER_INVOCATION, &unhex(OLDER.1)[10..]),
-        of(STRANGER, &[&[2, 0, 0, 4, 0, 0, 1, 2, 3, 4, 2, 2, b'k', 0, 8, 0, 6, 4, 1, 2, 2][..], b"\x02i\x02s\x02f"].concat()),
+        of(
+            STRANGER,
+            &[&[2, 0, 0, 4, 0, 0, 1, 2, 3, 4, 2, 2, b'k', 0, 8, 0, 6, 4, 1, 2, 2][..], b"\x02i\x02s\x02f"].concat(),
+        ),
     ];
     kinds.chain(others).collect()
 }
@@ -129,7 +142,7 @@ fn definitions() -> Vec<Vec<u8>> {
     let small = small.replace("SHA", &"0".repeat(64));
     let greedy = json.replace("\"floor\": 1, \"ceiling\": 16", "\"floor\": 4294967295, \"ceiling\": 4294967295");
     let busy = json.replace("55 8 * * 1-5", "*/7 * * * *").replace("\"rule\": \"deny\"", "\"rule\": \"pin\"");
-    vec![json.into(), unhex(hex), framed(3, hex), small.into(), greedy.into(), busy.into()]
+    vec![json.into(), unhex(hex), framed(3, hex), small.into(), greedy.into(), busy.into(), not_a_number()]
 }
 
 /// What a control plane keeps of two functions, the second of which follows the first, with a source's notices.
@@ -152,7 +165,8 @@ fn snapshots() -> Vec<Vec<u8>> {
 }
 
 fn schedules() -> Vec<Vec<u8>> {
-    let at = |cron: &str, zone: &str, now: i64| [cron.as_bytes(), &[0], zone.as_bytes(), &[0], &now.to_le_bytes()].concat();
+    let at =
+        |cron: &str, zone: &str, now: i64| [cron.as_bytes(), &[0], zone.as_bytes(), &[0], &now.to_le_bytes()].concat();
     let now = BEGIN.as_micros();
     vec![
         at("55 8 * * 1-5", "Europe/Berlin", now),
