@@ -5,6 +5,7 @@
 //! it again: `FOREWARM_FUZZ_INPUT=events:00c3… cargo test --release --test fuzz replay`. Must not: depend on a fuzzer.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "what failed, and how much ran, is what this is for")]
 
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
@@ -37,7 +38,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn target(name: &str) -> fn(&[u8]) {
+fn target(name: &str) -> targets::Target {
     let found = targets::TARGETS.iter().find(|(of, _)| *of == name);
     found.unwrap_or_else(|| panic!("there is no target {name}")).1
 }

@@ -27,8 +27,11 @@ pub use snapshots::snapshots;
 pub use tracker::tracker;
 pub use writers::writers;
 
+/// What takes an input in, and panics where something does not hold.
+pub type Target = fn(&[u8]);
+
 /// Every target by its name, which is also that of its binary.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("events", events),
     ("writers", writers),
     ("metadata", metadata),
