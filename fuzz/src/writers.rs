@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use apache_avro::Schema;
-use forewarm::codec::{Codec, Event, EventKind, SchemaLookup, WriterSchemas};
+use forewarm::codec::{Event, SchemaLookup, WriterSchemas};
 use forewarm::types::{
     ForecastSnapshot, FunctionDefinition, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome,
 };
@@ -27,12 +27,6 @@ pub fn writers(bytes: &[u8]) {
     let mut input = Input(bytes);
     let Ok(text) = std::str::from_utf8(input.until_zero()) else { return };
     let Ok(schema) = Schema::parse_str(text) else { return };
-    // A reader by fingerprint is made of it where it describes one of the events.
-    if let Schema::Record(record) = &schema
-        && let Some(kind) = EventKind::ALL.into_iter().find(|kind| kind.record_name() == record.name.name())
-    {
-        drop(Codec::with_writers(&[(kind, text)]));
-    }
     let framed = [&[0; 5], input.0].concat();
     let writer = OneSchema(Arc::new(schema));
     decode::<PreTrigger>(&framed, &writer);
