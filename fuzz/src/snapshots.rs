@@ -27,7 +27,7 @@ pub fn snapshots(bytes: &[u8]) {
     plane.handle(Event::SnapshotsRead(vec![snapshot("a"), snapshot("b"), snapshot("unknown")]));
     let busy = PoolUsage { busy: 3, waiting: 2, in_flight_peak: 9, instance_bytes: 1 << 20, ..PoolUsage::default() };
     plane.tick(Duration::from_millis(100), vec![]);
-    for minutes in [1, 1, 59, 3_000] {
+    for minutes in [1, 59, 3_000] {
         plane.announce(&name("a"), "first", 5);
         plane.announce(&name("b"), "second", u32::MAX);
         for function in ["a", "b"] {

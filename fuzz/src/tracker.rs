@@ -14,7 +14,7 @@ use super::input::Input;
 use super::runs;
 
 /// Most operations of one input: restarts look at all that came before.
-const OPERATIONS_MAX: usize = 1_000;
+const OPERATIONS_MAX: usize = 300;
 /// Messages that a replay brings again, at most.
 const REPLAY_MAX: usize = 16;
 
