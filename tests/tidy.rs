@@ -233,7 +233,7 @@ fn the_tree_keeps_its_rules() {
     let architecture = fs::read_to_string(FilePath::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
     let rules = rules(&architecture).unwrap();
     let mut files = Vec::new();
-    for folder in ["src", "tests", "benches", "guests"] {
+    for folder in ["src", "tests", "benches", "guests", "fuzz/src", "fuzz/fuzz_targets"] {
         read_tree(folder, &mut files).unwrap();
     }
     let found: Vec<String> = findings(&files, &rules).iter().map(Finding::to_string).collect();

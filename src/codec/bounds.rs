@@ -1,9 +1,10 @@
 //! What a field may mean beyond what its type allows.
 //!
-//! Must not: judge a function's definition; the registry does, with every fault at once.
+//! Must not: judge a function's definition, but for what has no form in every format; the registry does, with every fault at
+//! once.
 
 use super::error::OutOfBounds;
-use crate::types::{Attributes, Invocation, PreTrigger};
+use crate::types::{Attributes, FunctionDefinition, Invocation, PreTrigger};
 
 /// Longest id, source, tenant or content type, in bytes (inclusive). They become keys of tables and labels of traces.
 pub const ID_BYTES_MAX: usize = 256;
@@ -33,6 +34,16 @@ pub(super) fn invocation(event: &Invocation) -> Result<(), OutOfBounds> {
     optional_id("tenant", event.tenant.as_deref())?;
     optional_id("content_type", event.content_type.as_deref())?;
     attributes(&event.attributes)
+}
+
+/// Avro has a form for infinity and for what is not a number; JSON has none, and would not be read again.
+pub(super) fn definition(event: &FunctionDefinition) -> Result<(), OutOfBounds> {
+    let chains = event.chains.iter().map(|chain| ("chains.probability", chain.probability));
+    let mut numbers = chains.chain([("pre_trigger.confidence_min", event.pre_trigger.confidence_min)]);
+    match numbers.find(|(_, number)| !number.is_finite()) {
+        Some((field, number)) => Err(refused(field, format!("must be a number and is {number}"))),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn id(field: &'static str, text: &str) -> Result<(), OutOfBounds> {

@@ -136,9 +136,9 @@ impl Event for InvocationResult {
 impl Event for FunctionDefinition {
     const KIND: EventKind = EventKind::FunctionDefinition;
 
-    /// Nothing here: the registry judges a definition as a whole, with every fault at once.
+    /// Only what has no form in every format: the registry judges a definition as a whole, with every fault at once.
     fn check(&self) -> Result<(), OutOfBounds> {
-        Ok(())
+        bounds::definition(self)
     }
 }
 

@@ -122,6 +122,26 @@ fn faults_of_a_definition_are_left_to_the_registry() {
 }
 
 #[test]
+fn what_json_cannot_hold_is_refused_in_avro_too() {
+    let json = br#"{"name": "f", "version": "1", "artifact": {"uri": "store:", "sha256":
+        "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}, "kind": "command",
+        "pre_trigger": {"confidence_min": 0.25}, "chains": [{"to": "g", "rule": "state", "probability": 0.75}]}"#;
+    let codec = Codec::new();
+    let event: FunctionDefinition = codec.decode(json, JSON, &NoSchemaRegistry).unwrap();
+    let written = codec.encode(&event, WireFormat::SingleObject).unwrap();
+    for (number, field) in [(0.25_f64, "pre_trigger.confidence_min"), (0.75, "chains.probability")] {
+        for (bad, shown) in [(f64::NAN, "NaN"), (f64::NEG_INFINITY, "-inf")] {
+            let mut bytes = written.clone();
+            let at = bytes.windows(8).position(|window| window == number.to_le_bytes()).unwrap();
+            bytes[at..at + 8].copy_from_slice(&bad.to_le_bytes());
+            let fault = codec.decode::<FunctionDefinition>(&bytes, None, &NoSchemaRegistry).unwrap_err().to_string();
+            let wanted = format!("event of kind function-definition refused: {field} must be a number and is {shown}");
+            assert_eq!(fault, wanted);
+        }
+    }
+}
+
+#[test]
 fn json_takes_unknown_fields_and_refuses_deep_nesting() {
     let codec = Codec::new();
     let json = br#"{"id": "i", "function": "f", "invoked_at": 5, "later": {"x": [1]}, "attributes": {"k": "v"}}"#;

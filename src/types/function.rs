@@ -427,7 +427,8 @@ impl FunctionDefinition {
         );
         check(self.schedules.len() <= Self::SCHEDULES_MAX, "schedules must not be more than 16");
         check(self.chains.len() <= Self::CHAINS_MAX, "chains must not be more than 16");
-        for (at, chain) in self.chains.iter().enumerate() {
+        // No further than is allowed: each is held against all before it.
+        for (at, chain) in self.chains.iter().enumerate().take(Self::CHAINS_MAX) {
             let at_most_one = self.chains[..at].iter().all(|other| other.to != chain.to);
             check(at_most_one && chain.to != self.name, "chains: each rule must be about another function");
             check(
@@ -446,5 +447,22 @@ impl FunctionDefinition {
     /// Whether an instance of this function can serve a second call.
     pub fn reuses_instances(&self) -> bool {
         self.kind == FunctionKind::Component && self.warm.reuse == Reuse::Reuse && self.warm.max_invocations > 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_chain_rules_are_looked_at_than_are_allowed() {
+        let name = |name: &str| FunctionName::new(name).unwrap();
+        let artifact = Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) };
+        let mut definition = FunctionDefinition::new(name("f"), "1", artifact, FunctionKind::Component);
+        let bad = ChainRule { to: name("f"), rule: ChainRuleKind::Pin, probability: 1.0, lag_ms: 0 };
+        definition.chains = vec![bad; 100_000];
+        let faults = definition.faults();
+        assert_eq!(faults.len(), 1 + FunctionDefinition::CHAINS_MAX, "{faults:?}");
+        assert_eq!(faults[0], "chains must not be more than 16");
     }
 }

@@ -148,7 +148,8 @@ impl Edge {
     pub(super) fn probability(&self) -> f32 {
         match self.rule {
             Some(Rule::State { probability, .. }) => probability.clamp(0.0, 1.0),
-            _ if self.trials > 0.0 => self.hits() / self.trials,
+            // Both are sums of what has decayed, each rounded in its own way.
+            _ if self.trials > 0.0 => (self.hits() / self.trials).min(1.0),
             _ => 0.0,
         }
     }
@@ -262,6 +263,15 @@ mod tests {
     fn lags_fall_into_bins_that_double() {
         assert_eq!([0, 999, 1_000, 1_999, 2_000, 1_000_000, i64::MAX].map(bin), [0, 0, 1, 1, 2, 10, 15]);
         assert_eq!(edge(10, 1, 700).lag_range(), (Duration::from_millis(512), Duration::from_millis(1_024)));
+    }
+
+    #[test]
+    fn a_probability_is_at_most_one_however_sums_are_rounded() {
+        let mut edge = Edge::new(1);
+        for nth in 0..1_000_u32 {
+            edge.trial(Some(i64::from(nth % 7) * 3_000));
+            assert!(edge.probability() <= 1.0, "{} after {nth}", edge.probability());
+        }
     }
 
     #[test]
