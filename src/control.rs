@@ -17,10 +17,13 @@ mod story;
 #[cfg(test)]
 mod trust;
 
+mod tenants;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::tenants::Tenants;
 use crate::config::{ChainsConfig, ForecastConfig, TargetConfig};
 use crate::forecast::chains::{EdgeView, Evidence};
 use crate::forecast::history::Model;
@@ -170,6 +173,7 @@ impl Entry {
         let in_use = if self.definition.reuses_instances() { self.demand.in_flight } else { 0 };
         Wish {
             target: &self.wanted,
+            most: u32::MAX,
             instance_bytes: self.instance_bytes,
             outlook: &self.demand.outlook,
             certain: self.recent,
@@ -197,6 +201,7 @@ pub struct Control {
     target_bytes: u128,
     /// Whether a target may be lower than wanted.
     cut: bool,
+    tenants: Tenants,
 }
 
 impl Control {
@@ -204,6 +209,7 @@ impl Control {
     pub fn new(forecast: ForecastConfig, chains: &ChainsConfig, target: TargetConfig, model: Model) -> Self {
         Self {
             rule: Rule::new(&target),
+            tenants: Tenants::new(target.tenant_memory_budget_bytes),
             config: target,
             forecaster: Forecaster::new(forecast, chains, model),
             functions: Table::new(u32::MAX),
@@ -255,6 +261,11 @@ impl Control {
         self.config.memory_budget_bytes
     }
 
+    /// What the targets of one tenant's functions may take together, in bytes; 0: no limit of their own.
+    pub fn tenant_memory_budget_bytes(&self) -> u64 {
+        self.config.tenant_memory_budget_bytes
+    }
+
     /// The learned chains that lead away from one function, or all: the first function, the last, and what is known.
     pub fn chains(&self, now: Timestamp, from: Option<&FunctionName>) -> Vec<(FunctionName, FunctionName, EdgeView)> {
         self.forecaster.chains(now, from)
@@ -278,6 +289,9 @@ impl Control {
         }
         let timetable = Timetable::new(&definition.schedules).map(Box::new);
         if let Some((_, entry)) = self.functions.find_mut(&definition.name) {
+            let bytes = entry.wanted_bytes();
+            self.tenants.changed(entry.definition.tenant.as_deref(), bytes, 0);
+            self.tenants.changed(definition.tenant.as_deref(), 0, bytes);
             (entry.definition, entry.timetable) = (definition, timetable);
             return;
         }
@@ -307,6 +321,7 @@ impl Control {
         entry.changes.map(|at| self.windows.remove(&(at, slot)));
         actions.push(Action::ForgetSnapshot(function.clone()));
         self.wanted_bytes -= entry.wanted_bytes();
+        self.tenants.changed(entry.definition.tenant.as_deref(), entry.wanted_bytes(), 0);
         self.target_bytes -= entry.target_bytes();
         if entry.target != WarmTarget::default() {
             actions.push(Action::SetTarget { function: function.clone(), target: WarmTarget::default() });
@@ -342,7 +357,7 @@ impl Control {
             self.revise(now, slot);
         }
         actions.extend(self.forecaster.take_snapshots(now).into_iter().map(Action::KeepSnapshot));
-        let is_short = self.wanted_bytes > u128::from(self.config.memory_budget_bytes);
+        let is_short = self.wanted_bytes > u128::from(self.config.memory_budget_bytes) || self.tenants.any_over();
         if std::mem::replace(&mut self.cut, is_short) || is_short {
             return self.share(&visit, actions);
         }
@@ -376,14 +391,15 @@ impl Control {
                 break;
             }
         }
-        let definition = &entry.definition;
-        self.wanted_bytes -= entry.wanted_bytes();
+        let (definition, wanted_before) = (&entry.definition, entry.wanted_bytes());
+        self.wanted_bytes -= wanted_before;
         self.target_bytes -= entry.target_bytes();
         let assumed = definition.limits.memory_bytes.min(self.config.instance_bytes_assumed.get());
         let bytes = if entry.measured_bytes > 0 { entry.measured_bytes } else { assumed };
         entry.instance_bytes = bytes.max(1);
         (entry.demand, entry.wanted) = (demand, wanted);
         self.wanted_bytes += entry.wanted_bytes();
+        self.tenants.changed(entry.definition.tenant.as_deref(), wanted_before, entry.wanted_bytes());
         self.target_bytes += entry.target_bytes();
         let changes = entry.timetable.as_ref().map(|timetable| timetable.next_change());
         if entry.changes != changes {
@@ -399,7 +415,12 @@ impl Control {
     /// Shares the budget anew over all functions that wish; those in `visited` that wish for nothing get that.
     fn share(&mut self, visited: &[Slot], actions: &mut Vec<Action>) {
         let rows = self.wishing.iter().filter_map(|&slot| Some((slot, &self.functions.row(slot)?.1)));
-        let (slots, wishes): (Vec<_>, Vec<_>) = rows.map(|(slot, entry)| (slot, entry.wish())).unzip();
+        let (slots, mut wishes): (Vec<_>, Vec<_>) = rows.map(|(slot, entry)| (slot, entry.wish())).unzip();
+        if self.tenants.any_over() {
+            let tenant = |slot: &Slot| self.functions.row(*slot)?.1.definition.tenant.as_deref();
+            let tenant_of: Vec<_> = slots.iter().map(tenant).collect();
+            self.tenants.hold_back(&mut wishes, &tenant_of);
+        }
         let granted = fit(self.config.memory_budget_bytes, &wishes);
         // Looked up again only where something changes: most of a large fleet gets what it had.
         let changes = slots.into_iter().zip(granted).filter_map(|(slot, ready)| {

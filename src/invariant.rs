@@ -2,6 +2,8 @@
 //!
 //! Must not: repair anything. A violation is a fault of the code, never of the input.
 
+use std::collections::BTreeMap;
+
 use crate::control::{Control, Explanation};
 use crate::types::FunctionName;
 
@@ -14,6 +16,16 @@ pub enum Violation {
         /// Σ target × instance bytes.
         targets_bytes: u128,
         /// The budget.
+        budget_bytes: u64,
+    },
+    /// See [`tenants_within_budget`].
+    #[error("the targets of tenant {tenant} take {targets_bytes} bytes of a budget of {budget_bytes}")]
+    TenantOverBudget {
+        /// The tenant.
+        tenant: String,
+        /// Σ target × instance bytes of its functions.
+        targets_bytes: u128,
+        /// Its budget.
         budget_bytes: u64,
     },
     /// See [`target_within_ceiling`].
@@ -80,6 +92,29 @@ pub fn targets_within_budget<'a>(
         Ok(())
     } else {
         Err(Violation::OverBudget { targets_bytes, budget_bytes })
+    }
+}
+
+/// The ready instances of each tenant's functions fit into its own budget, where there is one (not 0).
+///
+/// # Errors
+/// Where those of one do not.
+pub fn tenants_within_budget<'a>(
+    functions: impl IntoIterator<Item = Explanation<'a>>,
+    budget_bytes: u64,
+) -> Result<(), Violation> {
+    let mut taken: BTreeMap<&str, u128> = BTreeMap::new();
+    for function in functions.into_iter().filter(|_| budget_bytes > 0) {
+        let bytes = u128::from(function.target.ready) * u128::from(function.instance_bytes);
+        if let Some(tenant) = &function.definition.tenant {
+            *taken.entry(tenant).or_default() += bytes;
+        }
+    }
+    match taken.into_iter().find(|(_, bytes)| *bytes > u128::from(budget_bytes)) {
+        None => Ok(()),
+        Some((tenant, targets_bytes)) => {
+            Err(Violation::TenantOverBudget { tenant: tenant.to_owned(), targets_bytes, budget_bytes })
+        }
     }
 }
 
@@ -151,8 +186,9 @@ pub fn violations(control: &Control) -> Vec<Violation> {
     let of_one =
         [target_within_ceiling, target_within_wish, every_instance_has_a_reason, parts_are_sorted, disabled_is_cold];
     let budget = targets_within_budget(control.explanations(), control.memory_budget_bytes());
+    let tenants = tenants_within_budget(control.explanations(), control.tenant_memory_budget_bytes());
     let functions = control.explanations().flat_map(|function| of_one.map(|holds| holds(function).err()));
-    budget.err().into_iter().chain(functions.flatten()).collect()
+    budget.err().into_iter().chain(tenants.err()).chain(functions.flatten()).collect()
 }
 
 #[cfg(test)]
@@ -188,6 +224,14 @@ mod tests {
         let over_budget = Violation::OverBudget { targets_bytes: 60, budget_bytes: 59 };
         assert_eq!(targets_within_budget([sound, sound], 60), Ok(()));
         assert_eq!(targets_within_budget([sound, sound], 59), Err(over_budget));
+        let mut owned = definition.clone();
+        owned.tenant = Some("acme".to_owned());
+        let theirs = Explanation { definition: &owned, ..sound };
+        let tenant = "acme".to_owned();
+        let over_budget = Violation::TenantOverBudget { tenant, targets_bytes: 60, budget_bytes: 59 };
+        assert_eq!(tenants_within_budget([theirs, theirs, sound], 60), Ok(()));
+        assert_eq!(tenants_within_budget([theirs, theirs, sound], 59), Err(over_budget));
+        assert_eq!(tenants_within_budget([theirs, theirs, sound], 0), Ok(()));
         let function = name.clone();
         let over_ceiling = Violation::OverCeiling { function, ready: 4, in_flight: 2, ceiling: 5 };
         assert_eq!(target_within_ceiling(sound), Ok(()));

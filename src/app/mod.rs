@@ -16,8 +16,9 @@ pub use self::shutdown::Ended;
 pub use self::signals::Signals;
 use crate::admin::{Admin, AdminError, Node};
 use crate::artifacts::{CodeCache, DirectoryStore};
+use crate::backlog::{Quota, Quotas};
 use crate::codec::{Codec, EventKind, NoSchemaRegistry, WireFormat, WriterSchemas};
-use crate::config::{Config, ForecastConfig, PreTriggerStart, ResultFormat};
+use crate::config::{Config, ForecastConfig, PreTriggerStart, ResultFormat, Tenants};
 use crate::control::{Control, Event};
 use crate::driver::{ControlPlane, Delivery, Failure, Intake, Observations, Outbox, OutboxSettings, Unknown};
 pub use crate::execute::wall_clock;
@@ -121,7 +122,7 @@ impl Service {
         let codec = Arc::new(Codec::new());
         let (writers, [format, outcome_format]) = schema_registry(&config)?;
         let observations = Observations::new(config.control.queue.get(), Arc::clone(&metrics));
-        let delivery = Delivery::new(Arc::clone(&metrics));
+        let delivery = Delivery::new(quotas(&config.tenants), Arc::clone(&metrics));
         let outbox = Outbox::start(
             &connection,
             OutboxSettings {
@@ -352,6 +353,15 @@ pub fn model(config: &ForecastConfig) -> Result<Model, StartError> {
     let fault = |cause: String| StartError::Model { path: config.model.clone(), cause };
     let bytes = std::fs::read(&config.model).map_err(|error| fault(error.to_string()))?;
     Model::read(&bytes).map_err(|error| fault(error.to_string()))
+}
+
+fn quotas(tenants: &Tenants) -> Quotas {
+    let Tenants { calls_max, waiting_max, ref named } = *tenants;
+    let named = named.iter().map(|named| {
+        let quota = Quota { calls_max: named.calls_max, waiting_max: named.waiting_max };
+        (named.tenant.clone(), quota)
+    });
+    Quotas::new(Quota { calls_max, waiting_max }, named)
 }
 
 /// How outcomes and offsets are stored together, where they are.

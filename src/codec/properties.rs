@@ -184,7 +184,7 @@ fn definitions() -> impl Strategy<Value = FunctionDefinition> {
         lag_ms,
     });
     let rules = (vec(schedules, 0..3), vec(chains, 0..3));
-    let policies = (ordering, retry, rules);
+    let policies = (ordering, retry, rules, prop::option::of(id()));
     ((name(), id(), artifact, kind, any::<bool>()), limits, attributes(), warm, criteria, policies).prop_map(
         |(
             (name, version, artifact, kind, enabled),
@@ -192,7 +192,7 @@ fn definitions() -> impl Strategy<Value = FunctionDefinition> {
             environment,
             warm,
             pre_trigger,
-            (ordering, retry, (schedules, chains)),
+            (ordering, retry, (schedules, chains), tenant),
         )| {
             FunctionDefinition {
                 name,
@@ -208,6 +208,7 @@ fn definitions() -> impl Strategy<Value = FunctionDefinition> {
                 retry,
                 schedules,
                 chains,
+                tenant,
             }
         },
     )
@@ -354,9 +355,9 @@ proptest! {
     #[test]
     fn resolution_agrees_with_the_judge(
         event in definitions(),
-        dropped in vec(any::<bool>(), 13),
-        turn in 0_usize..13,
-        extra in vec((0_usize..6, 0_usize..13), 0..4),
+        dropped in vec(any::<bool>(), 14),
+        turn in 0_usize..14,
+        extra in vec((0_usize..6, 0_usize..14), 0..4),
     ) {
         let schema: serde_json::Value = serde_json::from_str(EventKind::FunctionDefinition.schema_json()).unwrap();
         let mut fields = schema["fields"].as_array().unwrap().clone();

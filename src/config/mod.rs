@@ -13,6 +13,7 @@ mod kafka;
 mod load;
 mod service;
 mod target;
+mod tenants;
 
 use std::fmt;
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub use kafka::{Delivery, Ingest, Kafka, PreTriggerStart, PreTriggers, Publish, 
 pub use load::{DEFAULTS, load};
 pub use service::{Control, LogFormat, Node, Registry, Shutdown, Telemetry};
 pub use target::TargetConfig;
+pub use tenants::{NamedTenant, Tenants};
 
 /// What stands in place of a secret where a configuration is printed.
 const REDACTED: &str = "(redacted)";
@@ -48,6 +50,8 @@ pub struct Config {
     pub ingest: Ingest,
     /// Consuming pre-triggers.
     pub pre_triggers: PreTriggers,
+    /// What one tenant may have.
+    pub tenants: Tenants,
     /// Producing results.
     pub publish: Publish,
     /// Reading definitions.
@@ -101,6 +105,7 @@ impl Config {
         faults.extend(self.forecast.faults());
         faults.extend(self.chains.faults());
         faults.extend(self.target.faults());
+        faults.extend(self.tenants.faults());
         faults.extend(self.admin.faults());
         let mut check = |holds: bool, fault: &str| {
             if !holds {

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub struct TargetConfig {
     /// Bytes of linear memory that ready instances of all functions together may take (inclusive).
     pub memory_budget_bytes: u64,
+    /// The same for the functions of one tenant, by the definitions' `tenant`; 0: no limit of their own.
+    pub tenant_memory_budget_bytes: u64,
     /// What one instance of a function is taken to hold, in bytes, until one was measured; a function whose memory
     /// limit is lower counts with that limit.
     pub instance_bytes_assumed: NonZeroU64,
@@ -34,6 +36,7 @@ impl Default for TargetConfig {
         const INSTANCE_BYTES_ASSUMED: NonZeroU64 = NonZeroU64::new(8 << 20).unwrap();
         Self {
             memory_budget_bytes: 1 << 30,
+            tenant_memory_budget_bytes: 0,
             instance_bytes_assumed: INSTANCE_BYTES_ASSUMED,
             price: Duration::from_hours(2),
             load_charge: Duration::from_secs(60),

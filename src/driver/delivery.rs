@@ -6,14 +6,14 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering as Atomic};
+use std::sync::atomic::{AtomicBool, Ordering as Atomic};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::time::Duration;
 
 use super::outbox::{Outbox, Ticket};
 use super::plane::Clock;
 use super::unknown::Unknown;
-use crate::backlog::{Backlog, Ended, Held, LineKey, Policies, Terms};
+use crate::backlog::{Backlog, Ended, Held, LineKey, Policies, Quotas, Terms};
 use crate::execute::{Call, Executor};
 use crate::telemetry::Metrics;
 use crate::types::{FunctionDefinition, FunctionName, Invocation, Status};
@@ -43,15 +43,14 @@ pub struct Delivery {
     executor: OnceLock<Executor<Arc<Outbox>>>,
     unknown: OnceLock<Unknown>,
     policies: RwLock<Policies>,
-    /// How many there are: nearly always asked first.
-    policies_len: AtomicUsize,
+    /// Whether they say that every call is an ordinary one, which is asked first.
+    all_ordinary: AtomicBool,
     desk: Mutex<Desk>,
     changed: Condvar,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
 
-#[derive(Default)]
 struct Desk {
     backlog: Backlog<Call<Ticket>>,
     stopped: bool,
@@ -65,14 +64,16 @@ thread_local! {
 
 impl Delivery {
     /// Knows no function yet. [`connect`](Self::connect) has to follow before the first call.
-    pub fn new(metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(quotas: Quotas, metrics: Arc<Metrics>) -> Arc<Self> {
+        let quotas = Arc::new(quotas);
+        let policies = Policies::new(Arc::clone(&quotas));
         Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             executor: OnceLock::new(),
             unknown: OnceLock::new(),
-            policies: RwLock::default(),
-            policies_len: AtomicUsize::new(0),
-            desk: Mutex::default(),
+            all_ordinary: AtomicBool::new(policies.are_ordinary()),
+            policies: RwLock::new(policies),
+            desk: Mutex::new(Desk { backlog: Backlog::new(quotas), stopped: false }),
             changed: Condvar::new(),
             clock: Clock::start(),
             metrics,
@@ -105,12 +106,12 @@ impl Delivery {
     fn change(&self, change: impl FnOnce(&mut Policies)) {
         let mut policies = self.policies.write().unwrap_or_else(PoisonError::into_inner);
         change(&mut policies);
-        self.policies_len.store(policies.len(), Atomic::Release);
+        self.all_ordinary.store(policies.are_ordinary(), Atomic::Release);
     }
 
-    /// The policies; None where no function has one.
+    /// The policies; None where every call is an ordinary one.
     fn policies(&self) -> Option<RwLockReadGuard<'_, Policies>> {
-        let any = self.policies_len.load(Atomic::Acquire) > 0;
+        let any = !self.all_ordinary.load(Atomic::Acquire);
         any.then(|| self.policies.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -122,42 +123,51 @@ impl Delivery {
     /// Takes a call that was received.
     pub fn submit(&self, mut call: Call<Ticket>) {
         if let Some(policies) = self.policies() {
+            let Invocation { function, tenant, .. } = &call.invocation;
             let partition = call.ticket.position.map(|position| position.partition);
-            call.ticket.terms = policies.terms(&call.invocation.function, call.ticket.key.as_deref(), partition);
+            call.ticket.terms = policies.terms(function, call.ticket.key.as_deref(), partition, tenant.as_deref());
         }
-        if call.ticket.terms.line.is_none() {
+        if call.ticket.terms.are_ordinary() {
             return self.hand_over(call);
         }
         // Bound first: handing over may run the call, and end it, right here.
-        let goes_out = self.desk().backlog.enter(call);
-        if let Some(call) = goes_out {
-            self.hand_over(call);
+        let mut out = Vec::new();
+        let refused = self.desk().backlog.enter(call, &mut out);
+        out.into_iter().for_each(|call| self.hand_over(call));
+        if let (Some(mut call), Some(executor)) = (refused, self.executor.get()) {
+            let tenant = call.ticket.terms.tenant.as_deref().unwrap_or_default();
+            let message = format!("as many calls of tenant {tenant} wait for their turn as may (tenants.waiting-max)");
+            // It has been in no line, so its end lets nobody go.
+            call.ticket.terms = Terms::default();
+            executor.reject(call, "tenant_quota", message);
         }
     }
 
     /// A call ended with `status`. Says whether it is over, and so this its outcome, or is tried again.
     pub fn ended(&self, call: Call<Ticket>, status: Status) -> Ended<Call<Ticket>> {
         let age = call.received_at.elapsed();
-        let ended = self.desk().backlog.ended(self.clock.now(), call, status, age, chance());
+        let mut out = Vec::new();
+        let ended = self.desk().backlog.ended(self.clock.now(), call, status, age, chance(), &mut out);
         if matches!(ended, Ended::Again) {
             self.metrics.retries.add(1);
             self.changed.notify_one();
         }
+        self.let_go(out);
         ended
     }
 
     /// The outcome of a call of this line is on its way: the next one may go out.
     pub fn leave(&self, line: &LineKey) {
-        let next = self.desk().backlog.leave(line);
-        if let Some(call) = next {
-            self.let_go(call);
-        }
+        let mut out = Vec::new();
+        self.desk().backlog.leave(line, &mut out);
+        self.let_go(out);
     }
 
     /// Partitions went to another node: what waits here of their calls is run there.
     pub fn forget(&self, partitions: &[i32]) {
-        let (dropped, go_out) = self.desk().backlog.forget(partitions);
-        go_out.into_iter().for_each(|call| self.let_go(call));
+        let mut out = Vec::new();
+        let dropped = self.desk().backlog.forget(partitions, &mut out);
+        self.let_go(out);
         if dropped > 0 {
             tracing::info!(calls = dropped, ?partitions, "waiting calls go on where their partitions are now");
         }
@@ -173,7 +183,13 @@ impl Delivery {
         let Some(executor) = self.executor.get() else { return };
         let Err(call) = executor.submit(call) else { return };
         match self.unknown.get().filter(|_| !call.ticket.was_held) {
-            Some(unknown) => unknown.hold(*call, &self.me),
+            Some(unknown) => {
+                // It comes again as if for the first time.
+                let mut out = Vec::new();
+                self.desk().backlog.withdraw(&*call, &mut out);
+                unknown.hold(*call, &self.me);
+                self.let_go(out);
+            }
             None => {
                 let name = &call.invocation.function;
                 let message = format!("function {name} is not registered: deploy it, or check the name");
@@ -182,15 +198,18 @@ impl Delivery {
         }
     }
 
-    /// Hands a call over, and those that its end lets go, one after another.
-    fn let_go(&self, call: Call<Ticket>) {
+    /// Hands calls over, and those that their ends let go, one after another.
+    fn let_go(&self, calls: Vec<Call<Ticket>>) {
+        if calls.is_empty() {
+            return;
+        }
         let is_outermost = LET_GO.with_borrow_mut(|queue| match queue {
             Some(queue) => {
-                queue.push_back(call);
+                queue.extend(calls);
                 false
             }
             None => {
-                *queue = Some(VecDeque::from([call]));
+                *queue = Some(VecDeque::from(calls));
                 true
             }
         });
@@ -208,9 +227,10 @@ impl Delivery {
         let mut desk = self.desk();
         while !desk.stopped {
             let now = self.clock.now();
-            if let Some(call) = desk.backlog.due(now) {
+            let mut out = Vec::new();
+            if desk.backlog.due(now, &mut out) {
                 drop(desk);
-                self.hand_over(call);
+                self.let_go(out);
                 desk = self.desk();
             } else if let Some(due) = desk.backlog.next_due() {
                 desk = self.changed.wait_timeout(desk, due.since(now)).unwrap_or_else(PoisonError::into_inner).0;

@@ -11,6 +11,8 @@ use crate::types::{WarmKind, WarmTarget};
 pub struct Wish<'a> {
     /// Its target, before the budget.
     pub target: &'a WarmTarget,
+    /// No more than this is granted, whatever the target.
+    pub most: u32,
     /// Bytes of linear memory that one instance holds; 0 counts as 1, since nothing is free.
     pub instance_bytes: u64,
     /// Levels of instances in use at once, and how likely each is reached, as in `Demand::outlook`.
@@ -52,7 +54,7 @@ pub fn fit(budget_bytes: u64, wishes: &[Wish<'_>]) -> Vec<u32> {
     for tier in [Tier::Floor, Tier::Announced, Tier::Everything] {
         let mut open = Vec::new();
         for (index, wish) in wishes.iter().enumerate() {
-            let reaches = tier.reaches(wish.target).max(reached_before[index]);
+            let reaches = tier.reaches(wish.target).min(wish.most).max(reached_before[index]);
             // A function that was cut short in an earlier tier gets nothing in a later one.
             if granted[index] == reached_before[index] && reaches > granted[index] {
                 let missing = reaches - granted[index];
@@ -193,7 +195,7 @@ mod tests {
 
     /// One whose instances are all as good as certain.
     fn wish(target: &WarmTarget, instance_bytes: u64) -> Wish<'_> {
-        Wish { target, instance_bytes, outlook: &[], certain: u32::MAX, in_use: 0 }
+        Wish { target, most: u32::MAX, instance_bytes, outlook: &[], certain: u32::MAX, in_use: 0 }
     }
 
     fn granted(budget_bytes: u64, wishes: &[(&[(WarmKind, u32)], u64)]) -> Vec<u32> {
@@ -210,6 +212,14 @@ mod tests {
         assert_eq!(granted(0, &[(&[(Floor, 1)], 10)]), [0]);
         assert!(granted(5, &[]).is_empty());
         assert_eq!(granted(30, &[(&[(PreTrigger, 3)], 10), (&[(Schedule, 3)], 10)]), [0, 3]);
+    }
+
+    #[test]
+    fn no_more_than_most_is_granted_and_the_rest_goes_to_others() {
+        let targets = [target(&[(Floor, 2), (History, 9)]), target(&[(History, 9)])];
+        let capped = Wish { most: 3, ..wish(&targets[0], 10) };
+        assert_eq!(fit(120, &[capped, wish(&targets[1], 10)]), [3, 9]);
+        assert_eq!(fit(120, &[Wish { most: 0, ..capped }, wish(&targets[1], 10)]), [0, 9]);
     }
 
     #[test]
@@ -235,6 +245,7 @@ mod tests {
         let wanted = target(&[(History, 4)]);
         let wish = |instance_bytes, outlook, certain, in_use| Wish {
             target: &wanted,
+            most: u32::MAX,
             instance_bytes,
             outlook,
             certain,

@@ -370,6 +370,9 @@ pub struct FunctionDefinition {
     /// What the user says of chains that begin with this function.
     #[serde(default)]
     pub chains: Vec<ChainRule>,
+    /// Whose quota its warm instances count against, and its calls that name no tenant themselves.
+    #[serde(default)]
+    pub tenant: Option<String>,
 }
 
 const fn enabled() -> bool {
@@ -381,6 +384,8 @@ impl FunctionDefinition {
     pub const SCHEDULES_MAX: usize = 16;
     /// Most chain rules of one function (inclusive).
     pub const CHAINS_MAX: usize = 16;
+    /// Longest name of a tenant, in bytes (inclusive).
+    pub const TENANT_BYTES_MAX: usize = 256;
 
     /// A definition with the defaults for everything else.
     pub fn new(name: FunctionName, version: &str, artifact: Artifact, kind: FunctionKind) -> Self {
@@ -398,6 +403,7 @@ impl FunctionDefinition {
             retry: Retry::default(),
             schedules: Vec::new(),
             chains: Vec::new(),
+            tenant: None,
         }
     }
 
@@ -425,6 +431,8 @@ impl FunctionDefinition {
             self.retry.backoff_max_ms >= self.retry.backoff_ms,
             "retry.backoff_max_ms must not be below retry.backoff_ms",
         );
+        let tenant_bytes = self.tenant.as_ref().map_or(1, String::len);
+        check((1..=Self::TENANT_BYTES_MAX).contains(&tenant_bytes), "tenant must have 1 to 256 bytes");
         check(self.schedules.len() <= Self::SCHEDULES_MAX, "schedules must not be more than 16");
         check(self.chains.len() <= Self::CHAINS_MAX, "chains must not be more than 16");
         // No further than is allowed: each is held against all before it.

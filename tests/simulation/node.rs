@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use forewarm::backlog::{Backlog, Ended, Held, LineKey, Policies, Terms};
+use forewarm::backlog::{Backlog, Ended, Held, LineKey, Policies, Quota, Quotas, Terms};
 use forewarm::config::{ChainsConfig, ForecastConfig, TargetConfig};
 use forewarm::control::{Action, Control, Event};
 use forewarm::forecast::chains::Evidence;
@@ -103,7 +103,8 @@ impl Node {
         chance: &mut Chance,
         sabotage: Sabotage,
     ) -> Self {
-        let mut policies = Policies::default();
+        let quotas = Arc::new(Quotas::new(Quota { calls_max: 6, waiting_max: 0 }, [("t1", Quota::default())]));
+        let mut policies = Policies::new(Arc::clone(&quotas));
         let target = TargetConfig { memory_budget_bytes: 20 << 20, ..TargetConfig::default() };
         let mut control = Control::new(ForecastConfig::default(), &ChainsConfig::default(), target, Model::shipped());
         let skew = chance.millis(0, 100_000_000);
@@ -120,7 +121,7 @@ impl Node {
             paused_until: None,
             generation: broker.generation,
             partitions: Partitions::default(),
-            backlog: Backlog::default(),
+            backlog: Backlog::new(quotas),
             sends: Sends::new(broker.exactly_once, epoch),
             commit_under_way: false,
             sabotage,
@@ -153,10 +154,11 @@ impl Node {
         self.generation = broker.generation;
         self.follow_assignment(now, broker, chance);
         self.end_calls(now, broker, chance, faults, sum);
-        while let Some(call) = self.backlog.due(now) {
+        let mut out = Vec::new();
+        while self.backlog.due(now, &mut out) {
             sum.retries += 1;
-            self.begin(now, call, broker, chance);
         }
+        self.begin_all(now, out, broker, chance);
         Sends::step(self, now, broker, chance, faults, sum);
         self.give_up_what_is_drained(now, broker, chance);
         self.commit(now, broker, chance, faults);
@@ -178,10 +180,9 @@ impl Node {
 
     fn give_away(&mut self, ids: &[i32]) {
         // The calls that it lets out belong to other partitions and follow with the next step.
-        let (_, go_out) = self.backlog.forget(ids);
-        for call in go_out {
-            self.running.push((Timestamp::ZERO, call));
-        }
+        let mut out = Vec::new();
+        self.backlog.forget(ids, &mut out);
+        self.running.extend(out.into_iter().map(|call| (Timestamp::ZERO, call)));
         for &id in ids {
             self.partitions.forget(id);
             self.read_from.remove(&id);
@@ -297,21 +298,33 @@ impl Node {
     fn receive(&mut self, now: Timestamp, id: CallId, position: Position, broker: &mut Broker, chance: &mut Chance) {
         let info = &broker.calls[id];
         let name = self.functions[info.function].name.clone();
-        let key = [info.key];
-        let terms = self.policies.terms(&name, Some(&key), Some(position.partition));
+        let (key, tenant) = ([info.key], format!("t{}", info.key % 3));
+        let terms = self.policies.terms(&name, Some(&key), Some(position.partition), Some(&tenant));
         let call = Call { id, function: info.function, position, terms, attempt: 1, received_at: now };
         let event = Event::InvocationArrived { function: name, evidence: Evidence::default() };
         self.control.handle(now + self.skew, event, &mut Vec::new());
-        let goes_out = if self.sabotage == Sabotage::IgnoreLines { Some(call) } else { self.backlog.enter(call) };
-        if let Some(call) = goes_out {
-            self.begin(now, call, broker, chance);
+        let mut out = Vec::new();
+        if self.sabotage == Sabotage::IgnoreLines {
+            out.push(call);
+        } else {
+            // There is no bound on those that wait.
+            assert!(self.backlog.enter(call, &mut out).is_none());
         }
+        self.begin_all(now, out, broker, chance);
+    }
+
+    fn begin_all(&mut self, now: Timestamp, calls: Vec<Call>, broker: &mut Broker, chance: &mut Chance) {
+        calls.into_iter().for_each(|call| self.begin(now, call, broker, chance));
     }
 
     /// An attempt begins.
     fn begin(&mut self, now: Timestamp, call: Call, broker: &mut Broker, chance: &mut Chance) {
         if let Some(line) = &call.terms.line {
             self.check_line(&call, line, broker);
+        }
+        let of_tenant = self.running.iter().filter(|(_, other)| other.terms.tenant == call.terms.tenant).count();
+        if self.sabotage != Sabotage::IgnoreLines && call.terms.tenant.as_deref() != Some("t1") && of_tenant >= 6 {
+            broker.violated("quota-of-a-tenant", format!("{of_tenant} calls run beside call {}", call.id));
         }
         let slow = chance.happens(0.03);
         let takes = if slow { chance.millis(100, 600) } else { chance.millis(0, 12) };
@@ -360,9 +373,11 @@ impl Node {
             let event = Event::InvocationEnded { function, status, start_kind: None, execute: Duration::ZERO };
             self.control.handle(now + self.skew, event, &mut Vec::new());
             let age = now.since(call.received_at);
-            if let Ended::Over { call, used_up } = self.backlog.ended(now, call, status, age, chance.part()) {
+            let mut out = Vec::new();
+            if let Ended::Over { call, used_up } = self.backlog.ended(now, call, status, age, chance.part(), &mut out) {
                 self.finish(now, call, used_up, broker, chance, faults);
             }
+            self.begin_all(now, out, broker, chance);
         }
     }
 
@@ -387,9 +402,10 @@ impl Node {
         }
         if let Some(line) = line
             && self.sabotage != Sabotage::IgnoreLines
-            && let Some(next) = self.backlog.leave(&line)
         {
-            self.begin(now, next, broker, chance);
+            let mut out = Vec::new();
+            self.backlog.leave(&line, &mut out);
+            self.begin_all(now, out, broker, chance);
         }
     }
 

@@ -1,0 +1,113 @@
+//! How many calls of one tenant run at once, and how many may wait for that.
+//!
+//! Must not: know why a call runs or ends.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::Held;
+
+/// What one tenant may have on this node. 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// Calls that are out at once (inclusive): running, or waiting for an instance.
+    pub calls_max: u32,
+    /// Calls that wait to go out (inclusive); one more is rejected.
+    pub waiting_max: u32,
+}
+
+/// The quotas of all tenants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Quotas {
+    each: Quota,
+    named: HashMap<String, Quota>,
+}
+
+impl Quotas {
+    /// `each` for every tenant that is not `named`.
+    pub fn new<N: Into<String>>(each: Quota, named: impl IntoIterator<Item = (N, Quota)>) -> Self {
+        Self { each, named: named.into_iter().map(|(name, quota)| (name.into(), quota)).collect() }
+    }
+
+    /// Whether any tenant has a limit.
+    pub fn are_set(&self) -> bool {
+        self.each.calls_max > 0 || self.named.values().any(|quota| quota.calls_max > 0)
+    }
+
+    fn of(&self, tenant: &str) -> Quota {
+        self.named.get(tenant).copied().unwrap_or(self.each)
+    }
+}
+
+/// Calls of one tenant.
+#[derive(Debug)]
+struct Tenant<C> {
+    out: u32,
+    waiting: VecDeque<C>,
+}
+
+/// Where calls of tenants wait for their turn. A tenant is here while a call of it is out or waits.
+#[derive(Debug)]
+pub(super) struct Gate<C> {
+    quotas: Arc<Quotas>,
+    /// Only for look-ups: its order is random and reaches no answer.
+    tenants: HashMap<Arc<str>, Tenant<C>>,
+}
+
+impl<C: Held> Gate<C> {
+    pub(super) fn new(quotas: Arc<Quotas>) -> Self {
+        Self { quotas, tenants: HashMap::new() }
+    }
+
+    /// Whether this call's tenant has as many waiting as it may.
+    pub(super) fn is_full(&self, call: &C) -> bool {
+        let Some(tenant) = &call.terms().tenant else { return false };
+        let waiting_max = self.quotas.of(tenant).waiting_max as usize;
+        waiting_max > 0 && self.tenants.get(tenant).is_some_and(|tenant| tenant.waiting.len() >= waiting_max)
+    }
+
+    /// A call comes. It is given back where it goes out.
+    pub(super) fn enter(&mut self, call: C) -> Option<C> {
+        let Some(name) = call.terms().tenant.clone() else { return Some(call) };
+        let calls_max = self.quotas.of(&name).calls_max;
+        let tenant = self.tenants.entry(name).or_insert_with(|| Tenant { out: 0, waiting: VecDeque::new() });
+        if calls_max > 0 && tenant.out >= calls_max {
+            tenant.waiting.push_back(call);
+            return None;
+        }
+        tenant.out += 1;
+        Some(call)
+    }
+
+    /// A call that was out is not any more. Gives the next one of its tenant, which goes out.
+    pub(super) fn leave(&mut self, call: &C) -> Option<C> {
+        let name = call.terms().tenant.as_ref()?;
+        let tenant = self.tenants.get_mut(name)?;
+        let next = tenant.waiting.pop_front();
+        if next.is_none() {
+            tenant.out = tenant.out.saturating_sub(1);
+            if tenant.out == 0 {
+                self.tenants.remove(name);
+            }
+        }
+        next
+    }
+
+    /// Takes out the waiting calls for which `gone` holds.
+    pub(super) fn forget(&mut self, mut gone: impl FnMut(&C) -> bool) -> Vec<C> {
+        let mut taken = Vec::new();
+        for tenant in self.tenants.values_mut() {
+            if tenant.waiting.iter().any(&mut gone) {
+                let (out, stay) = std::mem::take(&mut tenant.waiting).into_iter().partition(&mut gone);
+                tenant.waiting = stay;
+                taken.extend::<VecDeque<C>>(out);
+            }
+        }
+        taken
+    }
+
+    /// Calls that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.tenants.values().map(|tenant| tenant.waiting.len()).sum()
+    }
+}
