@@ -1,1 +1,217 @@
-SCENARIOS = []
+"""Scenarios: how the service gets to a broker that lets not everybody in, and what it does where it is not let in.
+
+Each runs at a broker of its own kind (scripts/kafka start --secure), to which the test itself speaks in plain.
+"""
+
+import contextlib
+import time
+
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from bench import ECHO, Skipped, definition
+from brokers import Watch
+from delivery import check, settle
+from streams import BROKER_DEADLINE_S
+
+# What the service needs of each of its topics; what is read may be described too, and what is written as well.
+RIGHTS = {
+    "pre-triggers": [AclOperation.READ, AclOperation.WRITE],
+    "invocations": [AclOperation.READ],
+    "results": [AclOperation.WRITE],
+    "dead-letters": [AclOperation.WRITE],
+    "functions": [AclOperation.READ],
+    "pre-trigger-outcomes": [AclOperation.WRITE],
+    "forecast-snapshots": [AclOperation.READ, AclOperation.WRITE],
+}
+# A service that is not let in may write so much and no more, and may work so much, in the time that it is watched.
+WATCHED_S = 5
+LOG_LINES_MAX = 20
+CPU_SHARE_MAX = 0.25
+
+
+def tls_scram(bench):
+    """SASL_SSL with SCRAM-SHA-512: calls are answered, and the password is nowhere to be read."""
+    secure = bench.secure_broker().secure
+    properties = {"security.protocol": "sasl_ssl", "sasl.mechanism": "SCRAM-SHA-512", "ssl.ca.location": secure["ca"]}
+    return with_password(bench, "SASL_SSL", secure["password"], properties)
+
+
+def sasl_plain(bench):
+    """SASL with PLAIN, without TLS: the same."""
+    secure = bench.secure_broker().secure
+    properties = {"security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN"}
+    return with_password(bench, "SASL_PLAINTEXT", secure["password"], properties)
+
+
+def with_password(bench, listener, password, properties):
+    """1,000 calls by a service that has its password from the environment and logs all that it can."""
+    service = member(bench, listener, properties, password, **{"telemetry": {"log-filter": "debug"}})
+    grant(bench, "service")
+    told = thousand_calls(bench, service)
+    for place, text in (("log", "\n".join(service.log_lines())), ("check-config", service.command("check-config"))):
+        assert "sasl.username" in text or place == "log", text
+        assert password not in text, f"the password stands in {place}"
+    assert len(service.log_lines("DEBUG")) > 0, "nothing was logged at debug, so this shows nothing"
+    return told
+
+
+def mtls(bench):
+    """A client certificate is the way in; a service without one says so, waits, and goes when it is told to."""
+    secure = bench.secure_broker().secure
+    properties = {"security.protocol": "ssl", "ssl.ca.location": secure["ca"]}
+    client = secure["client"]
+    known = {"ssl.certificate.location": client["certificate"], "ssl.key.location": client["key"]}
+    service = member(bench, "SSL", properties | known)
+    grant(bench, client["principal"])
+    told = thousand_calls(bench, service)
+    return f"{told}; without one: {stays_out(member(bench, 'SSL', properties), 'certificate')}"
+
+
+def wrong_password(bench):
+    """A service with the wrong password says so, is not ready, neither spins nor floods, and tells nobody the password."""
+    bench.secure_broker()
+    bench.make_topics()
+    properties = {"security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN"}
+    wrong = "almost-the-right-one"
+    service = member(bench, "SASL_PLAINTEXT", properties, wrong)
+    told = stays_out(service, "uthentication")
+    assert not service.log_lines(wrong), service.log_lines(wrong)
+    return told
+
+
+def stays_out(service, word):
+    """What a service does that is not let in: it says why, waits, is not ready, and ends when it is told to."""
+    start(service)
+    until = time.monotonic() + 30
+    while not service.log_lines(word):
+        service.check_running()
+        assert time.monotonic() < until, f"no word of {word!r} in its log:\n{service.log_tail()}"
+        time.sleep(0.05)
+    watch = Watch(service)
+    while watch.lasts_s() < WATCHED_S:
+        service.check_running()
+        # Not even there, or there and not ready.
+        assert not service.log_lines("admin interface listens") or service.not_ready(), "ready outside"
+        watch.look()
+        time.sleep(0.5)
+    lines, cpu_share, _ = watch.end()
+    assert lines <= LOG_LINES_MAX, f"{lines} lines of log within {WATCHED_S} s:\n{service.log_tail()}"
+    assert cpu_share <= CPU_SHARE_MAX, f"{cpu_share:.0%} of a core while it is not let in"
+    began = time.monotonic()
+    status = service.stop()
+    took_s = time.monotonic() - began
+    assert took_s < 10, f"it took {took_s:.0f} s to end"
+    assert status == 0, f"ended with status {status}:\n{service.log_tail()}"
+    return f"{lines} more lines of log and {cpu_share:.0%} of a core in {WATCHED_S} s, ended in {took_s:.1f} s"
+
+
+def acl_denied(bench):
+    """A service that may not write results keeps every call, says what it may not, and goes on as soon as it may."""
+    secure = bench.secure_broker().secure
+    properties = {"security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN"}
+    service = member(bench, "SASL_PLAINTEXT", properties, secure["password"])
+    grant(bench, "service", without="results")
+    told = []
+    # At first it may not even see that there is such a topic; then it may see and not write.
+    for round_, right in enumerate((AclOperation.DESCRIBE, AclOperation.WRITE)):
+        if round_ == 0:
+            start(service)
+            results = bench.results(keep=False)
+            bench.define(definition("echo", ECHO))
+            ids = []
+        ids += [bench.call("echo", b"x") for _ in range(500)]
+        bench.sender.flush()
+        service.wait_ready(False)
+        topic = bench.topics["results"]
+        until = time.monotonic() + 30
+        while not any(topic in line and "uthoriz" in line for line in service.log_lines()):
+            assert time.monotonic() < until, f"no word of {topic} in its log:\n{service.log_tail()}"
+            time.sleep(0.05)
+        watch = Watch(service)
+        while watch.lasts_s() < WATCHED_S:
+            service.check_running()
+            assert service.not_ready(), "ready, and may not write results"
+            watch.look()
+            time.sleep(0.05)
+        lines, cpu_share, _ = watch.end()
+        assert lines <= LOG_LINES_MAX, f"{lines} lines of log within {WATCHED_S} s:\n{service.log_tail()}"
+        assert cpu_share <= CPU_SHARE_MAX, f"{cpu_share:.0%} of a core while it may not write"
+        assert not results.seen, f"{len(results.seen)} results that nobody was allowed to write"
+        told.append(f"{lines} lines, {cpu_share:.0%} of a core")
+        permit(bench, "service", ResourceType.TOPIC, topic, right)
+    began = time.monotonic()
+    results.wait_all(ids, 60)
+    took_s = time.monotonic() - began
+    service.wait_ready(True)
+    assert service.stop() == 0
+    settle(bench, results)
+    assert len(results.seen) == len(ids) and set(results.statuses) == {"ok"}, results.statuses
+    return f"{'; '.join(told)} in {WATCHED_S} s each; answered {took_s:.1f} s after, {results.duplicates()} duplicates"
+
+
+def member(bench, listener, properties, password=None, **changes):
+    """A service that comes by this listener, not started. Its password is in its environment alone."""
+    secure = bench.run.secure_broker.secure
+    if password:
+        properties = properties | {"sasl.username": secure["user"]}
+    properties = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "1000", **properties}
+    kafka = {"bootstrap-servers": secure["listeners"][listener]}
+    service = bench.service(**{"kafka": kafka, "kafka.properties": properties, **changes})
+    if password:
+        service.environment["FOREWARM__KAFKA__PROPERTIES__SASL_PASSWORD"] = password
+    return service
+
+
+def start(service):
+    """Starts it and waits until it serves or says why it does not; skips where it was built without TLS."""
+    service.start()
+    until = time.monotonic() + 60
+    while not service.log_lines("admin interface listens") and not service.log_lines("kafka does not work"):
+        if service.process.poll() is not None and service.log_lines("OpenSSL not available at build time"):
+            service.kill()
+            raise Skipped("the service was built without TLS: cargo build --features tls")
+        service.check_running()
+        assert time.monotonic() < until, f"no word of it:\n{service.log_tail()}"
+        time.sleep(0.05)
+
+
+def thousand_calls(bench, service):
+    """1,000 calls through a service that is let in; it ends in order."""
+    start(service)
+    results = bench.results(keep=False)
+    bench.define(definition("echo", ECHO))
+    first = bench.call("echo")
+    ids = [bench.call("echo", b"x") for _ in range(1_000)]
+    results.wait_all([first], 60)
+    check(results, ids, 60)
+    service.wait_ready(True)
+    assert service.stop() == 0
+    settle(bench, results)
+    assert results.duplicates() == 0
+    return f"{len(ids)} calls"
+
+
+def grant(bench, user, without=None):
+    """Gives a user what the service needs, and takes it back at the end."""
+    for role, operations in RIGHTS.items():
+        for operation in operations:
+            if role != without:
+                permit(bench, user, ResourceType.TOPIC, bench.topics[role], operation)
+    permit(bench, user, ResourceType.GROUP, bench.name, AclOperation.READ)
+
+
+def permit(bench, user, kind, name, operation):
+    allow = AclPermissionType.ALLOW
+    binding = AclBinding(kind, name, ResourcePatternType.LITERAL, f"User:{user}", "*", operation, allow)
+    (future,) = bench.topics.admin.create_acls([binding]).values()
+    future.result(BROKER_DEADLINE_S)
+
+
+SCENARIOS = [tls_scram, sasl_plain, mtls, wrong_password, acl_denied]
