@@ -7,6 +7,7 @@ pub mod config;
 pub mod types;
 
 // Ring 1: pure. No clock, no I/O, no threads, no logs.
+pub mod backlog;
 pub mod codec;
 pub mod control;
 pub mod forecast;

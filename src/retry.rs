@@ -25,7 +25,8 @@ pub fn next(policy: &Retry, status: Status, attempt: u32, age: Duration, chance:
     (age.saturating_add(wait) <= Duration::from_millis(policy.age_max_ms)).then_some(wait)
 }
 
-fn is_tried_again(policy: &Retry, status: Status) -> bool {
+/// Whether calls that end so are tried again at all.
+pub fn is_tried_again(policy: &Retry, status: Status) -> bool {
     let status = match status {
         Status::FunctionError => RetryStatus::FunctionError,
         Status::Trap => RetryStatus::Trap,

@@ -135,6 +135,8 @@ impl Service {
                     forecast_snapshots: config.topics.forecast_snapshots.clone(),
                     pre_triggers: config.topics.pre_triggers.clone(),
                 },
+                invocations_topic: config.topics.invocations.clone(),
+                transactions: transactions(&config),
                 backoff: publish::Backoff {
                     first: config.publish.retry_backoff,
                     max: config.publish.retry_backoff_max,
@@ -209,7 +211,7 @@ impl Service {
             failure: failure.clone(),
         };
         let invocations = Invocations::start(&connection, ingest_settings(&config), codec, writers, intake)?;
-        outbox.listen(invocations.acknowledger());
+        outbox.listen(invocations.acknowledger())?;
         let node = Arc::new(node::Answers {
             invocations: invocations.readiness(),
             outbox: Arc::clone(&outbox),
@@ -299,10 +301,12 @@ impl Service {
         metrics.redelivered.mirror(read(&ingest.already_done));
         metrics.commits.mirror(read(&ingest.commits));
         metrics.commit_failures.mirror(read(&ingest.commit_failures));
-        metrics.completions_fenced.mirror(read(&ingest.fenced));
+        metrics.completions_fenced.mirror(read(&ingest.fenced) + read(&published.fenced));
         metrics.headers_left_out.mirror(read(&ingest.headers_left_out));
         metrics.publish_retries.mirror(read(&published.resent));
         metrics.publish_dropped.mirror(read(&published.dropped));
+        metrics.transactions.mirror(read(&published.transactions));
+        metrics.transactions_aborted.mirror(read(&published.transactions_aborted));
         let notices = self.pre_triggers.counters();
         metrics.pre_triggers_dropped.mirror(read(&notices.dropped));
         metrics.pre_triggers_unreadable.mirror(read(&notices.schema_unavailable));
@@ -348,6 +352,15 @@ pub fn model(config: &ForecastConfig) -> Result<Model, StartError> {
     let fault = |cause: String| StartError::Model { path: config.model.clone(), cause };
     let bytes = std::fs::read(&config.model).map_err(|error| fault(error.to_string()))?;
     Model::read(&bytes).map_err(|error| fault(error.to_string()))
+}
+
+/// How outcomes and offsets are stored together, where they are.
+fn transactions(config: &Config) -> Option<publish::TransactionSettings> {
+    (config.delivery == crate::config::Delivery::ExactlyOnce).then(|| publish::TransactionSettings {
+        // One for each node: a node that is started again ends what it had left open.
+        id: format!("{}-{}", config.ingest.group_id, config.node_id()),
+        interval: config.publish.transaction_interval,
+    })
 }
 
 fn ingest_settings(config: &Config) -> ingest::Settings {

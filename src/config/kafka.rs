@@ -20,6 +20,17 @@ pub struct Kafka {
     pub properties: BTreeMap<String, String>,
 }
 
+/// librdkafka's own `session.timeout.ms`, and the brokers' for the newer group protocol.
+const SESSION_TIMEOUT_MS: u64 = 45_000;
+
+impl Kafka {
+    /// How long the group waits for a member that says nothing.
+    pub fn session_timeout(&self) -> Duration {
+        let given = self.properties.get("session.timeout.ms").and_then(|millis| millis.parse().ok());
+        Duration::from_millis(given.unwrap_or(SESSION_TIMEOUT_MS))
+    }
+}
+
 impl std::fmt::Debug for Kafka {
     /// Without the values of the free properties: passwords and keys are among them.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -109,6 +120,16 @@ pub struct Ingest {
     pub drain_timeout: Duration,
 }
 
+/// What is promised of a call's outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Delivery {
+    /// It is stored before the call's offset moves; a crash between the two repeats the call and its outcome.
+    AtLeastOnce,
+    /// It is stored in one transaction with the call's offset: readers of committed messages see it once.
+    ExactlyOnce,
+}
+
 /// Where reading of the pre-triggers begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -151,4 +172,7 @@ pub struct Publish {
     /// The longest wait.
     #[serde(with = "super::humantime_text")]
     pub retry_backoff_max: Duration,
+    /// From one transaction to the next, at least, where delivery is exactly-once.
+    #[serde(with = "super::humantime_text")]
+    pub transaction_interval: Duration,
 }

@@ -15,6 +15,7 @@ mod service;
 mod target;
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,7 @@ pub use admin::Admin;
 pub use chains::ChainsConfig;
 pub use execute::{Artifacts, Execute};
 pub use forecast::ForecastConfig;
-pub use kafka::{Ingest, Kafka, PreTriggerStart, PreTriggers, Publish, ResultFormat, Topics};
+pub use kafka::{Delivery, Ingest, Kafka, PreTriggerStart, PreTriggers, Publish, ResultFormat, Topics};
 #[cfg(feature = "service")]
 pub use load::{DEFAULTS, load};
 pub use service::{Control, LogFormat, Node, Registry, Shutdown, Telemetry};
@@ -35,6 +36,8 @@ const REDACTED: &str = "(redacted)";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
+    /// What is promised of outcomes.
+    pub delivery: Delivery,
     /// The node.
     pub node: Node,
     /// The brokers.
@@ -111,10 +114,19 @@ impl Config {
             self.ingest.drain_timeout < self.shutdown.deadline,
             "ingest.drain-timeout must be below shutdown.deadline, which it is a part of",
         );
+        check(
+            self.ingest.drain_timeout < self.kafka.session_timeout(),
+            "ingest.drain-timeout must be below the group's session timeout (kafka.properties session.timeout.ms, else 45s): \
+             a partition that drains for longer would be taken away meanwhile",
+        );
         check(!self.ingest.commit_interval.is_zero(), "ingest.commit-interval must be above 0s");
         check(
             self.publish.retry_backoff <= self.publish.retry_backoff_max && !self.publish.retry_backoff.is_zero(),
             "publish.retry-backoff must be above 0s and not above publish.retry-backoff-max",
+        );
+        check(
+            self.delivery == Delivery::AtLeastOnce || self.publish.transaction_interval < Duration::from_secs(10),
+            "publish.transaction-interval must be below 10s: outcomes wait for it",
         );
         check(
             self.publish.format != ResultFormat::Confluent || !self.kafka.schema_registry_url.is_empty(),

@@ -1,37 +1,39 @@
-//! Between ingest and the executor: what a function's definition says of the order of its calls and of failed ones.
+//! Between ingest and the executor: carries out what [`Backlog`] says of the order of calls and of failed ones.
 //!
 //! Calls of functions without order and retries, which is most, pass through with one look at a number. A call that waits
 //! for those before it, or for its next attempt, holds no instance and no thread; ingest goes on counting it as in flight,
-//! which bounds how many there are. Must not: decide when to try again (that is `retry`'s) or who is next (`order`'s).
+//! which bounds how many there are. Must not: decide when to try again or who is next; `backlog` does.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering as Atomic};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak};
+use std::time::Duration;
 
 use super::outbox::{Outbox, Ticket};
+use super::plane::Clock;
 use super::unknown::Unknown;
+use crate::backlog::{Backlog, Ended, Held, LineKey, Policies, Terms};
 use crate::execute::{Call, Executor};
-use crate::order::Lines;
-use crate::retry;
 use crate::telemetry::Metrics;
-use crate::types::{FunctionDefinition, FunctionName, Ordering, Retry, Status};
+use crate::types::{FunctionDefinition, FunctionName, Invocation, Status};
 
-/// What calls of one line have in common.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum LineKey {
-    /// A message key, of one function.
-    Key(FunctionName, Box<[u8]>),
-    /// A partition, of one function.
-    Partition(FunctionName, i32),
-}
+impl Held for Call<Ticket> {
+    fn terms(&self) -> &Terms {
+        &self.ticket.terms
+    }
 
-/// What a definition says beyond the ordinary.
-#[derive(Debug)]
-struct Policy {
-    ordering: Ordering,
-    retry: Option<Arc<Retry>>,
+    fn partition(&self) -> Option<i32> {
+        self.ticket.position.map(|position| position.partition)
+    }
+
+    fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    fn next_attempt(&mut self) {
+        self.attempt = self.attempt.saturating_add(1);
+    }
 }
 
 /// See the head of this file. Shared by the threads that receive, run and try again.
@@ -40,20 +42,18 @@ pub struct Delivery {
     me: Weak<Self>,
     executor: OnceLock<Executor<Arc<Outbox>>>,
     unknown: OnceLock<Unknown>,
-    policies: RwLock<HashMap<FunctionName, Policy>>,
+    policies: RwLock<Policies>,
     /// How many there are: nearly always asked first.
     policies_len: AtomicUsize,
-    lines: Mutex<Lines<LineKey, Call<Ticket>>>,
-    waiting: Mutex<Waiting>,
+    desk: Mutex<Desk>,
     changed: Condvar,
+    clock: Clock,
     metrics: Arc<Metrics>,
 }
 
-/// Calls that wait for their next attempt, by when that is due.
 #[derive(Default)]
-struct Waiting {
-    calls: BTreeMap<(Instant, u64), Call<Ticket>>,
-    serial: u64,
+struct Desk {
+    backlog: Backlog<Call<Ticket>>,
     stopped: bool,
 }
 
@@ -72,9 +72,9 @@ impl Delivery {
             unknown: OnceLock::new(),
             policies: RwLock::default(),
             policies_len: AtomicUsize::new(0),
-            lines: Mutex::default(),
-            waiting: Mutex::default(),
+            desk: Mutex::default(),
             changed: Condvar::new(),
+            clock: Clock::start(),
             metrics,
         })
     }
@@ -94,55 +94,61 @@ impl Delivery {
 
     /// A function is defined, or defined anew. What waits already is not touched.
     pub fn define(&self, definition: &FunctionDefinition) {
-        let retry = (definition.retry.attempts_max > 1).then(|| Arc::new(definition.retry.clone()));
-        let mut policies = self.policies.write().unwrap_or_else(PoisonError::into_inner);
-        if retry.is_some() || definition.ordering != Ordering::Unordered {
-            policies.insert(definition.name.clone(), Policy { ordering: definition.ordering, retry });
-        } else {
-            policies.remove(&definition.name);
-        }
-        self.policies_len.store(policies.len(), Atomic::Release);
+        self.change(|policies| policies.define(definition));
     }
 
     /// A function is no more.
     pub fn remove(&self, function: &FunctionName) {
+        self.change(|policies| policies.remove(function));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Policies)) {
         let mut policies = self.policies.write().unwrap_or_else(PoisonError::into_inner);
-        policies.remove(function);
+        change(&mut policies);
         self.policies_len.store(policies.len(), Atomic::Release);
+    }
+
+    /// The policies; None where no function has one.
+    fn policies(&self) -> Option<RwLockReadGuard<'_, Policies>> {
+        let any = self.policies_len.load(Atomic::Acquire) > 0;
+        any.then(|| self.policies.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether this call may end as a dead letter.
+    pub fn tries_again(&self, invocation: &Invocation) -> bool {
+        self.policies().is_some_and(|policies| policies.tries_again(&invocation.function))
     }
 
     /// Takes a call that was received.
     pub fn submit(&self, mut call: Call<Ticket>) {
-        if self.policies_len.load(Atomic::Acquire) > 0 {
-            self.mark(&mut call);
+        if let Some(policies) = self.policies() {
+            let partition = call.ticket.position.map(|position| position.partition);
+            call.ticket.terms = policies.terms(&call.invocation.function, call.ticket.key.as_deref(), partition);
         }
-        let Some(line) = call.ticket.line.clone() else { return self.hand_over(call) };
+        if call.ticket.terms.line.is_none() {
+            return self.hand_over(call);
+        }
         // Bound first: handing over may run the call, and end it, right here.
-        let goes_out = self.lines().enter(line, call);
+        let goes_out = self.desk().backlog.enter(call);
         if let Some(call) = goes_out {
             self.hand_over(call);
         }
     }
 
-    /// A call ended with `status`. Gives it back where it is not tried again, and so has this outcome.
-    pub fn ended(&self, mut call: Call<Ticket>, status: Status) -> Option<Call<Ticket>> {
-        let Some(policy) = &call.ticket.retry else { return Some(call) };
+    /// A call ended with `status`. Says whether it is over, and so this its outcome, or is tried again.
+    pub fn ended(&self, call: Call<Ticket>, status: Status) -> Ended<Call<Ticket>> {
         let age = call.received_at.elapsed();
-        let Some(wait) = retry::next(policy, status, call.attempt, age, chance()) else { return Some(call) };
-        self.metrics.retries.add(1);
-        call.attempt = call.attempt.saturating_add(1);
-        let mut waiting = self.waiting();
-        let serial = waiting.serial;
-        waiting.serial += 1;
-        waiting.calls.insert((Instant::now() + wait, serial), call);
-        drop(waiting);
-        self.changed.notify_one();
-        None
+        let ended = self.desk().backlog.ended(self.clock.now(), call, status, age, chance());
+        if matches!(ended, Ended::Again) {
+            self.metrics.retries.add(1);
+            self.changed.notify_one();
+        }
+        ended
     }
 
     /// The outcome of a call of this line is on its way: the next one may go out.
     pub fn leave(&self, line: &LineKey) {
-        let next = self.lines().leave(line);
+        let next = self.desk().backlog.leave(line);
         if let Some(call) = next {
             self.let_go(call);
         }
@@ -150,42 +156,17 @@ impl Delivery {
 
     /// Partitions went to another node: what waits here of their calls is run there.
     pub fn forget(&self, partitions: &[i32]) {
-        let is_gone =
-            |call: &Call<Ticket>| call.ticket.position.is_some_and(|position| partitions.contains(&position.partition));
-        let mut dropped = self.lines().forget(is_gone);
-        let mut waiting = self.waiting();
-        let keys: Vec<_> = waiting.calls.iter().filter(|(_, call)| is_gone(call)).map(|(key, _)| *key).collect();
-        let retries: Vec<_> = keys.iter().filter_map(|key| waiting.calls.remove(key)).collect();
-        drop(waiting);
-        for call in &retries {
-            if let Some(line) = &call.ticket.line {
-                self.leave(line);
-            }
-        }
-        dropped.extend(retries);
-        if !dropped.is_empty() {
-            tracing::info!(calls = dropped.len(), ?partitions, "waiting calls go on where their partitions are now");
+        let (dropped, go_out) = self.desk().backlog.forget(partitions);
+        go_out.into_iter().for_each(|call| self.let_go(call));
+        if dropped > 0 {
+            tracing::info!(calls = dropped, ?partitions, "waiting calls go on where their partitions are now");
         }
     }
 
     /// No more attempts are begun.
     pub fn stop(&self) {
-        self.waiting().stopped = true;
+        self.desk().stopped = true;
         self.changed.notify_all();
-    }
-
-    /// Says what the definition of its function asks for.
-    fn mark(&self, call: &mut Call<Ticket>) {
-        let policies = self.policies.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(policy) = policies.get(&call.invocation.function) else { return };
-        call.ticket.retry.clone_from(&policy.retry);
-        let function = || call.invocation.function.clone();
-        call.ticket.line = match (policy.ordering, &call.ticket.key, call.ticket.position) {
-            (Ordering::Key, Some(key), _) => Some(LineKey::Key(function(), key.as_slice().into())),
-            (Ordering::Partition, _, Some(position)) => Some(LineKey::Partition(function(), position.partition)),
-            // Without a key there is nothing that it would have to follow.
-            (Ordering::Unordered | Ordering::Key | Ordering::Partition, ..) => None,
-        };
     }
 
     fn hand_over(&self, call: Call<Ticket>) {
@@ -224,33 +205,23 @@ impl Delivery {
 
     /// The thread that begins attempts when they are due.
     fn run(&self) {
-        let mut waiting = self.waiting();
-        while !waiting.stopped {
-            let now = Instant::now();
-            let next = waiting.calls.first_key_value().map(|((due, _), _)| *due);
-            match next {
-                Some(due) if due <= now => {
-                    let Some((_, call)) = waiting.calls.pop_first() else { continue };
-                    drop(waiting);
-                    self.hand_over(call);
-                    waiting = self.waiting();
-                }
-                Some(due) => {
-                    let (guard, _) =
-                        self.changed.wait_timeout(waiting, due - now).unwrap_or_else(PoisonError::into_inner);
-                    waiting = guard;
-                }
-                None => waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+        let mut desk = self.desk();
+        while !desk.stopped {
+            let now = self.clock.now();
+            if let Some(call) = desk.backlog.due(now) {
+                drop(desk);
+                self.hand_over(call);
+                desk = self.desk();
+            } else if let Some(due) = desk.backlog.next_due() {
+                desk = self.changed.wait_timeout(desk, due.since(now)).unwrap_or_else(PoisonError::into_inner).0;
+            } else {
+                desk = self.changed.wait(desk).unwrap_or_else(PoisonError::into_inner);
             }
         }
     }
 
-    fn lines(&self) -> MutexGuard<'_, Lines<LineKey, Call<Ticket>>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

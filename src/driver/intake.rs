@@ -13,6 +13,7 @@ use crate::execute::Call;
 use crate::forecast::chains::Evidence;
 use crate::ingest::{Received, Sink};
 use crate::telemetry::{Metrics, Tracing};
+use crate::types::Invocation;
 
 /// Takes what ingest decoded.
 pub struct Intake {
@@ -34,7 +35,7 @@ pub struct Intake {
 
 impl Sink for Intake {
     fn received(&mut self, received: Received) {
-        let Received { position, key, headers, bytes, received_at, content } = received;
+        let Received { position, key, headers, bytes, received_at, content, original } = received;
         let invocation = match content {
             Ok(invocation) => invocation,
             Err(poison) => {
@@ -46,9 +47,13 @@ impl Sink for Intake {
         let evidence = evidence(&headers, key.as_deref());
         self.observations.see(Event::InvocationArrived { function: invocation.function.clone(), evidence });
         let span = self.tracing.start(&headers, &invocation.function, &self.topic, &position);
-        let ticket = Ticket { position: Some(position), bytes, key, span, ..Ticket::default() };
+        let ticket = Ticket { position: Some(position), bytes, key, span, original, ..Ticket::default() };
         let call = Call { invocation, ticket, received_at, attempt: 1 };
         self.delivery.submit(call);
+    }
+
+    fn keeps_original(&self, invocation: &Invocation) -> bool {
+        self.delivery.tries_again(invocation)
     }
 
     fn assigned(&mut self, partitions: &[i32]) {

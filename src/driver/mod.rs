@@ -14,7 +14,7 @@ mod plane;
 mod unknown;
 
 pub use asked::Asked;
-pub use delivery::{Delivery, LineKey};
+pub use delivery::Delivery;
 pub use intake::Intake;
 pub use outbox::{Failure, Outbox, OutboxSettings, Ticket};
 pub use plane::{ControlPlane, Observations};

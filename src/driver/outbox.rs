@@ -5,19 +5,29 @@
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use super::delivery::{Delivery, LineKey};
+use super::delivery::Delivery;
 use super::plane::Observations;
-use crate::codec::{self, CONTENT_TYPE_AVRO, CONTENT_TYPE_JSON, Codec, NoSchemaRegistry, WireFormat};
+use apache_avro::Schema;
+
+use crate::backlog::{Ended, Terms};
+use crate::codec::{
+    self, CONTENT_TYPE_AVRO, CONTENT_TYPE_JSON, Codec, EventKind, SchemaLookup, WireFormat, WriterSchemas,
+};
 use crate::control::Event;
 use crate::execute::{Call, Outcomes, wall_clock};
-use crate::ingest::{Acknowledger, Poison, snapshots};
+use crate::ingest::{Acknowledger, Original, Poison, snapshots};
 use crate::kafka::{ClientError, Connection, headers};
-use crate::publish::{Backoff, DeadLetter, Deliveries, Destination, PublishError, Publisher, Record, Refused, Topics};
+use crate::publish::{
+    Backoff, DeadLetter, Deliveries, Destination, FailedCall, Outcome, Publisher, Record, Refusal, Topics,
+    TransactionSettings,
+};
 use crate::telemetry::{CallSpan, Metrics};
 use crate::types::{
-    ForecastSnapshot, FunctionName, InvocationError, InvocationResult, Position, PreTrigger, PreTriggerOutcome, Retry,
-    Status,
+    ForecastSnapshot, FunctionName, InvocationError, InvocationResult, Position, PreTrigger, PreTriggerOutcome, Status,
 };
+
+/// The label of dead letters of calls that failed as often as their function allows.
+const REASON_ATTEMPTS: &str = "attempts_used_up";
 
 /// Why the process must end, once it must. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -47,10 +57,10 @@ pub struct Ticket {
     pub key: Option<Vec<u8>>,
     /// The call's span.
     pub span: CallSpan,
-    /// The line in which it goes, where its function's calls have an order.
-    pub line: Option<LineKey>,
-    /// How it is tried again, where it is.
-    pub retry: Option<Arc<Retry>>,
+    /// What its function's definition asks for beyond the ordinary.
+    pub terms: Terms,
+    /// The message as it came, where the call may end as a dead letter.
+    pub original: Option<Box<Original>>,
     /// Whether it has waited for its function's definition already.
     pub was_held: bool,
 }
@@ -63,10 +73,14 @@ pub struct OutboxSettings {
     pub format: WireFormat,
     /// The form of outcomes of pre-triggers.
     pub outcome_format: WireFormat,
+    /// The topic of the calls, which dead letters name.
+    pub invocations_topic: String,
     /// Where records go.
     pub topics: Topics,
     /// How long a record that was not stored waits before it is sent again.
     pub backoff: Backoff,
+    /// How outcomes and offsets are stored together, where they are.
+    pub transactions: Option<TransactionSettings>,
     /// Encodes results.
     pub codec: Arc<Codec>,
     /// Keeps calls in order and tries failed ones again. Weak, as it holds the executor, which holds this.
@@ -102,17 +116,23 @@ impl Outbox {
         let failure = settings.failure.clone();
         let replies = Arc::new(Replies { acknowledger: OnceLock::new(), outbox: OnceLock::new(), failure });
         let deliveries = Arc::clone(&replies) as Arc<dyn Deliveries>;
-        let publisher = Publisher::start_with(connection, settings.topics.clone(), settings.backoff, deliveries)?;
+        let (topics, transactions) = (settings.topics.clone(), settings.transactions.clone());
+        let publisher = Publisher::start_with(connection, topics, settings.backoff, transactions, deliveries)?;
         let outbox = Arc::new(Self { settings, publisher, replies });
         // Set once, here; only `start` makes an outbox.
         let _ = outbox.replies.outbox.set(Arc::downgrade(&outbox));
         Ok(outbox)
     }
 
-    /// Who is told that a call's outcome is stored.
-    pub fn listen(&self, acknowledger: Acknowledger) {
+    /// Who is told that a call's outcome is stored, and keeps the offsets that are stored along with outcomes.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn listen(&self, acknowledger: Acknowledger) -> Result<(), ClientError> {
+        self.publisher.commit_along_with(Arc::new(acknowledger.clone()))?;
         // A second listener would be a second consumer in one service; there is none.
         let _ = self.replies.acknowledger.set(acknowledger);
+        Ok(())
     }
 
     /// The publisher, for its counters and health.
@@ -147,11 +167,51 @@ impl Outbox {
             payload: poison.payload,
             reason,
             detail: &detail,
+            call: None,
             node: &self.settings.node,
             at: wall_clock(),
         };
-        let (position, bytes) = waits.unzip();
-        self.send(letter.into_record(), position, bytes.unwrap_or(0), None);
+        let record = letter.into_record();
+        match waits {
+            Some((position, bytes)) => self.send(Outcome { position, bytes, record, dead_letter: None }),
+            None => self.send_loose(record),
+        }
+    }
+
+    /// The dead letter of a call whose attempts are used up.
+    fn used_up(
+        &self,
+        original: Original,
+        position: Position,
+        key: Option<Vec<u8>>,
+        result: &InvocationResult,
+    ) -> Record {
+        let Original { payload, headers, timestamp } = original;
+        let error = result.error.as_ref();
+        let (function, id) = (&result.function, &result.invocation_id);
+        tracing::warn!(%function, invocation = id, %position, attempts = result.attempt, "attempts used up: dead letter");
+        self.settings.metrics.dead_letter(REASON_ATTEMPTS);
+        let letter = DeadLetter {
+            topic: &self.settings.invocations_topic,
+            partition: position.partition,
+            offset: position.offset,
+            timestamp,
+            key,
+            headers,
+            payload,
+            reason: REASON_ATTEMPTS,
+            detail: error.map_or("", |error| error.message.as_str()),
+            call: Some(FailedCall {
+                function: function.as_str(),
+                invocation_id: id,
+                status: result.status.as_str(),
+                attempts: result.attempt,
+                backtrace: error.and_then(|error| error.backtrace.as_deref()),
+            }),
+            node: &self.settings.node,
+            at: wall_clock(),
+        };
+        letter.into_record()
     }
 
     /// Publishes how a pre-trigger ended, under the function's name. No position waits for it: after a crash its
@@ -159,36 +219,36 @@ impl Outbox {
     pub fn pre_trigger_ended(&self, outcome: PreTriggerOutcome) {
         let outcome = PreTriggerOutcome { node: self.settings.node.clone(), ..outcome };
         let key = outcome.function.as_str().into();
-        self.send_loose(Destination::PreTriggerOutcomes, key, &outcome, self.settings.outcome_format);
+        self.announce_event(Destination::PreTriggerOutcomes, key, &outcome, self.settings.outcome_format);
     }
 
     /// Publishes what this node has learned of a function.
     pub fn keep_snapshot(&self, snapshot: ForecastSnapshot) {
         let snapshot = ForecastSnapshot { node: self.settings.node.clone(), ..snapshot };
         let key = snapshots::key(&snapshot.node, &snapshot.function);
-        self.send_loose(Destination::ForecastSnapshots, key, &snapshot, WireFormat::SingleObject);
+        self.announce_event(Destination::ForecastSnapshots, key, &snapshot, WireFormat::SingleObject);
     }
 
     /// Publishes that a function is no more.
     pub fn forget_snapshot(&self, function: &FunctionName) {
         let key = Some(snapshots::key(&self.settings.node, function));
         let record = Record { destination: Destination::ForecastSnapshots, key, headers: Vec::new(), payload: None };
-        self.send(record, None, 0, None);
+        self.send_loose(record);
     }
 
     /// Publishes a pre-trigger of this service's own, under the function's name.
     pub fn announce(&self, pre_trigger: &PreTrigger) {
         let key = pre_trigger.function.as_str().into();
-        self.send_loose(Destination::PreTriggers, key, pre_trigger, WireFormat::SingleObject);
+        self.announce_event(Destination::PreTriggers, key, pre_trigger, WireFormat::SingleObject);
     }
 
     /// Sends an event that no call waits for.
-    fn send_loose<E: codec::Event>(&self, destination: Destination, key: Vec<u8>, event: &E, format: WireFormat) {
+    fn announce_event<E: codec::Event>(&self, destination: Destination, key: Vec<u8>, event: &E, format: WireFormat) {
         let headers = vec![("content-type".to_owned(), content_type_of(format).as_bytes().to_vec())];
         match self.settings.codec.encode(event, format) {
             Ok(payload) => {
                 let record = Record { destination, key: Some(key), headers, payload: Some(payload) };
-                self.send(record, None, 0, None);
+                self.send_loose(record);
             }
             Err(fault) => tracing::error!(kind = %E::KIND, %fault, "an event has no form on the wire"),
         }
@@ -209,23 +269,15 @@ impl Outbox {
         }
     }
 
-    /// Sends a record. `result` is what to answer with less where librdkafka finds it too large at once.
-    fn send(&self, record: Record, position: Option<Position>, bytes: usize, result: Option<InvocationResult>) {
-        let (key, headers) = (record.key.clone(), record.headers.clone());
-        match self.publisher.publish(record, position, bytes) {
-            Ok(()) => {}
-            Err(fault @ PublishError::TooLarge { .. }) if position.is_none() => {
-                tracing::warn!(%fault, "a record that no call waits for is left out");
-            }
-            Err(fault @ PublishError::TooLarge { .. }) => {
-                if let Some(result) = result.map(|result| without_payload(result, &fault.to_string()))
-                    && let Some(record) = self.result_record(&result, key, headers)
-                    && let Err(fault) = self.publisher.publish(record, position, bytes)
-                {
-                    self.settings.failure.set(&fault.to_string());
-                }
-            }
-            Err(fault) => self.settings.failure.set(&fault.to_string()),
+    fn send(&self, outcome: Outcome) {
+        if let Err(fault) = self.publisher.publish(outcome) {
+            self.settings.failure.set(&fault.to_string());
+        }
+    }
+
+    fn send_loose(&self, record: Record) {
+        if let Err(fault) = self.publisher.publish_loose(record) {
+            self.settings.failure.set(&fault.to_string());
         }
     }
 }
@@ -241,21 +293,27 @@ impl Outcomes for Arc<Outbox> {
             start_kind: result.start_kind,
             execute: Duration::from_micros(result.execute_us),
         });
-        let is_bound = call.ticket.retry.is_some() || call.ticket.line.is_some();
-        let delivery = if is_bound { self.settings.delivery.upgrade() } else { None };
+        let delivery = if call.ticket.terms.are_ordinary() { None } else { self.settings.delivery.upgrade() };
+        let mut used_up = false;
         if let Some(delivery) = &delivery {
             call.invocation.id.clone_from(&result.invocation_id);
-            let Some(over) = delivery.ended(call, result.status) else { return };
-            call = over;
+            match delivery.ended(call, result.status) {
+                Ended::Again => return,
+                Ended::Over { call: over, used_up: is_used_up } => (call, used_up) = (over, is_used_up),
+            }
         }
         metrics.result(result.status, result.start_kind, result.prepare_us, result.execute_us);
-        let Ticket { position, bytes, key, span, line, .. } = call.ticket;
+        let Ticket { position, bytes, key, span, terms, original, .. } = call.ticket;
         let headers = span.result_headers(content_type_of(*format));
         span.end(result.status, result.start_kind);
-        if let Some(record) = self.result_record(&result, key, headers) {
-            self.send(record, position, bytes, Some(result));
+        if let Some(position) = position {
+            let original = original.filter(|_| used_up);
+            let dead_letter = original.map(|original| self.used_up(*original, position, key.clone(), &result));
+            if let Some(record) = self.result_record(&result, key, headers) {
+                self.send(Outcome { position, bytes, record, dead_letter });
+            }
         }
-        if let (Some(delivery), Some(line)) = (delivery, line) {
+        if let (Some(delivery), Some(line)) = (delivery, terms.line) {
             delivery.leave(&line);
         }
     }
@@ -267,22 +325,18 @@ impl Deliveries for Replies {
         self.acknowledger.wait().acknowledge(position, bytes);
     }
 
-    fn refused(&self, refused: Refused) {
-        let Refused { record, position, bytes, refusal } = refused;
-        let Some(outbox) = self.outbox.get().and_then(Weak::upgrade) else { return };
-        let smaller = (record.destination == Destination::Results)
-            .then(|| {
-                outbox.settings.codec.decode(record.payload.as_deref()?, content_type(&record), &NoSchemaRegistry).ok()
-            })
-            .flatten()
-            .filter(|result: &InvocationResult| result.payload.is_some())
-            .map(|result| without_payload(result, &refusal.to_string()))
-            .and_then(|result| outbox.result_record(&result, record.key.clone(), record.headers.clone()));
-        match smaller {
-            Some(smaller) => outbox.send(smaller, position, bytes, None),
-            // Going on would leave the call without an answer, and its partition stuck behind it: say it and stop.
-            None => self.failure.set(&format!("a record for {:?} was refused: {refusal}", record.destination)),
+    fn instead_of(&self, record: &Record, refusal: &Refusal) -> Option<Record> {
+        if record.destination != Destination::Results {
+            return None;
         }
+        let outbox = self.outbox.get().and_then(Weak::upgrade)?;
+        let codec = &outbox.settings.codec;
+        let result: InvocationResult =
+            codec.decode(record.payload.as_deref()?, content_type(record), &OurSchemas(codec)).ok()?;
+        // Without a payload it is as small as it can be said.
+        result.payload.as_ref()?;
+        let result = without_payload(result, &refusal.to_string());
+        outbox.result_record(&result, record.key.clone(), record.headers.clone())
     }
 
     fn failed_for_good(&self, reason: &str) {
@@ -296,6 +350,15 @@ fn content_type_of(format: WireFormat) -> &'static str {
 
 fn content_type(record: &Record) -> Option<&str> {
     headers::text(&record.headers, "content-type")
+}
+
+/// Reads what this service wrote: whatever id the registry gave the schema, it is this one.
+struct OurSchemas<'a>(&'a Codec);
+
+impl WriterSchemas for OurSchemas<'_> {
+    fn by_id(&self, _: u32) -> Result<Arc<Schema>, SchemaLookup> {
+        Ok(Arc::new(self.0.schema(EventKind::InvocationResult).clone()))
+    }
 }
 
 /// The outcome of a call whose answer cannot be published.

@@ -175,7 +175,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self { wall: wall_clock(), started: Instant::now() }
     }
 

@@ -17,14 +17,14 @@ use super::counters::{add, count};
 use super::held::{Held, Undecoded};
 use super::invocations::{Control, Note};
 use super::offsets::{Answer, Offsets, Request, is_rebalancing};
-use super::partitions::{Partitions, Verdict};
 use super::rebalance::UnderWay;
-use super::{Poison, Received, Settings, Sink};
+use super::transactions::Transactions;
+use super::{Original, Poison, Received, Settings, Sink};
 use crate::codec::{Codec, DecodeError, WriterSchemas};
 use crate::kafka::headers::{self, Headers};
 use crate::kafka::is_of_one_broker;
-use crate::progress::{Commit, Completion};
-use crate::types::{Invocation, Offset, Timestamp};
+use crate::progress::{Commit, Completion, Partitions, Verdict};
+use crate::types::{Invocation, Offset, Position, Timestamp};
 
 /// How long a poll waits for a message; also how late an acknowledgement may be noticed on a quiet topic.
 const POLL: Duration = Duration::from_millis(10);
@@ -42,16 +42,31 @@ const LAST_COMMIT: Duration = Duration::from_secs(2);
 
 /// Where the commits stand.
 pub(super) struct Commits {
-    /// Whether one is with the coordinator.
+    /// Whether one is with the coordinator, or in a transaction that has not ended.
     pub(super) under_way: bool,
     /// Not before: after one that failed.
     pub(super) retry_at: Instant,
     /// When the next is due, where there is anything to commit.
     due_at: Instant,
     /// Changes since the last that was asked for.
-    changes: u64,
+    pub(super) changes: u64,
     /// False where the brokers refused metadata of the size that it may have.
-    with_metadata: bool,
+    pub(super) with_metadata: bool,
+}
+
+impl Commits {
+    /// Goes on without metadata where that is what the brokers refused. False where it is not.
+    pub(super) fn refused_metadata(&mut self, code: Option<Code>) -> bool {
+        if code != Some(Code::OffsetMetadataTooLarge) || !self.with_metadata {
+            return false;
+        }
+        self.with_metadata = false;
+        tracing::warn!(
+            "the brokers' offset.metadata.max.bytes is below its default: commits go without the set of calls done out of \
+             order; those repeat after a crash, or wait for the calls before them where delivery is exactly-once"
+        );
+        true
+    }
 }
 
 /// A bound that was reached.
@@ -71,7 +86,8 @@ pub(super) struct Intake<S> {
     pub(super) held: Held,
     pub(super) under_way: Option<UnderWay>,
     pub(super) commits: Commits,
-    topic: Arc<str>,
+    pub(super) transactions: Transactions,
+    pub(super) topic: Arc<str>,
     codec: Arc<Codec>,
     writers: Arc<dyn WriterSchemas>,
     inbox: Receiver<Note>,
@@ -106,6 +122,7 @@ impl<S: Sink> Intake<S> {
             held: Held::default(),
             under_way: None,
             commits: Commits { under_way: false, retry_at: now, due_at: now, changes: 0, with_metadata: true },
+            transactions: Transactions::default(),
             codec,
             writers,
             inbox,
@@ -121,6 +138,7 @@ impl<S: Sink> Intake<S> {
         loop {
             let now = Instant::now();
             self.take_notes();
+            self.prepare_where_asked();
             self.serve_rebalance(now);
             self.retry_held(now);
             self.regulate(now);
@@ -220,13 +238,16 @@ impl<S: Sink> Intake<S> {
             count(&self.control.counters.held);
             return self.held.push(received_at, message);
         };
+        let keeps = decoded.as_ref().is_ok_and(|invocation| self.sink.keeps_original(invocation));
+        let original = keeps
+            .then(|| Box::new(Original { payload: owned(payload), headers: headers.clone(), timestamp: timestamp() }));
         let content = decoded.map_err(|error| Poison {
             topic: Arc::clone(&self.topic),
             payload: owned(payload),
             timestamp: timestamp(),
             error,
         });
-        self.hand_on(Received { position, key, headers, bytes, received_at, content });
+        self.hand_on(Received { position, key, headers, bytes, received_at, content, original });
     }
 
     /// None where it cannot be said yet.
@@ -256,8 +277,15 @@ impl<S: Sink> Intake<S> {
         held.retry(now, |message| {
             let Some(decoded) = self.decode(message.payload.as_deref(), &message.headers) else { return Some(message) };
             let Undecoded { position, key, headers, payload, timestamp, bytes, received_at } = message;
-            let content = decoded.map_err(|error| Poison { topic: Arc::clone(&self.topic), payload, timestamp, error });
-            self.hand_on(Received { position, key, headers, bytes, received_at, content });
+            let keeps = decoded.as_ref().is_ok_and(|invocation| self.sink.keeps_original(invocation));
+            let (original, content) = match decoded {
+                Ok(call) => {
+                    let headers = headers.clone();
+                    (keeps.then(|| Box::new(Original { payload, headers, timestamp })), Ok(call))
+                }
+                Err(error) => (None, Err(Poison { topic: Arc::clone(&self.topic), payload, timestamp, error })),
+            };
+            self.hand_on(Received { position, key, headers, bytes, received_at, content, original });
             None
         });
         self.held = held;
@@ -273,20 +301,27 @@ impl<S: Sink> Intake<S> {
     }
 
     fn take_note(&mut self, note: Note) {
-        let counters = &self.control.counters;
         match note {
-            Note::Stored(position, bytes) => match self.partitions.completed(position, bytes) {
-                Completion::Counted => {
-                    count(&counters.completed);
-                    self.commits.changes += 1;
-                }
-                Completion::Fenced => count(&counters.fenced),
-                Completion::Unknown => count(&counters.unknown),
-            },
+            Note::Stored(position, bytes) => self.completed(position, bytes),
             Note::Answer(Answer::Commit { commits, result }) => self.take_commit(&commits, result),
             Note::Answer(Answer::Committed(answer)) => self.standings(answer),
             Note::Answer(Answer::Probe(true)) => self.control.health.works(),
             Note::Answer(Answer::Probe(false)) => {}
+            Note::Prepare(preparation) => self.transactions.asked = Some(preparation),
+            Note::Settled(settled) => self.settled(settled),
+        }
+    }
+
+    /// The outcome of a message is stored.
+    pub(super) fn completed(&mut self, position: Position, bytes: usize) {
+        let counters = &self.control.counters;
+        match self.partitions.completed(position, bytes) {
+            Completion::Counted => {
+                count(&counters.completed);
+                self.commits.changes += 1;
+            }
+            Completion::Fenced => count(&counters.fenced),
+            Completion::Unknown => count(&counters.unknown),
         }
     }
 
@@ -304,12 +339,7 @@ impl<S: Sink> Intake<S> {
         };
         count(&counters.commit_failures);
         self.commits.changes += 1;
-        if error.rdkafka_error_code() == Some(Code::OffsetMetadataTooLarge) && self.commits.with_metadata {
-            self.commits.with_metadata = false;
-            tracing::warn!(
-                "the brokers' offset.metadata.max.bytes is below its default: commits go without the set of calls done \
-                 out of order, which repeat after a crash"
-            );
+        if self.commits.refused_metadata(error.rdkafka_error_code()) {
             return;
         }
         self.commits.retry_at = Instant::now() + self.settings.commit_interval.max(POLL);

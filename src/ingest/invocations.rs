@@ -11,9 +11,10 @@ use rdkafka::consumer::Consumer;
 use super::context::{Context, InvocationConsumer, ROLE};
 use super::intake::Intake;
 use super::offsets::{Answer, Offsets};
+use super::transactions::Preparation;
 use super::{Counters, IngestError, Settings, Sink};
 use crate::codec::{Codec, WriterSchemas};
-use crate::kafka::{ClientError, Connection, Health};
+use crate::kafka::{ClientError, Connection, Consumed, Health, Prepared, Settled};
 use crate::types::Position;
 
 /// What the poll thread is told by others.
@@ -22,6 +23,10 @@ pub(super) enum Note {
     Stored(Position, usize),
     /// The coordinator answered.
     Answer(Answer),
+    /// A transaction is about to be made.
+    Prepare(Preparation),
+    /// The transaction that was prepared has ended.
+    Settled(Settled),
 }
 
 /// Tells ingest that the outcome of a message is stored. Cheap to clone, usable from any thread, never waits.
@@ -34,6 +39,20 @@ impl Acknowledger {
     pub fn acknowledge(&self, position: Position, bytes: usize) {
         // The poll thread is gone where this fails, and with it everything that the note would change.
         let _ = self.0.send(Note::Stored(position, bytes));
+    }
+}
+
+impl Consumed for Acknowledger {
+    fn prepare(&self, outcomes: Vec<(Position, usize)>) -> Option<Prepared> {
+        let (reply, answer) = sync_channel(1);
+        self.0.send(Note::Prepare(Preparation { outcomes, reply })).ok()?;
+        // The poll thread answers, or ends and drops what it was asked.
+        answer.recv().ok()?
+    }
+
+    fn settled(&self, settled: Settled) {
+        // As in `acknowledge`: without the poll thread there is nothing to change.
+        let _ = self.0.send(Note::Settled(settled));
     }
 }
 

@@ -24,10 +24,10 @@ mod held;
 mod intake;
 mod invocations;
 mod offsets;
-mod partitions;
 pub mod pre_triggers;
 mod rebalance;
 pub mod snapshots;
+mod transactions;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -72,6 +72,19 @@ pub struct Received {
     pub received_at: Instant,
     /// The call, or why it is none.
     pub content: Result<Invocation, Poison>,
+    /// The message as it came, where [`Sink::keeps_original`] asks for it.
+    pub original: Option<Box<Original>>,
+}
+
+/// A message's parts as they came, for those who may have to put it aside.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Original {
+    /// Its value; None for a tombstone.
+    pub payload: Option<Vec<u8>>,
+    /// Its headers, in order.
+    pub headers: Headers,
+    /// Its timestamp; None where it has none.
+    pub timestamp: Option<Timestamp>,
 }
 
 /// A message that is no event, now or ever: for a dead letter.
@@ -93,6 +106,12 @@ pub trait Sink: Send + 'static {
     /// A message. It is in flight until its position is acknowledged, and blocks the commit of what follows in its
     /// partition for good if it never is.
     fn received(&mut self, received: Received);
+
+    /// Whether the message of a call is wanted as it came, besides what it says.
+    fn keeps_original(&self, invocation: &Invocation) -> bool {
+        let _ = invocation;
+        false
+    }
 
     /// These partitions are read from now on.
     fn assigned(&mut self, partitions: &[i32]) {

@@ -129,15 +129,7 @@ impl Worker {
     }
 
     fn commit(&self, commits: &[(i32, Commit)], with_metadata: bool) -> KafkaResult<()> {
-        let mut list = TopicPartitionList::with_capacity(commits.len());
-        for (partition, commit) in commits {
-            let mut element = list.add_partition(&self.topic, *partition);
-            element.set_offset(At::Offset(commit.next.0))?;
-            if with_metadata && !commit.metadata.is_empty() {
-                element.set_metadata(&commit.metadata);
-            }
-        }
-        self.consumer.commit(&list, CommitMode::Sync)
+        self.consumer.commit(&list(&self.topic, commits, with_metadata)?, CommitMode::Sync)
     }
 
     fn committed(&self, partitions: &[i32]) -> KafkaResult<Vec<Standing>> {
@@ -160,6 +152,19 @@ impl Worker {
         }
         Ok(standings)
     }
+}
+
+/// The offsets as librdkafka takes them.
+pub(super) fn list(topic: &str, commits: &[(i32, Commit)], with_metadata: bool) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(commits.len());
+    for (partition, commit) in commits {
+        let mut element = list.add_partition(topic, *partition);
+        element.set_offset(At::Offset(commit.next.0))?;
+        if with_metadata && !commit.metadata.is_empty() {
+            element.set_metadata(&commit.metadata);
+        }
+    }
+    Ok(list)
 }
 
 /// Whether a commit failed because this node is no longer, or not yet again, a member that may commit. That is part of

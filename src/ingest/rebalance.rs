@@ -38,6 +38,16 @@ pub(super) enum UnderWay {
     },
 }
 
+impl UnderWay {
+    /// The partitions that are being given up.
+    pub(super) fn giving(&self) -> Vec<i32> {
+        match self {
+            Self::Giving { partitions, .. } => ids(partitions),
+            Self::Taking { .. } => Vec::new(),
+        }
+    }
+}
+
 pub(super) fn ids(partitions: &TopicPartitionList) -> Vec<i32> {
     partitions.elements().iter().map(rdkafka::topic_partition_list::TopicPartitionListElem::partition).collect()
 }
@@ -48,7 +58,10 @@ impl<S: Sink> Intake<S> {
         loop {
             self.under_way = match self.under_way.take() {
                 None => match self.consumer.context().take_rebalance() {
-                    None => return,
+                    None => match self.begin_anew(now) {
+                        None => return,
+                        taking => taking,
+                    },
                     Some(RebalanceEvent::Assign(partitions)) => self.begin_taking(partitions, now),
                     Some(RebalanceEvent::Revoke { partitions, lost }) => Some(self.begin_giving(partitions, lost, now)),
                 },
@@ -76,10 +89,29 @@ impl<S: Sink> Intake<S> {
         None
     }
 
+    /// Puts partitions down and takes them up again, where their place has to be looked up anew.
+    fn begin_anew(&mut self, now: Instant) -> Option<UnderWay> {
+        let wanted = std::mem::take(&mut self.transactions.read_anew);
+        if wanted.is_empty() {
+            return None;
+        }
+        let mut partitions = TopicPartitionList::with_capacity(wanted.len());
+        for &partition in &wanted {
+            partitions.add_partition(&self.settings.topic, partition);
+        }
+        if let Err(error) = unassign(&self.consumer, &partitions) {
+            self.control.health.failed(&format_args!("partitions {wanted:?} not put down: {error}"));
+            self.transactions.read_anew = wanted;
+            return None;
+        }
+        Some(UnderWay::Taking { partitions, asked: false, retry_at: now, backoff: BACKOFF_MIN })
+    }
+
     fn begin_giving(&mut self, partitions: TopicPartitionList, lost: bool, now: Instant) -> UnderWay {
         let ids = ids(&partitions);
         let put_aside = ids.iter().map(|&id| self.held.count(id)).sum();
         self.partitions.drain(&ids);
+        self.transactions.read_anew.retain(|id| !ids.contains(id));
         ids.iter().for_each(|&id| self.held.forget(id));
         self.sink.revoked(&ids);
         tracing::info!(partitions = ?ids, lost, "partitions go to another node");

@@ -83,6 +83,19 @@ impl Connection {
         config
     }
 
+    /// Settings of a producer of transactions.
+    ///
+    /// A transaction is open for as long as it takes to store it. The brokers end one that is older than the limit, which is
+    /// how long a node that died may keep readers and its partitions' next owner waiting; 15 s is above a broker's restart.
+    pub fn transactional(&self, id: &str) -> ClientConfig {
+        let mut config = self.producer();
+        if !self.properties.contains_key("transaction.timeout.ms") {
+            config.set("transaction.timeout.ms", "15000");
+        }
+        config.set("transactional.id", id);
+        config
+    }
+
     /// Settings of a client that asks for metadata and makes topics.
     pub fn admin(&self) -> ClientConfig {
         self.base(&[])

@@ -17,6 +17,17 @@ pub enum ClientError {
         /// librdkafka's own words.
         source: KafkaError,
     },
+    /// The brokers do not let this client make transactions.
+    #[error(
+        "no transactions as {id}: {source}; check that the brokers answer and that this client may write and describe that \
+         transactional id"
+    )]
+    Transactions {
+        /// The transactional id.
+        id: String,
+        /// librdkafka's own words.
+        source: KafkaError,
+    },
     /// Its thread could not be started.
     #[error("thread {name} not started: {source}")]
     Thread {

@@ -18,8 +18,10 @@ pub mod headers;
 mod health;
 pub mod tail;
 mod topics;
+mod transaction;
 
 pub use client::{Connection, Quiet, log};
 pub use error::{ClientError, is_of_one_broker};
 pub use health::Health;
 pub use topics::{TopicFinding, TopicSpec, ensure_topics, partition_ids};
+pub use transaction::{Consumed, Prepared, Settled};

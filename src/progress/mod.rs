@@ -1,4 +1,4 @@
-//! Which offsets of one partition are done, when calls end in another order than they came.
+//! Which offsets of a partition are done, when calls end in another order than they came.
 //!
 //! Duty: the low watermark (what Kafka may take as committed), the set of offsets done above it, and that set as text for
 //! the commit's metadata, so that a restart does not repeat what was done. Must not: talk to a broker, decide when to
@@ -19,10 +19,12 @@
 //! is lost.
 
 mod metadata;
+mod partitions;
 #[cfg(test)]
 mod properties;
 mod runs;
 mod tracker;
 
 pub use metadata::{METADATA_BYTES_MAX, MetadataFault};
+pub use partitions::{Abandoned, Partitions, Trial, Verdict};
 pub use tracker::{Commit, Completion, Receipt, Tracker};

@@ -17,7 +17,7 @@ fn distance_bytes(from: i64, to: i64) -> usize {
 }
 
 /// Disjoint runs of offsets that do not touch without reason, ordered. Each is `start` (inclusive) → `end` (exclusive).
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Runs {
     ends: BTreeMap<i64, i64>,
     /// Bytes of every run's length, and of every distance between two neighbours. The distance from the watermark to the

@@ -12,6 +12,8 @@ use crate::types::{Generation, NextOffset, Offset, Position};
 /// From this many bytes of runs on, [`Tracker::full`] holds: three quarters of what fits. The rest is for calls that are in
 /// flight when the partition is paused, each of which may end apart from all others.
 const FULL_BYTES: usize = metadata::RUNS_BYTES_MAX / 4 * 3;
+/// Most bytes that one completion adds to the runs: two varints.
+const COMPLETION_BYTES_MAX: usize = 20;
 
 /// What to do with a message that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +63,7 @@ pub struct Commit {
 ///
 /// The caller bounds what is in flight, and routes by partition: positions of another partition are not recognised.
 /// Offsets are 0 to `i64::MAX` − 1, as Kafka gives them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tracker {
     generation: Generation,
     /// The first offset that this assignment answers for; None until it is known.
@@ -194,6 +196,14 @@ impl Tracker {
             between.is_empty() || (between.end <= high && in_flight.range(between).next().is_none())
         });
         Completion::Counted
+    }
+
+    /// Whether a commit could say that the call at `offset` is done, were it completed now: it is the lowest in flight, so
+    /// that the watermark says it, or, where metadata is committed at all, there is certainly room for one more run.
+    pub fn can_say(&self, offset: Offset, with_metadata: bool) -> bool {
+        let is_lowest = self.in_flight.first_key_value().is_some_and(|(&lowest, _)| lowest == offset.0);
+        let has_room = || self.done.encoded_bytes(self.low) + COMPLETION_BYTES_MAX <= metadata::RUNS_BYTES_MAX;
+        is_lowest || (with_metadata && has_room())
     }
 
     /// Moves the watermark to the lowest offset in flight, or where nothing is, past everything received and past the

@@ -23,6 +23,12 @@ pub struct Counters {
     pub dropped: AtomicU64,
     /// Still not stored when the publisher was closed; what waits for them is read again.
     pub abandoned: AtomicU64,
+    /// Transactions that were committed.
+    pub transactions: AtomicU64,
+    /// Transactions that were aborted; what they held went into later ones.
+    pub transactions_aborted: AtomicU64,
+    /// Outcomes whose calls are another node's by now; they are not published.
+    pub fenced: AtomicU64,
     /// Handed in and not yet stored, refused or dropped. Not a total: the number now.
     pub unacknowledged: AtomicU64,
 }

@@ -1,4 +1,5 @@
-//! The record that a message becomes which is no event: as it came, with headers that say where from and why.
+//! The record that a message becomes which is no event, or whose call failed for good: as it came, with headers that say
+//! where from and why.
 //!
 //! Must not: judge a message, or send anything.
 
@@ -31,10 +32,38 @@ pub const HEADER_AT: &str = "forewarm.dead-letter.at";
 /// stands where topic, partition and offset say, as long as its topic keeps it.
 pub const HEADER_OMITTED: &str = "forewarm.dead-letter.payload-bytes-omitted";
 
+/// Of a call that failed: its function.
+pub const HEADER_FUNCTION: &str = "forewarm.dead-letter.function";
+/// Of a call that failed: its id.
+pub const HEADER_INVOCATION_ID: &str = "forewarm.dead-letter.invocation-id";
+/// Of a call that failed: what its last attempt came to.
+pub const HEADER_STATUS: &str = "forewarm.dead-letter.status";
+/// Of a call that failed: how often it was tried.
+pub const HEADER_ATTEMPTS: &str = "forewarm.dead-letter.attempts";
+/// Of a call that failed: the guest's backtrace; absent where there is none.
+pub const HEADER_BACKTRACE: &str = "forewarm.dead-letter.backtrace";
+
+/// Longest backtrace, in bytes (inclusive); the rest is cut.
+const BACKTRACE_BYTES_MAX: usize = 8_192;
 /// Longest detail, in bytes (inclusive); the rest is cut.
 const DETAIL_BYTES_MAX: usize = 1_024;
 
-/// A message that is no event.
+/// A call that failed as often as its function allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedCall<'a> {
+    /// Its function.
+    pub function: &'a str,
+    /// Its id.
+    pub invocation_id: &'a str,
+    /// What its last attempt came to.
+    pub status: &'a str,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// The guest's backtrace, where there is one.
+    pub backtrace: Option<&'a str>,
+}
+
+/// A message that is no event, or a call that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter<'a> {
     /// The topic that it came from.
@@ -55,6 +84,8 @@ pub struct DeadLetter<'a> {
     pub reason: &'a str,
     /// A sentence for people.
     pub detail: &'a str,
+    /// The call, where it was one.
+    pub call: Option<FailedCall<'a>>,
     /// This node.
     pub node: &'a str,
     /// Now.
@@ -75,6 +106,15 @@ impl DeadLetter<'_> {
         }
         add(HEADER_REASON, &self.reason);
         add(HEADER_DETAIL, &&self.detail[..self.detail.floor_char_boundary(DETAIL_BYTES_MAX)]);
+        if let Some(FailedCall { function, invocation_id, status, attempts, backtrace }) = &self.call {
+            add(HEADER_FUNCTION, function);
+            add(HEADER_INVOCATION_ID, invocation_id);
+            add(HEADER_STATUS, status);
+            add(HEADER_ATTEMPTS, attempts);
+            if let Some(backtrace) = backtrace {
+                add(HEADER_BACKTRACE, &&backtrace[..backtrace.floor_char_boundary(BACKTRACE_BYTES_MAX)]);
+            }
+        }
         add(HEADER_NODE, &self.node);
         add(HEADER_AT, &self.at.as_millis());
         Record { destination: Destination::DeadLetters, key: self.key, headers, payload: self.payload }
@@ -109,6 +149,7 @@ mod tests {
             payload: Some(vec![0xff; 7]),
             reason: "malformed",
             detail: "malformed event",
+            call: None,
             node: "node-1",
             at: Timestamp::from_millis(1_700_000_000_500),
         }
@@ -133,6 +174,24 @@ mod tests {
         assert_eq!(text(&record, HEADER_NODE), ["node-1"]);
         assert_eq!(text(&record, HEADER_AT), ["1700000000500"]);
         assert_eq!(record.headers.len(), 9);
+    }
+
+    #[test]
+    fn a_call_that_failed_says_which_and_how_often() {
+        let backtrace = "b".repeat(9_000);
+        let call = FailedCall {
+            function: "resize",
+            invocation_id: "i-1",
+            status: "trap",
+            attempts: 3,
+            backtrace: Some(&backtrace),
+        };
+        let record = DeadLetter { call: Some(call), ..letter() }.into_record();
+        let said =
+            [HEADER_FUNCTION, HEADER_INVOCATION_ID, HEADER_STATUS, HEADER_ATTEMPTS].map(|name| text(&record, name));
+        assert_eq!(said, [["resize"], ["i-1"], ["trap"], ["3"]]);
+        assert_eq!(text(&record, HEADER_BACKTRACE)[0].len(), 8_192);
+        assert_eq!(record.payload, Some(vec![0xff; 7]), "the message as it came");
     }
 
     #[test]

@@ -5,6 +5,9 @@
 //!
 //! On the way of an event: execute → **publish** → (the brokers' word) → ingest, which lets the offset move.
 //!
+//! With transactions, an outcome and its offset are stored together or not at all (see [`transactions`]); everything else
+//! goes the plain way beside them.
+//!
 //! Bounds: a record that waits to be sent again is one whose call is in flight still, and `ingest` bounds those. Records
 //! that no position waits for have a bound of their own, above which they are dropped and counted.
 
@@ -13,12 +16,16 @@ mod dead_letter;
 mod publisher;
 mod record;
 mod resend;
+mod sent;
+mod transactions;
 
 pub use counters::Counters;
 pub use dead_letter::{
-    DeadLetter, HEADER_AT, HEADER_DETAIL, HEADER_NODE, HEADER_OFFSET, HEADER_OMITTED, HEADER_PARTITION, HEADER_PREFIX,
-    HEADER_REASON, HEADER_TIMESTAMP, HEADER_TOPIC,
+    DeadLetter, FailedCall, HEADER_AT, HEADER_ATTEMPTS, HEADER_BACKTRACE, HEADER_DETAIL, HEADER_FUNCTION,
+    HEADER_INVOCATION_ID, HEADER_NODE, HEADER_OFFSET, HEADER_OMITTED, HEADER_PARTITION, HEADER_PREFIX, HEADER_REASON,
+    HEADER_STATUS, HEADER_TIMESTAMP, HEADER_TOPIC,
 };
 pub use publisher::{PublishError, Publisher, Topics};
-pub use record::{Deliveries, Destination, Record, Refusal, Refused};
+pub use record::{Deliveries, Destination, Outcome, Record, Refusal};
 pub use resend::{Backoff, LOOSE_MAX};
+pub use transactions::TransactionSettings;

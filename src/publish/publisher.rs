@@ -14,12 +14,12 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _,
 
 use super::counters::{Counters, count};
 use super::dead_letter;
-use super::record::{Deliveries, Destination, Record, Refusal, Refused};
-use super::resend::{Backoff, Envelope, Resend};
-use crate::kafka::{ClientError, Connection, Health, headers, is_of_one_broker, partition_ids};
-use crate::types::Position;
+use super::record::{Deliveries, Destination, Outcome, Record, Refusal};
+use super::resend::{Backoff, Envelope, Resend, Waits};
+use super::transactions::{TransactionSettings, Transactions};
+use crate::kafka::{ClientError, Connection, Consumed, Health, headers, is_of_one_broker, partition_ids};
 
-const ROLE: &str = "publish";
+pub(super) const ROLE: &str = "publish";
 /// How long the thread waits for delivery reports before it looks for records to send again.
 const POLL: Duration = Duration::from_millis(20);
 /// How often brokers that do not answer are asked whether they are back, and how long that question may take.
@@ -41,7 +41,7 @@ pub struct Topics {
 }
 
 impl Topics {
-    fn of(&self, destination: Destination) -> &str {
+    pub(super) fn of(&self, destination: Destination) -> &str {
         match destination {
             Destination::Results => &self.results,
             Destination::DeadLetters => &self.dead_letters,
@@ -52,27 +52,12 @@ impl Topics {
     }
 }
 
-/// Why a record was not taken.
+/// The producer is of no more use; the process should end, and calls without an outcome are read again.
 #[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    /// librdkafka says at once that it is larger than `message.max.bytes`. Publish a smaller one for the position.
-    #[error("record of {bytes} bytes for {topic} not sent: it is larger than message.max.bytes")]
-    TooLarge {
-        /// The topic.
-        topic: String,
-        /// Bytes of its key and value.
-        bytes: usize,
-        /// The record.
-        record: Box<Record>,
-    },
-    /// The producer is of no more use; the process should end, and calls without an outcome are read again.
-    #[error("record for {topic} not sent: the producer failed for good: {reason}")]
-    Failed {
-        /// The topic.
-        topic: String,
-        /// Why.
-        reason: String,
-    },
+#[error("nothing is sent any more: the producer failed for good: {reason}")]
+pub struct PublishError {
+    /// Why.
+    pub reason: String,
 }
 
 /// Sends records. Cheap to share behind an `Arc`; usable from any thread.
@@ -80,18 +65,19 @@ pub struct Publisher {
     shared: Arc<Shared>,
     producers: Arc<Producers>,
     thread: Option<JoinHandle<()>>,
+    transactions: Option<Transactions>,
 }
 
-struct Shared {
-    topics: Topics,
-    deliveries: Arc<dyn Deliveries>,
-    counters: Arc<Counters>,
-    health: Health,
+pub(super) struct Shared {
+    pub(super) topics: Topics,
+    pub(super) deliveries: Arc<dyn Deliveries>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) health: Health,
     resend: Mutex<Resend>,
     flushing: AtomicBool,
     flushed: Condvar,
     flush: Mutex<()>,
-    stopping: AtomicBool,
+    pub(super) stopping: AtomicBool,
 }
 
 struct Producers {
@@ -103,7 +89,7 @@ struct Producers {
 }
 
 impl Publisher {
-    /// [`start_with`](Self::start_with) the waits of [`Backoff::default`].
+    /// [`start_with`](Self::start_with) the waits of [`Backoff::default`], without transactions.
     ///
     /// # Errors
     /// As there.
@@ -112,17 +98,20 @@ impl Publisher {
         topics: Topics,
         deliveries: Arc<dyn Deliveries>,
     ) -> Result<Self, ClientError> {
-        Self::start_with(connection, topics, Backoff::default(), deliveries)
+        Self::start_with(connection, topics, Backoff::default(), None, deliveries)
     }
 
-    /// Makes the producer and starts its thread.
+    /// Makes the producer and starts its thread. With `transactions`, outcomes wait for
+    /// [`commit_along_with`](Self::commit_along_with), and what else is published does not take part.
     ///
     /// # Errors
-    /// Where the client's settings are refused, or the thread cannot be started.
+    /// Where the client's settings are refused, the thread cannot be started, or the brokers do not let this node make
+    /// transactions.
     pub fn start_with(
         connection: &Connection,
         topics: Topics,
         backoff: Backoff,
+        transactions: Option<TransactionSettings>,
         deliveries: Arc<dyn Deliveries>,
     ) -> Result<Self, ClientError> {
         let shared = Arc::new(Shared {
@@ -136,6 +125,10 @@ impl Publisher {
             flush: Mutex::default(),
             stopping: AtomicBool::new(false),
         });
+        let transactions = match transactions {
+            None => None,
+            Some(settings) => Some(Transactions::new(connection, settings, backoff, Arc::clone(&shared))?),
+        };
         let config = connection.producer();
         let batched = producer(&config, &shared).map_err(|source| ClientError::Create { role: ROLE, source })?;
         let producers = Arc::new(Producers { config, shared: Arc::clone(&shared), batched, alone: OnceLock::new() });
@@ -146,35 +139,63 @@ impl Publisher {
                 move || producers.run()
             })
             .map_err(|source| ClientError::Thread { name: ROLE.to_owned(), source })?;
-        Ok(Self { shared, producers, thread: Some(thread) })
+        Ok(Self { shared, producers, thread: Some(thread), transactions })
     }
 
-    /// Hands a record over without waiting. `position` is acknowledged through [`Deliveries`] once the record is stored,
-    /// with `bytes` as they are given here.
-    ///
-    /// Failures that may pass (queue full, brokers away, topic not there yet) are not errors: the record is sent again
-    /// until it is stored. A dead letter that is too large loses its value, then its sender's headers.
+    /// Begins to make transactions of outcomes and of what `consumed` says of their offsets. Without transactions, nothing.
     ///
     /// # Errors
-    /// Where the record is too large, or the producer has failed for good.
-    pub fn publish(&self, record: Record, position: Option<Position>, bytes: usize) -> Result<(), PublishError> {
-        self.shared.begin();
-        let envelope = Envelope { position, bytes, attempts: 0, alone: false };
-        let refused = match self.producers.send(record, envelope) {
-            Ok(()) => return Ok(()),
-            Err(refused) => refused,
-        };
-        self.shared.end();
-        let topic = self.shared.topics.of(refused.record.destination).to_owned();
-        Err(match self.shared.health.fatal() {
-            Some(reason) => PublishError::Failed { topic, reason: reason.to_owned() },
-            None => {
-                count(&self.shared.counters.refused_too_large);
-                let Record { key, payload, .. } = &refused.record;
-                let bytes = key.as_ref().map_or(0, Vec::len) + payload.as_ref().map_or(0, Vec::len);
-                PublishError::TooLarge { topic, bytes, record: Box::new(refused.record) }
+    /// Where the thread cannot be started.
+    pub fn commit_along_with(&self, consumed: Arc<dyn Consumed>) -> Result<(), ClientError> {
+        self.transactions.as_ref().map_or(Ok(()), |transactions| transactions.begin(consumed))
+    }
+
+    /// Hands an outcome over without waiting. Its position is acknowledged through [`Deliveries`] once all of it is stored.
+    ///
+    /// Failures that may pass (queue full, brokers away, topic not there yet) are not errors: it is sent again until it is
+    /// stored. A dead letter that is too large loses its value, then its sender's headers; any other record is replaced by
+    /// what [`Deliveries::instead_of`] says.
+    ///
+    /// # Errors
+    /// Where the producer has failed for good.
+    pub fn publish(&self, outcome: Outcome) -> Result<(), PublishError> {
+        if let Some(transactions) = &self.transactions {
+            self.shared.begin();
+            if outcome.dead_letter.is_some() {
+                self.shared.begin();
             }
-        })
+            transactions.push(outcome);
+            return self.working();
+        }
+        let Outcome { position, bytes, record, dead_letter } = outcome;
+        let half_stored = dead_letter.is_some().then(Arc::default);
+        let waits = Waits { position, bytes, half_stored };
+        for record in dead_letter.into_iter().chain([record]) {
+            self.send(record, Some(waits.clone()));
+        }
+        self.working()
+    }
+
+    /// Hands over a record that no call waits for. Where it is too large for any topic, or too many of its kind wait to be
+    /// sent again, it is dropped and counted.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn publish_loose(&self, record: Record) -> Result<(), PublishError> {
+        self.send(record, None);
+        self.working()
+    }
+
+    fn send(&self, record: Record, waits: Option<Waits>) {
+        self.shared.begin();
+        self.producers.send(record, Envelope { waits, attempts: 0, alone: false });
+    }
+
+    fn working(&self) -> Result<(), PublishError> {
+        match self.shared.health.fatal() {
+            None => Ok(()),
+            Some(reason) => Err(PublishError { reason: reason.to_owned() }),
+        }
     }
 
     /// Waits until every record is stored or given back, up to `timeout`. Returns how many are not.
@@ -208,6 +229,9 @@ impl Drop for Publisher {
     /// Gives up on what is not stored (see [`flush`](Self::flush)) and waits for the thread, up to one probe (2 s).
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
+        if let Some(transactions) = &self.transactions {
+            transactions.end();
+        }
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -220,11 +244,6 @@ impl Drop for Publisher {
             tracing::warn!(records = left, "closed with records that are not stored; their calls are read again");
         }
     }
-}
-
-/// A record that librdkafka will not take.
-struct NotTaken {
-    record: Record,
 }
 
 impl Producers {
@@ -243,29 +262,28 @@ impl Producers {
         }
     }
 
-    /// Sends a record, or keeps it for later. Err only where sending it later is of no use.
-    fn send(&self, mut record: Record, envelope: Envelope) -> Result<(), NotTaken> {
+    /// Sends a record, keeps it for later, or replaces it by less.
+    fn send(&self, mut record: Record, envelope: Envelope) {
+        let producer = if envelope.alone { self.alone() } else { &self.batched };
+        let mut opaque = Box::new(envelope);
         loop {
             let topic = self.shared.topics.of(record.destination);
-            let mut message = BaseRecord::with_opaque_to(topic, Box::new(envelope));
+            let mut message = BaseRecord::with_opaque_to(topic, opaque);
             message.key = record.key.as_deref();
             message.payload = record.payload.as_deref();
             message.headers = headers::write(&record.headers);
-            let producer = if envelope.alone { self.alone() } else { &self.batched };
-            let Err((error, _)) = producer.send(message) else { return Ok(()) };
+            let Err((error, message)) = producer.send(message) else { return };
+            opaque = message.delivery_opaque;
             match error.rdkafka_error_code() {
-                Some(Code::MessageSizeTooLarge) => match self.shared.smaller(record) {
-                    Ok(smaller) => record = smaller,
-                    Err(record) => return Err(NotTaken { record }),
+                Some(Code::MessageSizeTooLarge) => match self.shared.instead_of(record, &opaque, &Refusal::TooLarge) {
+                    Some(smaller) => record = smaller,
+                    None => return self.shared.end(),
                 },
                 Some(Code::Fatal) => {
                     self.shared.failed_for_good(&error.to_string());
-                    return Err(NotTaken { record });
+                    return self.shared.end();
                 }
-                _ => {
-                    self.shared.send_later(record, envelope, &error);
-                    return Ok(());
-                }
+                _ => return self.shared.send_later(record, *opaque, &error),
             }
         }
     }
@@ -290,11 +308,7 @@ impl Producers {
         let due = self.shared.resend().due(Instant::now());
         for (record, envelope) in due {
             count(&self.shared.counters.resent);
-            if let Err(NotTaken { record }) = self.send(record, envelope)
-                && self.shared.health.fatal().is_none()
-            {
-                self.shared.refuse(record, envelope, Refusal::TooLarge);
-            }
+            self.send(record, envelope);
         }
     }
 
@@ -318,13 +332,13 @@ impl Shared {
         self.resend.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(&self) {
+    pub(super) fn begin(&self) {
         count(&self.counters.published);
         self.counters.unacknowledged.fetch_add(1, Ordering::AcqRel);
     }
 
     /// One record has ended, in whatever way.
-    fn end(&self) {
+    pub(super) fn end(&self) {
         if self.counters.unacknowledged.fetch_sub(1, Ordering::AcqRel) == 1 && self.flushing.load(Ordering::SeqCst) {
             // The lock orders this with a flush that has just looked at the number.
             drop(self.flush.lock().unwrap_or_else(PoisonError::into_inner));
@@ -332,21 +346,43 @@ impl Shared {
         }
     }
 
-    fn failed_for_good(&self, reason: &str) {
+    pub(super) fn failed_for_good(&self, reason: &str) {
         if self.health.failed_for_good(reason) {
             self.deliveries.failed_for_good(reason);
         }
     }
 
-    /// A dead letter with less in it; any other record as it is, refused.
-    fn smaller(&self, record: Record) -> Result<Record, Record> {
-        if record.destination != Destination::DeadLetters {
-            return Err(record);
+    /// What is published in place of a record that the brokers will never take: a dead letter with less in it; for any other
+    /// record that a call waits for, what [`Deliveries::instead_of`] says. Where that is nothing, the publisher has failed.
+    fn instead_of(&self, record: Record, envelope: &Envelope, refusal: &Refusal) -> Option<Record> {
+        let topic = self.topics.of(record.destination);
+        if envelope.waits.is_none() {
+            tracing::warn!(topic, %refusal, "a record that no call waits for is left out");
+            count(&self.counters.dropped);
+            return None;
         }
-        let whole = record.clone();
-        let smaller = dead_letter::smaller(record).ok_or(whole)?;
-        count(&self.counters.dead_letters_cut);
-        Ok(smaller)
+        self.smaller(record, refusal)
+    }
+
+    /// [`instead_of`](Self::instead_of) for a record of an outcome.
+    pub(super) fn smaller(&self, record: Record, refusal: &Refusal) -> Option<Record> {
+        let topic = self.topics.of(record.destination);
+        tracing::warn!(topic, %refusal, "record refused for good");
+        let smaller = if record.destination == Destination::DeadLetters && *refusal == Refusal::TooLarge {
+            count(&self.counters.dead_letters_cut);
+            dead_letter::smaller(record)
+        } else {
+            count(match refusal {
+                Refusal::TooLarge => &self.counters.refused_too_large,
+                Refusal::Invalid(_) => &self.counters.refused_invalid,
+            });
+            self.deliveries.instead_of(&record, refusal)
+        };
+        if smaller.is_none() {
+            // Going on would leave the call without an answer, and its partition stuck behind it.
+            self.failed_for_good(&format!("a record for topic {topic} was refused: {refusal}"));
+        }
+        smaller
     }
 
     fn send_later(&self, record: Record, envelope: Envelope, error: &KafkaError) {
@@ -361,26 +397,20 @@ impl Shared {
         }
     }
 
-    fn refuse(&self, record: Record, envelope: Envelope, refusal: Refusal) {
-        let Envelope { position, bytes, .. } = envelope;
-        count(match refusal {
-            Refusal::TooLarge => &self.counters.refused_too_large,
-            Refusal::Invalid(_) => &self.counters.refused_invalid,
-        });
-        tracing::warn!(topic = self.topics.of(record.destination), %refusal, "record refused for good");
-        if position.is_none() {
-            // Nobody waits for it, and no other record could stand in for it.
-            return self.end();
+    fn refused(&self, record: Record, envelope: Envelope, error: &KafkaError, refusal: &Refusal) {
+        match self.instead_of(record, &envelope, refusal) {
+            Some(smaller) => self.send_later(smaller, envelope, error),
+            None => self.end(),
         }
-        self.deliveries.refused(Refused { record, position, bytes, refusal });
-        self.end();
     }
 
-    fn delivered(&self, envelope: Envelope) {
+    fn delivered(&self, envelope: &Envelope) {
         self.health.works();
         count(&self.counters.acknowledged);
-        if let Some(position) = envelope.position {
-            self.deliveries.acknowledged(position, envelope.bytes);
+        if let Some(waits) = &envelope.waits
+            && waits.stored()
+        {
+            self.deliveries.acknowledged(waits.position, waits.bytes);
         }
         self.end();
     }
@@ -397,12 +427,11 @@ impl Shared {
             Some(code) if is_of_the_record(code) && !envelope.alone => {
                 self.send_later(record, Envelope { alone: true, ..envelope }, error);
             }
-            Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge) => match self.smaller(record) {
-                Ok(smaller) => self.send_later(smaller, envelope, error),
-                Err(record) => self.refuse(record, envelope, Refusal::TooLarge),
-            },
+            Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge) => {
+                self.refused(record, envelope, error, &Refusal::TooLarge);
+            }
             Some(code) if is_of_the_record(code) => {
-                self.refuse(record, envelope, Refusal::Invalid(code.to_string()));
+                self.refused(record, envelope, error, &Refusal::Invalid(code.to_string()));
             }
             Some(Code::Fatal) => {
                 self.failed_for_good(&error.to_string());
@@ -424,7 +453,7 @@ impl Shared {
 
 /// Whether the brokers' refusal is due to the record, or to another one in its batch, so that a broker that does better does
 /// not help.
-fn is_of_the_record(code: Code) -> bool {
+pub(super) fn is_of_the_record(code: Code) -> bool {
     matches!(
         code,
         Code::MessageSizeTooLarge
@@ -460,7 +489,7 @@ impl ProducerContext for Context {
 
     fn delivery(&self, result: &DeliveryResult<'_>, envelope: Box<Envelope>) {
         match result {
-            Ok(_) => self.0.delivered(*envelope),
+            Ok(_) => self.0.delivered(&envelope),
             Err((error, message)) => self.0.not_delivered(error, message, *envelope),
         }
     }

@@ -37,17 +37,17 @@ pub struct Record {
     pub payload: Option<Vec<u8>>,
 }
 
-/// A record that the brokers will not take however often it is sent.
-#[derive(Debug)]
-pub struct Refused {
-    /// The record.
-    pub record: Record,
-    /// The message that waits for it to be stored; None where none does.
-    pub position: Option<Position>,
-    /// What was handed in with it.
+/// What a call came to. Its offset moves when all of it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The call's message.
+    pub position: Position,
+    /// That message's size, which comes back with the acknowledgement.
     pub bytes: usize,
-    /// Why.
-    pub refusal: Refusal,
+    /// What is published: a result, or a dead letter.
+    pub record: Record,
+    /// A dead letter beside a result.
+    pub dead_letter: Option<Record>,
 }
 
 /// Why a record is refused for good.
@@ -61,14 +61,16 @@ pub enum Refusal {
     Invalid(String),
 }
 
-/// Who is told how a record ended. Called on the publisher's thread: it must not block.
+/// Who is told how outcomes end. Called on the publisher's threads, or within [`publish`](super::Publisher::publish): it must
+/// not block.
 pub trait Deliveries: Send + Sync + 'static {
-    /// The brokers stored what `position` waits for. Comes once for each record published with a position, unless it is
-    /// [`refused`](Self::refused).
+    /// The brokers stored all of an outcome. Comes once for each, except that in transactions the offsets are committed along
+    /// with it and nobody is told.
     fn acknowledged(&self, position: Position, bytes: usize);
 
-    /// The brokers will never take it. The position is not acknowledged: publish another record for it.
-    fn refused(&self, refused: Refused);
+    /// The brokers will never take this record. What else there is to say of the call: less than before, so that this ends.
+    /// None where there is nothing; then the publisher fails for good, rather than leave a call without its outcome.
+    fn instead_of(&self, record: &Record, refusal: &Refusal) -> Option<Record>;
 
     /// The producer is of no more use. What was not acknowledged is not lost: it is read again after a restart.
     fn failed_for_good(&self, reason: &str);

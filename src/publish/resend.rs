@@ -3,6 +3,8 @@
 //! Must not: send.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Record;
@@ -27,11 +29,27 @@ impl Default for Backoff {
     }
 }
 
-/// What travels with a record through librdkafka and comes back with its delivery report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Envelope {
-    pub(super) position: Option<Position>,
+/// The call whose outcome a record is, or a part of.
+#[derive(Clone, Debug)]
+pub(super) struct Waits {
+    pub(super) position: Position,
     pub(super) bytes: usize,
+    /// Where the outcome has two records, whether one of them is stored.
+    pub(super) half_stored: Option<Arc<AtomicBool>>,
+}
+
+impl Waits {
+    /// One record is stored. Whether that was the last.
+    pub(super) fn stored(&self) -> bool {
+        self.half_stored.as_ref().is_none_or(|half| half.swap(true, Ordering::AcqRel))
+    }
+}
+
+/// What travels with a record through librdkafka and comes back with its delivery report.
+#[derive(Clone, Debug)]
+pub(super) struct Envelope {
+    /// None where no call waits for it.
+    pub(super) waits: Option<Waits>,
     /// Attempts before this one.
     pub(super) attempts: u32,
     /// Whether it travels in a batch of its own.
@@ -62,7 +80,7 @@ impl Resend {
     /// [`LOOSE_MAX`] of its kind are here.
     #[must_use]
     pub(super) fn push(&mut self, now: Instant, record: Record, mut envelope: Envelope) -> bool {
-        if envelope.position.is_none() {
+        if envelope.waits.is_none() {
             if self.loose >= LOOSE_MAX {
                 return false;
             }
@@ -80,7 +98,7 @@ impl Resend {
         for _ in 0..self.waiting.len() {
             let Some(waiting) = self.waiting.pop_front() else { break };
             if waiting.due <= now {
-                self.loose -= usize::from(waiting.envelope.position.is_none());
+                self.loose -= usize::from(waiting.envelope.waits.is_none());
                 due.push((waiting.record, waiting.envelope));
             } else {
                 self.waiting.push_back(waiting);
@@ -107,7 +125,16 @@ mod tests {
 
     fn waited_for(attempts: u32) -> Envelope {
         let position = Position { partition: 0, offset: Offset(1), generation: Generation(1) };
-        Envelope { position: Some(position), bytes: 9, attempts, alone: false }
+        Envelope { waits: Some(Waits { position, bytes: 9, half_stored: None }), attempts, alone: false }
+    }
+
+    #[test]
+    fn an_outcome_of_two_records_is_stored_with_the_second() {
+        let Some(one) = waited_for(0).waits else { unreachable!() };
+        assert!(one.stored());
+        let first = Waits { half_stored: Some(Arc::default()), ..one };
+        let second = first.clone();
+        assert_eq!((first.stored(), second.stored()), (false, true));
     }
 
     #[test]
@@ -126,12 +153,12 @@ mod tests {
     #[test]
     fn records_that_nobody_waits_for_have_a_bound() {
         let now = Instant::now();
-        let loose = Envelope { position: None, ..waited_for(0) };
+        let loose = Envelope { waits: None, ..waited_for(0) };
         let mut resend = Resend::default();
         for _ in 0..LOOSE_MAX {
-            assert!(resend.push(now, record(), loose));
+            assert!(resend.push(now, record(), loose.clone()));
         }
-        assert!(!resend.push(now, record(), loose));
+        assert!(!resend.push(now, record(), loose.clone()));
         assert!(resend.push(now, record(), waited_for(0)));
         assert_eq!(resend.due(now + Duration::from_secs(1)).len(), LOOSE_MAX + 1);
         assert!(resend.push(now, record(), loose));

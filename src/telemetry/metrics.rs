@@ -94,6 +94,8 @@ table! {
     Counter commit_failures "forewarm.commit_failures" "{commit}" "Commits that failed and are made again.";
     Counter completions_fenced "forewarm.completions_fenced" "{call}" "Outcomes that came after their partition had gone.";
     Counter retries "forewarm.retries" "{attempt}" "Attempts that failed and are followed by another one.";
+    Counter transactions "forewarm.transactions" "{transaction}" "Transactions that were committed.";
+    Counter transactions_aborted "forewarm.transactions_aborted" "{transaction}" "Transactions that were not committed; what they held went into later ones, or is read again.";
     Counter publish_retries "forewarm.publish_retries" "{record}" "Records that were sent again.";
     Counter publish_dropped "forewarm.publish_dropped" "{record}" "Dead letters of pre-triggers for which there was no room.";
     Counter pre_triggers_dropped "forewarm.pre_triggers_dropped" "{message}" "Pre-triggers for which there was no room.";
@@ -112,6 +114,17 @@ table! {
     Gauge instances_preparing "forewarm.instances_preparing" "{instance}" "Instances being prepared.";
     Gauge instance_bytes "forewarm.instance_memory" "By" "Linear memory that all instances hold.";
 }
+
+/// Why messages become dead letters: those of `DecodeError::REASONS`, and calls that failed as often as they may.
+const DEAD_LETTER_REASONS: [&str; DecodeError::REASONS.len() + 1] = {
+    let mut reasons = ["attempts_used_up"; DecodeError::REASONS.len() + 1];
+    let mut at = 0;
+    while at < DecodeError::REASONS.len() {
+        reasons[at] = DecodeError::REASONS[at];
+        at += 1;
+    }
+    reasons
+};
 
 /// Verdicts on pre-triggers, besides "other": those of `forecast::Verdict`, and what was no event.
 const VERDICTS: [&str; 8] =
@@ -168,9 +181,9 @@ impl Metrics {
         }
     }
 
-    /// A message became a dead letter, for a reason of `DecodeError::REASONS`.
+    /// A message became a dead letter, for a reason of `DecodeError::REASONS` or as `attempts_used_up`.
     pub fn dead_letter(&self, reason: &str) {
-        self.dead_letters.count(&DecodeError::REASONS, reason);
+        self.dead_letters.count(&DEAD_LETTER_REASONS, reason);
     }
 
     /// A pre-trigger was judged.
@@ -190,7 +203,7 @@ impl Metrics {
 
     /// Dead letters, all reasons together.
     pub fn dead_letters(&self) -> u64 {
-        self.dead_letters.all(&DecodeError::REASONS).map(|(_, count)| count).sum()
+        self.dead_letters.all(&DEAD_LETTER_REASONS).map(|(_, count)| count).sum()
     }
 
     /// Pre-triggers with one verdict.
@@ -200,7 +213,7 @@ impl Metrics {
 
     /// Dead letters by reason.
     pub(super) fn dead_letters_by_reason(&self) -> Vec<(&'static str, u64)> {
-        self.dead_letters.all(&DecodeError::REASONS).collect()
+        self.dead_letters.all(&DEAD_LETTER_REASONS).collect()
     }
 
     /// Pre-triggers by verdict.
@@ -281,7 +294,7 @@ mod tests {
         metrics.dead_letter("made up");
         assert_eq!((metrics.pre_triggers("accepted"), metrics.pre_triggers("made up")), (1, 1));
         assert_eq!(metrics.dead_letters(), 1);
-        assert!(DecodeError::REASONS.len() <= 15 && VERDICTS.len() <= 15, "every label has a place");
+        assert!(DEAD_LETTER_REASONS.len() <= 15 && VERDICTS.len() <= 15, "every label has a place");
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub use function::{
 };
 pub use outcome::{OutcomeKind, PreTriggerOutcome};
 pub use payload::Payload;
-pub use position::{Generation, NextOffset, Offset, Position};
+pub use position::{Fate, Generation, NextOffset, Offset, Position};
 pub use schedule::{InvalidSchedule, Schedule, Windows};
 pub use snapshot::ForecastSnapshot;
 pub use time::Timestamp;

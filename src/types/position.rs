@@ -52,3 +52,14 @@ impl fmt::Display for Position {
         write!(f, "partition {} offset {}", self.partition, self.offset)
     }
 }
+
+/// What becomes of a call's outcome that waits for a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes into the transaction that is asked for.
+    Taken,
+    /// It waits for another one: the offsets that are committed now could not say that it is done.
+    Later,
+    /// It counts for nothing: its partition has gone to another node, which runs the call again.
+    Fenced,
+}

@@ -79,7 +79,7 @@ class Bench:
         self.topics = Topics(self.bootstrap, self.name, create, changes)
 
     def service(self, **changes):
-        """The service with this scenario's topics, not started. `changes` are tables of the configuration."""
+        """The service with this scenario's topics, not started. `changes` are keys and tables of the configuration."""
         if not self.topics:
             self.make_topics()
         directory = self.directory / f"node-{len(self.services)}"
@@ -88,9 +88,13 @@ class Bench:
         return service
 
     def results(self, **options):
-        reader = Results(self.bootstrap, self.topics["results"], **options)
+        reader = Results(self.bootstrap, self.topics["results"], check_others=self.check_services, **options)
         self.closing.callback(reader.close)
         return reader
+
+    def check_services(self):
+        for service in self.services:
+            service.check_running()
 
     def dead_letters(self):
         reader = DeadLetters(self.bootstrap, self.topics["dead-letters"])

@@ -20,14 +20,15 @@ import uuid
 
 import brokers
 import delivery
+import exactly_once
 import faults
 import security
 import use
 from bench import ECHO, HOSTILE, Bench, Skipped
 from cluster import Broker
 
-# Those that take the broker away come last, so that nothing else has to live with it.
-FAMILIES = (use, faults, security, delivery, brokers)
+# What takes the one broker away for long comes last.
+FAMILIES = [use, faults, security, delivery, exactly_once, brokers]
 SCENARIOS = {scenario.__name__: scenario for family in FAMILIES for scenario in family.SCENARIOS}
 
 

@@ -17,9 +17,11 @@ COMMAND_DEADLINE_S = 120
 
 
 def toml(tables):
-    """Tables of plain values as TOML. JSON's strings, numbers and booleans are TOML's too."""
-    lines = []
+    """Plain values and tables of them as TOML. JSON's strings, numbers and booleans are TOML's too."""
+    lines = [f"{key} = {json.dumps(value)}" for key, value in tables.items() if not isinstance(value, dict)]
     for table, values in tables.items():
+        if not isinstance(values, dict):
+            continue
         lines.append(f"[{table}]")
         lines += [f"{json.dumps(key)} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     return "\n".join(lines) + "\n"
@@ -43,7 +45,8 @@ class Service:
             # A killed member is thrown out after this time; only then another gets its partitions.
             "kafka.properties": {"session.timeout.ms": "6000", "heartbeat.interval.ms": "1000"},
             "topics": {**topics.names, "create": False},
-            "ingest": {"group-id": group},
+            # Below the session timeout.
+            "ingest": {"group-id": group, "drain-timeout": "5s"},
             # Other nodes run on this host.
             "admin": {"listen": "127.0.0.1:0"},
             "artifacts": {"directory": str(self.directory / "artifacts")},
@@ -51,7 +54,10 @@ class Service:
             "execute": {"cache-directory": str(cache)},
         }
         for table, values in (changes or {}).items():
-            tables.setdefault(table, {}).update(values)
+            if isinstance(values, dict):
+                tables.setdefault(table, {}).update(values)
+            else:
+                tables[table] = values
         self.config.write_text(toml(tables), encoding="utf-8")
 
     def start(self):
@@ -101,7 +107,8 @@ class Service:
         return [line for line in text.splitlines() if word in line]
 
     def check_running(self):
-        status = self.process.poll()
+        """A service that ended without being asked to is a fault; one that was stopped or killed is none."""
+        status = self.process and self.process.poll()
         assert status is None, f"the service ended by itself with status {status}"
 
     def stop(self):

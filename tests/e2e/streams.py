@@ -188,8 +188,9 @@ class Sender:
 class Reader:
     """Reads every partition of a topic from its beginning, on a thread of its own, and keeps or counts what comes."""
 
-    def __init__(self, bootstrap, topic):
+    def __init__(self, bootstrap, topic, check_others=lambda: None):
         self.topic = topic
+        self.check_others = check_others
         self.changed = threading.Condition()
         self.fault = None
         self.count = 0
@@ -255,7 +256,9 @@ class Reader:
                 left = until - time.monotonic()
                 if left <= 0:
                     raise Missing(f"after {deadline_s} s: {missing()}")
-                self.changed.wait(left)
+                # Nothing comes any more from a service that has ended by itself.
+                self.check_others()
+                self.changed.wait(min(left, 1))
 
     def close(self):
         self.ended.set()
@@ -291,14 +294,14 @@ class DeadLetters(Reader):
 class Results(Reader):
     """Counts results by the call's id, and keeps them where `keep` says so."""
 
-    def __init__(self, bootstrap, topic, keep=True, schema_ids=()):
+    def __init__(self, bootstrap, topic, keep=True, schema_ids=(), **options):
         self.keep = keep
         self.schema_ids = schema_ids
         self.seen = collections.Counter()
         self.statuses = collections.Counter()
         self.kept = collections.defaultdict(list)
         self.last_completed_at = 0
-        super().__init__(bootstrap, topic)
+        super().__init__(bootstrap, topic, **options)
 
     def take(self, topic, partition, offset, key, value, headers):
         event = events.read_result(value, self.schema_ids)

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forewarm::publish::{
-    DeadLetter, Deliveries, Destination, HEADER_OMITTED, HEADER_REASON, PublishError, Publisher, Record, Refusal,
-    Refused, Topics,
+    DeadLetter, Deliveries, Destination, HEADER_OMITTED, HEADER_REASON, Outcome, Publisher, Record, Refusal, Topics,
 };
 use forewarm::types::{Generation, Offset, Position, Timestamp};
 
@@ -16,7 +15,7 @@ use crate::brokers::{Brokers, LONG, eventually, unique};
 #[derive(Default)]
 struct Ends {
     acknowledged: Mutex<BTreeMap<i64, usize>>,
-    refused: Mutex<Vec<Refused>>,
+    refused: Mutex<Vec<(Record, Refusal)>>,
 }
 
 impl Deliveries for Ends {
@@ -24,8 +23,9 @@ impl Deliveries for Ends {
         assert_eq!(self.acknowledged.lock().unwrap().insert(position.offset.0, bytes), None);
     }
 
-    fn refused(&self, refused: Refused) {
-        self.refused.lock().unwrap().push(refused);
+    fn instead_of(&self, record: &Record, refusal: &Refusal) -> Option<Record> {
+        self.refused.lock().unwrap().push((record.clone(), refusal.clone()));
+        Some(result("instead", b"less".to_vec()))
     }
 
     fn failed_for_good(&self, reason: &str) {
@@ -46,6 +46,10 @@ fn result(key: &str, payload: Vec<u8>) -> Record {
     }
 }
 
+fn outcome(record: Record, offset: i64, bytes: usize) -> Outcome {
+    Outcome { position: position(offset), bytes, record, dead_letter: None }
+}
+
 fn publisher(brokers: &Brokers, results: &str, dead_letters: &str) -> (Publisher, Arc<Ends>) {
     let ends = Arc::new(Ends::default());
     let topics = Topics { results: results.to_owned(), dead_letters: dead_letters.to_owned(), ..Topics::default() };
@@ -64,6 +68,7 @@ fn letter(payload: Vec<u8>) -> Record {
         payload: Some(payload),
         reason: "malformed",
         detail: "why",
+        call: None,
         node: "n",
         at: Timestamp::from_millis(1),
     };
@@ -76,9 +81,9 @@ fn every_record_is_acknowledged_once_when_it_is_stored() {
         let (results, dead_letters) = (brokers.topic("results", 1), brokers.topic("dead", 1));
         let (publisher, ends) = publisher(&brokers, &results, &dead_letters);
         for offset in 0..1_000 {
-            publisher.publish(result("k", b"answer".to_vec()), Some(position(offset)), offset as usize).unwrap();
+            publisher.publish(outcome(result("k", b"answer".to_vec()), offset, offset as usize)).unwrap();
         }
-        publisher.publish(letter(b"bad".to_vec()), None, 0).unwrap();
+        publisher.publish_loose(letter(b"bad".to_vec())).unwrap();
         assert_eq!(publisher.flush(LONG), 0);
         let acknowledged = ends.acknowledged.lock().unwrap();
         assert_eq!(*acknowledged, (0..1_000).map(|offset| (offset, offset as usize)).collect());
@@ -104,7 +109,7 @@ fn a_topic_that_comes_late_gets_everything() {
     connection.properties.insert("message.timeout.ms".to_owned(), "1000".to_owned());
     let publisher = Publisher::start(&connection, topics, Arc::clone(&ends) as Arc<dyn Deliveries>).unwrap();
     for offset in 0..50 {
-        publisher.publish(result("k", b"x".to_vec()), Some(position(offset)), 1).unwrap();
+        publisher.publish(outcome(result("k", b"x".to_vec()), offset, 1)).unwrap();
     }
     let counters = publisher.counters();
     eventually("it is tried again", || counters.resent.load(Ordering::Relaxed) >= 50);
@@ -122,12 +127,12 @@ fn brokers_that_are_away_for_a_while_cost_nothing() {
     let mock = brokers.mock.as_ref().unwrap();
     let (results, dead_letters) = (brokers.topic("results", 1), brokers.topic("dead", 1));
     let (publisher, ends) = publisher(&brokers, &results, &dead_letters);
-    publisher.publish(result("k", b"x".to_vec()), Some(position(0)), 1).unwrap();
+    publisher.publish(outcome(result("k", b"x".to_vec()), 0, 1)).unwrap();
     assert_eq!(publisher.flush(LONG), 0);
     mock.broker_down(1).unwrap();
     eventually("it is noticed", || publisher.health().is_down());
     for offset in 1..100 {
-        publisher.publish(result("k", b"x".to_vec()), Some(position(offset)), 1).unwrap();
+        publisher.publish(outcome(result("k", b"x".to_vec()), offset, 1)).unwrap();
     }
     assert_eq!(publisher.flush(Duration::from_millis(300)), 99);
     mock.broker_up(1).unwrap();
@@ -136,17 +141,19 @@ fn brokers_that_are_away_for_a_while_cost_nothing() {
 }
 
 #[test]
-fn a_record_that_is_too_large_comes_back_and_a_dead_letter_shrinks() {
+fn a_record_that_is_too_large_is_replaced_and_a_dead_letter_shrinks() {
     for brokers in Brokers::both() {
         let (results, dead_letters) = (brokers.topic("results", 1), brokers.topic("dead", 1));
         let (publisher, ends) = publisher(&brokers, &results, &dead_letters);
         let large = result("k", vec![7; 2_000_000]);
-        let error = publisher.publish(large.clone(), Some(position(1)), 9).unwrap_err();
-        let PublishError::TooLarge { topic, bytes, record } = error else { panic!("{error}") };
-        assert_eq!((topic.as_str(), bytes, *record), (results.as_str(), 2_000_001, large));
-        publisher.publish(letter(vec![7; 2_000_000]), Some(position(2)), 9).unwrap();
+        publisher.publish(outcome(large.clone(), 1, 9)).unwrap();
+        publisher.publish(outcome(letter(vec![7; 2_000_000]), 2, 9)).unwrap();
+        // One that nobody waits for is left out.
+        publisher.publish_loose(large.clone()).unwrap();
         assert_eq!(publisher.flush(LONG), 0);
-        assert_eq!(ends.acknowledged.lock().unwrap().keys().copied().collect::<Vec<_>>(), [2]);
+        assert_eq!(ends.acknowledged.lock().unwrap().keys().copied().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(*ends.refused.lock().unwrap(), [(large, Refusal::TooLarge)]);
+        assert_eq!(brokers.read(&results, 1)[0].key.as_deref(), Some(&b"instead"[..]));
         let dead = brokers.read(&dead_letters, 1);
         assert_eq!((dead[0].payload.as_deref(), dead[0].header(HEADER_OMITTED)), (None, Some("2000000")));
         assert_eq!(dead[0].header("a"), Some("1"));
@@ -162,16 +169,15 @@ fn a_topic_with_a_lower_limit_refuses_what_is_too_large_for_it_and_nothing_besid
     // Together they make batches that are larger than the topic takes; alone only one of them is.
     for offset in 0..20 {
         let payload = vec![7; if offset == 13 { 30_000 } else { 5_000 }];
-        publisher.publish(result("k", payload), Some(position(offset)), 9).unwrap();
+        publisher.publish(outcome(result("k", payload), offset, 9)).unwrap();
     }
-    publisher.publish(letter(vec![7; 30_000]), Some(position(100)), 9).unwrap();
+    publisher.publish(outcome(letter(vec![7; 30_000]), 100, 9)).unwrap();
     assert_eq!(publisher.flush(LONG), 0);
-    let expected: Vec<i64> = (0..20).filter(|offset| *offset != 13).chain([100]).collect();
+    let expected: Vec<i64> = (0..20).chain([100]).collect();
     assert_eq!(ends.acknowledged.lock().unwrap().keys().copied().collect::<Vec<_>>(), expected);
-    let refused = ends.refused.lock().unwrap();
-    assert_eq!(refused.len(), 1);
-    assert_eq!((refused[0].position, &refused[0].refusal), (Some(position(13)), &Refusal::TooLarge));
-    assert_eq!(refused[0].record, result("k", vec![7; 30_000]));
+    assert_eq!(*ends.refused.lock().unwrap(), [(result("k", vec![7; 30_000]), Refusal::TooLarge)]);
+    let read = brokers.read(&results, 20);
+    assert_eq!(read.iter().filter(|read| read.key.as_deref() == Some(b"instead")).count(), 1);
 }
 
 #[test]
@@ -181,11 +187,27 @@ fn a_record_that_the_broker_finds_invalid_comes_back() {
         (brokers.topic_with("results", 1, &[("cleanup.policy", "compact")]), brokers.topic("dead", 1));
     let (publisher, ends) = publisher(&brokers, &results, &dead_letters);
     let keyless = Record { key: None, ..result("", b"x".to_vec()) };
-    publisher.publish(keyless.clone(), Some(position(1)), 9).unwrap();
-    publisher.publish(result("k", b"x".to_vec()), Some(position(2)), 9).unwrap();
+    publisher.publish(outcome(keyless.clone(), 1, 9)).unwrap();
+    publisher.publish(outcome(result("k", b"x".to_vec()), 2, 9)).unwrap();
     assert_eq!(publisher.flush(LONG), 0);
-    assert_eq!(ends.acknowledged.lock().unwrap().keys().copied().collect::<Vec<_>>(), [2]);
+    assert_eq!(ends.acknowledged.lock().unwrap().keys().copied().collect::<Vec<_>>(), [1, 2]);
     let refused = ends.refused.lock().unwrap();
-    assert_eq!((refused.len(), &refused[0].record), (1, &keyless));
-    assert!(matches!(refused[0].refusal, Refusal::Invalid(_)));
+    assert_eq!((refused.len(), &refused[0].0), (1, &keyless));
+    assert!(matches!(refused[0].1, Refusal::Invalid(_)));
+}
+
+#[test]
+fn an_outcome_of_two_records_is_acknowledged_once_when_both_are_stored() {
+    for brokers in Brokers::both() {
+        let (results, dead_letters) = (brokers.topic("results", 1), brokers.topic("dead", 1));
+        let (publisher, ends) = publisher(&brokers, &results, &dead_letters);
+        for offset in 0..100 {
+            let dead_letter = Some(letter(b"call".to_vec()));
+            let outcome = Outcome { dead_letter, ..outcome(result("k", b"x".to_vec()), offset, 7) };
+            publisher.publish(outcome).unwrap();
+        }
+        assert_eq!(publisher.flush(LONG), 0);
+        assert_eq!(*ends.acknowledged.lock().unwrap(), (0..100).map(|offset| (offset, 7)).collect());
+        assert_eq!((brokers.read(&results, 100).len(), brokers.read(&dead_letters, 100).len()), (100, 100));
+    }
 }

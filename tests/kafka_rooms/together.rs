@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use forewarm::codec::{Codec, NoSchemaRegistry};
 use forewarm::ingest::{Acknowledger, Invocations, Received, Settings, Sink};
 use forewarm::kafka::tail::{Follower, Message, Start, Step, Tail};
-use forewarm::publish::{Deliveries, Destination, Publisher, Record, Refused, Topics};
+use forewarm::publish::{Deliveries, Destination, Outcome, Publisher, Record, Refusal, Topics};
 use forewarm::types::Position;
 
 use crate::brokers::{Brokers, LONG, eventually, feed, settings, unique};
@@ -23,9 +23,10 @@ struct Echo {
 impl Sink for Echo {
     fn received(&mut self, received: Received) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        let payload = Some(received.content.unwrap().id.into_bytes());
+        let payload = Some(received.content.as_ref().unwrap().id.clone().into_bytes());
         let record = Record { destination: Destination::Results, key: None, headers: Vec::new(), payload };
-        self.publisher.publish(record, Some(received.position), received.bytes).unwrap();
+        let Received { position, bytes, .. } = received;
+        self.publisher.publish(Outcome { position, bytes, record, dead_letter: None }).unwrap();
     }
 }
 
@@ -36,8 +37,8 @@ impl Deliveries for Back {
         self.0.wait().acknowledge(position, bytes);
     }
 
-    fn refused(&self, refused: Refused) {
-        panic!("{refused:?}");
+    fn instead_of(&self, record: &Record, refusal: &Refusal) -> Option<Record> {
+        panic!("{record:?}: {refusal}");
     }
 
     fn failed_for_good(&self, reason: &str) {

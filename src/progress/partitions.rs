@@ -1,15 +1,16 @@
-//! The partitions that this node reads: one tracker each, and what is in flight in all.
+//! The partitions that a node reads: one tracker each, what is in flight in all, and what a transaction may hold.
 //!
-//! Must not: talk to a broker or call the sink. It is pure accounting; the poll thread acts on it.
+//! Must not: act on its answers, or choose when to commit, pause or give up; the caller does.
 
 use std::collections::BTreeMap;
 
-use crate::progress::{Commit, Completion, MetadataFault, Receipt, Tracker};
-use crate::types::{Generation, NextOffset, Offset, Position};
+use super::{Commit, Completion, MetadataFault, Receipt, Tracker};
+use crate::types::{Fate, Generation, NextOffset, Offset, Position};
 
 /// What to do with a message that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+#[must_use = "a message that is not new must not run"]
+pub enum Verdict {
     /// It is in flight now.
     New(Position),
     /// It was done before, or is being worked on.
@@ -28,27 +29,38 @@ struct Partition {
 
 /// What was left in flight when partitions were forgotten.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Abandoned {
-    pub(super) messages: usize,
-    pub(super) bytes: usize,
+pub struct Abandoned {
+    /// How many.
+    pub messages: usize,
+    /// Their bytes.
+    pub bytes: usize,
+}
+
+/// What one transaction may hold, and the offsets that belong to it. Nothing is changed by asking for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trial {
+    /// What becomes of each outcome that was asked about, in the order in which they were given.
+    pub fates: Vec<Fate>,
+    /// Partition and what to commit along with the outcomes that are [`Fate::Taken`].
+    pub commits: Vec<(i32, Commit)>,
 }
 
 /// The table.
 #[derive(Default)]
-pub(super) struct Partitions {
+pub struct Partitions {
     partitions: BTreeMap<i32, Partition>,
     generation: u64,
     in_flight: usize,
     bytes: usize,
     /// Times that offsets went back.
-    pub(super) went_back: u64,
+    pub went_back: u64,
     /// Messages that were in flight then.
-    pub(super) went_back_abandoned: u64,
+    pub went_back_abandoned: u64,
 }
 
 impl Partitions {
     /// Begins to answer for a partition, under a generation of its own. What was in flight of it before is given up.
-    pub(super) fn take_over(
+    pub fn take_over(
         &mut self,
         partition: i32,
         committed: Option<NextOffset>,
@@ -66,7 +78,7 @@ impl Partitions {
     }
 
     /// Takes note of a message of `bytes` bytes.
-    pub(super) fn received(&mut self, partition: i32, offset: Offset, bytes: usize) -> Verdict {
+    pub fn received(&mut self, partition: i32, offset: Offset, bytes: usize) -> Verdict {
         let Some(state) = self.partitions.get_mut(&partition).filter(|state| !state.draining) else {
             return Verdict::NotOurs;
         };
@@ -100,7 +112,7 @@ impl Partitions {
     }
 
     /// Takes note that an outcome is stored. `bytes` as they were received.
-    pub(super) fn completed(&mut self, position: Position, bytes: usize) -> Completion {
+    pub fn completed(&mut self, position: Position, bytes: usize) -> Completion {
         let Some(state) = self.partitions.get_mut(&position.partition) else { return Completion::Fenced };
         let completion = state.tracker.completed(position);
         if completion == Completion::Counted {
@@ -113,8 +125,38 @@ impl Partitions {
         completion
     }
 
+    /// What a transaction with these outcomes may hold. A commit says of exactly those calls that they are done which were
+    /// done before or are taken, so that whatever becomes of the transaction, outcomes and offsets agree.
+    ///
+    /// Costs a copy of the tracker of each partition that is named.
+    pub fn trial(&self, outcomes: &[(Position, usize)], with_metadata: bool) -> Trial {
+        let mut fates = vec![Fate::Fenced; outcomes.len()];
+        let mut order: Vec<usize> = (0..outcomes.len()).collect();
+        // The lowest first: each that ends at the watermark makes room for others.
+        order.sort_unstable_by_key(|&index| (outcomes[index].0.partition, outcomes[index].0.offset));
+        let mut trials: BTreeMap<i32, Tracker> = BTreeMap::new();
+        for index in order {
+            let position = outcomes[index].0;
+            let Some(state) = self.partitions.get(&position.partition) else { continue };
+            if state.tracker.generation() != position.generation {
+                continue;
+            }
+            let tracker = trials.entry(position.partition).or_insert_with(|| state.tracker.clone());
+            fates[index] = if !tracker.can_say(position.offset, with_metadata) {
+                Fate::Later
+            } else if tracker.completed(position) == Completion::Counted {
+                Fate::Taken
+            } else {
+                Fate::Fenced
+            };
+        }
+        let commits =
+            trials.into_iter().filter_map(|(partition, tracker)| Some((partition, tracker.commit()?))).collect();
+        Trial { fates, commits }
+    }
+
     /// Takes no more messages of these partitions.
-    pub(super) fn drain(&mut self, partitions: &[i32]) {
+    pub fn drain(&mut self, partitions: &[i32]) {
         for partition in partitions {
             if let Some(state) = self.partitions.get_mut(partition) {
                 state.draining = true;
@@ -123,12 +165,12 @@ impl Partitions {
     }
 
     /// Messages in flight of one partition.
-    pub(super) fn in_flight_of(&self, partition: i32) -> usize {
+    pub fn in_flight_of(&self, partition: i32) -> usize {
         self.partitions.get(&partition).map_or(0, |state| state.tracker.in_flight())
     }
 
     /// Stops answering for a partition. Says what was still in flight.
-    pub(super) fn forget(&mut self, partition: i32) -> Abandoned {
+    pub fn forget(&mut self, partition: i32) -> Abandoned {
         let Some(state) = self.partitions.remove(&partition) else { return Abandoned::default() };
         let abandoned = Abandoned { messages: state.tracker.in_flight(), bytes: state.bytes };
         self.in_flight -= abandoned.messages;
@@ -137,14 +179,14 @@ impl Partitions {
     }
 
     /// What there is to commit, for every partition or for those given.
-    pub(super) fn commits(&self, only: Option<&[i32]>) -> Vec<(i32, Commit)> {
+    pub fn commits(&self, only: Option<&[i32]>) -> Vec<(i32, Commit)> {
         let wanted = |partition: &i32| only.is_none_or(|only| only.contains(partition));
         let mine = self.partitions.iter().filter(|(partition, _)| wanted(partition));
         mine.filter_map(|(&partition, state)| Some((partition, state.tracker.commit()?))).collect()
     }
 
     /// The broker took these.
-    pub(super) fn committed(&mut self, commits: &[(i32, Commit)]) {
+    pub fn committed(&mut self, commits: &[(i32, Commit)]) {
         for (partition, commit) in commits {
             if let Some(state) = self.partitions.get_mut(partition) {
                 state.tracker.committed(commit);
@@ -154,7 +196,7 @@ impl Partitions {
 
     /// Brings what is paused in line with `wants`, which says of each partition whether it should be (a tracker that is full
     /// is paused anyway). Returns the partitions to pause and those to resume.
-    pub(super) fn regulate(&mut self, wants: impl Fn(i32) -> bool) -> (Vec<i32>, Vec<i32>) {
+    pub fn regulate(&mut self, wants: impl Fn(i32) -> bool) -> (Vec<i32>, Vec<i32>) {
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         for (&partition, state) in self.partitions.iter_mut().filter(|(_, state)| !state.draining) {
             let wanted = wants(partition) || state.tracker.full();
@@ -167,7 +209,7 @@ impl Partitions {
     }
 
     /// The consumer did not do as told: [`regulate`](Self::regulate) will say it again.
-    pub(super) fn not_regulated(&mut self, partitions: &[i32]) {
+    pub fn not_regulated(&mut self, partitions: &[i32]) {
         for partition in partitions {
             if let Some(state) = self.partitions.get_mut(partition) {
                 state.paused = !state.paused;
@@ -176,22 +218,32 @@ impl Partitions {
     }
 
     /// Messages in flight.
-    pub(super) fn in_flight(&self) -> usize {
+    pub fn in_flight(&self) -> usize {
         self.in_flight
     }
 
     /// Bytes in flight.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// How many partitions there are.
-    pub(super) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.partitions.len()
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.partitions.is_empty()
+    }
+
+    /// Where a partition stands; None for one that is not here.
+    pub fn tracker(&self, partition: i32) -> Option<&Tracker> {
+        self.partitions.get(&partition).map(|state| &state.tracker)
+    }
+
     /// Their numbers.
-    pub(super) fn ids(&self) -> Vec<i32> {
+    pub fn ids(&self) -> Vec<i32> {
         self.partitions.keys().copied().collect()
     }
 }
@@ -228,6 +280,62 @@ mod tests {
         assert_eq!(table.completed(second, 50), Completion::Fenced);
         assert_eq!((table.in_flight(), table.bytes()), (1, 50));
         assert_eq!(table.received(1, Offset(0), 1), Verdict::NotOurs);
+    }
+
+    fn received(table: &mut Partitions, partition: i32, offsets: std::ops::Range<i64>) -> Vec<(Position, usize)> {
+        offsets.map(|offset| (new(table.received(partition, Offset(offset), 1)), 1)).collect()
+    }
+
+    #[test]
+    fn a_transaction_holds_what_its_offsets_can_say_and_asking_changes_nothing() {
+        let mut table = Partitions::default();
+        table.take_over(0, Some(NextOffset(0)), "");
+        table.take_over(1, Some(NextOffset(0)), "");
+        let mut calls = received(&mut table, 0, 0..5);
+        let foreign = received(&mut table, 1, 0..1)[0];
+        table.take_over(1, Some(NextOffset(0)), "");
+        calls.push(foreign);
+        // Handed in from the highest to the lowest; 1 is not done.
+        let asked = [calls[5], calls[4], calls[3], calls[2], calls[0]];
+        let trial = table.trial(&asked, true);
+        assert_eq!(trial.fates, [Fate::Fenced, Fate::Taken, Fate::Taken, Fate::Taken, Fate::Taken]);
+        assert_eq!(trial.commits.len(), 1);
+        assert_eq!((trial.commits[0].0, trial.commits[0].1.next), (0, NextOffset(1)));
+        let (resumed, fault) = Tracker::resume(Generation(9), Some(NextOffset(1)), &trial.commits[0].1.metadata);
+        assert_eq!((resumed.watermark(), fault), (Some(NextOffset(1)), None));
+        // Without metadata only the watermark speaks.
+        let trial = table.trial(&asked, false);
+        assert_eq!(trial.fates, [Fate::Fenced, Fate::Later, Fate::Later, Fate::Later, Fate::Taken]);
+        assert_eq!((trial.commits[0].1.next, trial.commits[0].1.metadata.as_str()), (NextOffset(1), ""));
+        assert_eq!((table.in_flight(), table.commits(None).len()), (5, 0));
+        // What was taken is completed when the transaction is through, and then there is nothing left to commit.
+        let trial = table.trial(&calls[..5], true);
+        for (position, bytes) in &calls[..5] {
+            assert_eq!(table.completed(*position, *bytes), Completion::Counted);
+        }
+        table.committed(&trial.commits);
+        assert_eq!((table.in_flight(), table.commits(None).len()), (0, 0));
+        assert_eq!(table.trial(&calls[..1], true).fates, [Fate::Fenced]);
+    }
+
+    #[test]
+    fn what_the_metadata_has_no_room_for_waits_and_the_lowest_never_does() {
+        let mut table = Partitions::default();
+        table.take_over(0, Some(NextOffset(0)), "");
+        let calls = received(&mut table, 0, 0..20_000);
+        // Every second one: each is a run of its own.
+        let scattered: Vec<_> = calls.iter().skip(1).step_by(2).copied().collect();
+        let trial = table.trial(&scattered, true);
+        let taken = trial.fates.iter().filter(|&&fate| fate == Fate::Taken).count();
+        assert!((1_000..1_200).contains(&taken), "{taken}");
+        assert!(trial.fates[..taken].iter().all(|&fate| fate == Fate::Taken), "the lowest are taken");
+        assert_eq!(trial.commits[0].1.runs_left_out, 0);
+        let lowest = [calls[0]];
+        for (position, bytes) in &scattered[..taken] {
+            assert_eq!(table.completed(*position, *bytes), Completion::Counted);
+        }
+        assert_eq!(table.trial(&lowest, true).fates, [Fate::Taken]);
+        assert_eq!(table.trial(&[scattered[taken]], true).fates, [Fate::Later]);
     }
 
     #[test]

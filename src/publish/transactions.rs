@@ -1,0 +1,404 @@
+//! Exactly-once: outcomes and the offsets of their calls, in one Kafka transaction a batch.
+//!
+//! Duty: gather outcomes, ask who keeps the offsets what may be said of them, store both or neither, and find out which.
+//! Must not: keep offsets, or let an outcome out by another way.
+//!
+//! Who may commit is judged twice by the brokers: by the transactional id, so that a node that is started again ends what its
+//! predecessor of the same name left open, and by the group's generation that goes with the offsets, so that a node whose
+//! partitions went elsewhere commits nothing for them (KIP-447).
+//!
+//! Bounds: what is gathered is in flight, and `ingest` bounds that.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+use super::counters::count;
+use super::publisher::{ROLE, Shared, is_of_the_record};
+use super::record::{Outcome, Record, Refusal};
+use super::resend::Backoff;
+use super::sent::{Context, Sent};
+use crate::kafka::{ClientError, Connection, Consumed, Prepared, Settled, headers};
+use crate::types::Fate;
+
+/// How long one request to a coordinator may take before it is looked whether to go on.
+const REQUEST: Duration = Duration::from_secs(5);
+/// How long the first request at start may take in all.
+const START: Duration = Duration::from_secs(30);
+/// Producers that may be replaced within [`FENCES_WITHIN`] because another one had their transactional id (inclusive). A
+/// broker that ends a transaction for its age does that too, once; two processes with one name do it for ever.
+const FENCES_MAX: usize = 5;
+const FENCES_WITHIN: Duration = Duration::from_secs(300);
+
+/// How transactions are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransactionSettings {
+    /// The transactional id; no other process may have it while this one runs.
+    pub id: String,
+    /// From the beginning of one transaction to that of the next, at least.
+    pub interval: Duration,
+}
+
+/// The way of outcomes into transactions.
+pub(super) struct Transactions {
+    lane: Arc<Lane>,
+    /// Until it is given to its thread.
+    maker: Mutex<Option<Maker>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Outcomes that wait for a transaction.
+#[derive(Default)]
+struct Lane {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    outcomes: Vec<Outcome>,
+    ended: bool,
+}
+
+impl Lane {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, outcomes: impl IntoIterator<Item = Outcome>) {
+        self.queue().outcomes.extend(outcomes);
+        self.changed.notify_one();
+    }
+
+    /// Waits until `not_before` and for an outcome, and takes all there are. None at the end.
+    fn take(&self, not_before: Instant) -> Option<Vec<Outcome>> {
+        let mut queue = self.queue();
+        loop {
+            let wait = not_before.saturating_duration_since(Instant::now());
+            queue = if queue.ended {
+                return None;
+            } else if !wait.is_zero() {
+                self.changed.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0
+            } else if queue.outcomes.is_empty() {
+                self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                return Some(std::mem::take(&mut queue.outcomes));
+            }
+        }
+    }
+
+    /// Waits, for less where the end comes. False at the end.
+    fn pause(&self, wait: Duration) -> bool {
+        let queue = self.queue();
+        let waited = self.changed.wait_timeout_while(queue, wait, |queue| !queue.ended);
+        !waited.unwrap_or_else(PoisonError::into_inner).0.ended
+    }
+}
+
+impl Transactions {
+    /// Makes the producer, and ends what its predecessor left open.
+    ///
+    /// # Errors
+    /// Where its settings are refused, or the brokers do not let it make transactions within 30 s.
+    pub(super) fn new(
+        connection: &Connection,
+        settings: TransactionSettings,
+        backoff: Backoff,
+        shared: Arc<Shared>,
+    ) -> Result<Self, ClientError> {
+        let config = connection.transactional(&settings.id);
+        let producer: BaseProducer<Context> = config
+            .create_with_context(Context::new(Arc::clone(&shared)))
+            .map_err(|source| ClientError::Create { role: ROLE, source })?;
+        producer
+            .init_transactions(START)
+            .map_err(|source| ClientError::Transactions { id: settings.id.clone(), source })?;
+        let lane = Arc::<Lane>::default();
+        let maker = Maker {
+            config,
+            settings,
+            backoff,
+            shared,
+            lane: Arc::clone(&lane),
+            producer,
+            batch_max: usize::MAX,
+            failures: 0,
+            fences: VecDeque::new(),
+        };
+        Ok(Self { lane, maker: Mutex::new(Some(maker)), thread: Mutex::default() })
+    }
+
+    /// Starts the thread. A second time it does nothing.
+    pub(super) fn begin(&self, consumed: Arc<dyn Consumed>) -> Result<(), ClientError> {
+        let Some(maker) = self.maker.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
+        let name = "transactions".to_owned();
+        let thread = std::thread::Builder::new()
+            .name(name.clone())
+            .spawn(move || maker.run(&*consumed))
+            .map_err(|source| ClientError::Thread { name, source })?;
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(())
+    }
+
+    /// Hands an outcome over, which the caller has counted.
+    pub(super) fn push(&self, outcome: Outcome) {
+        self.lane.push([outcome]);
+    }
+
+    /// Ends the thread, and waits for it. What is not stored is read again.
+    pub(super) fn end(&self) {
+        self.lane.queue().ended = true;
+        self.lane.changed.notify_all();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that makes transactions had panicked");
+        }
+    }
+}
+
+/// The thread's own.
+struct Maker {
+    config: rdkafka::ClientConfig,
+    settings: TransactionSettings,
+    backoff: Backoff,
+    shared: Arc<Shared>,
+    lane: Arc<Lane>,
+    producer: BaseProducer<Context>,
+    /// Outcomes in one transaction; less than all while one is looked for that the brokers will not take.
+    batch_max: usize,
+    /// Transactions that failed since the last one that did not.
+    failures: u32,
+    /// When this producer was replaced because another had its id.
+    fences: VecDeque<Instant>,
+}
+
+/// Why a transaction was not committed.
+struct Fault {
+    error: KafkaError,
+    /// Whether the coordinator may have been asked to commit it.
+    commit_asked: bool,
+}
+
+impl Maker {
+    fn run(mut self, consumed: &dyn Consumed) {
+        let mut not_before = Instant::now();
+        while let Some(outcomes) = self.lane.take(not_before) {
+            not_before = Instant::now() + self.settings.interval;
+            if !self.round(consumed, outcomes) {
+                let wait = self.backoff.first.saturating_mul(1 << self.failures.min(16)).min(self.backoff.max);
+                self.failures = self.failures.saturating_add(1);
+                self.lane.pause(wait);
+            }
+        }
+    }
+
+    /// One transaction, or none where nothing may go into one. False where it was not committed.
+    fn round(&mut self, consumed: &dyn Consumed, mut outcomes: Vec<Outcome>) -> bool {
+        // By offset, so that what waits longest in each partition goes first.
+        outcomes.sort_by_key(|outcome| (outcome.position.partition, outcome.position.offset));
+        if outcomes.len() > self.batch_max {
+            self.lane.push(outcomes.drain(self.batch_max..));
+        }
+        let asked = outcomes.iter().map(|outcome| (outcome.position, outcome.bytes)).collect();
+        let Some(prepared) = consumed.prepare(asked) else {
+            self.lane.push(outcomes);
+            return false;
+        };
+        let mut taken = Vec::with_capacity(outcomes.len());
+        let mut later = Vec::new();
+        for (outcome, fate) in outcomes.into_iter().zip(&prepared.fates) {
+            match fate {
+                Fate::Taken => taken.push(outcome),
+                Fate::Later => later.push(outcome),
+                Fate::Fenced => {
+                    count(&self.shared.counters.fenced);
+                    self.end(&outcome);
+                }
+            }
+        }
+        self.lane.push(later);
+        if taken.is_empty() {
+            // What was chosen by a low bound waits for others, which it left out.
+            self.batch_max = self.batch_max.saturating_mul(2);
+            return true;
+        }
+        let settled = self.store(&mut taken, &prepared);
+        match settled {
+            Settled::Committed => {
+                self.shared.health.works();
+                count(&self.shared.counters.transactions);
+                self.shared.counters.acknowledged.fetch_add(taken.len() as u64, Ordering::Relaxed);
+                taken.iter().for_each(|outcome| self.end(outcome));
+                self.batch_max = self.batch_max.saturating_mul(2);
+                self.failures = 0;
+            }
+            Settled::Aborted(_) => self.lane.push(taken),
+            // What comes of reading them again takes their place.
+            Settled::Unknown => taken.iter().for_each(|outcome| self.end(outcome)),
+        }
+        consumed.settled(settled);
+        settled == Settled::Committed
+    }
+
+    /// Stores outcomes and offsets, or neither.
+    fn store(&mut self, taken: &mut [Outcome], prepared: &Prepared) -> Settled {
+        let Err(Fault { error, commit_asked }) = self.attempt(taken, prepared) else { return Settled::Committed };
+        let code = error.rdkafka_error_code();
+        count(&self.shared.counters.transactions_aborted);
+        self.shared.health.failed(&format_args!("a transaction was not committed: {error}"));
+        if self.is_aborted(&error) {
+            self.reduce(taken);
+            return Settled::Aborted(code);
+        }
+        self.renew(code);
+        // A new producer's first act ends what the old one left open: one way or the other, if it was to be committed.
+        if commit_asked { Settled::Unknown } else { Settled::Aborted(code) }
+    }
+
+    fn attempt(&self, taken: &mut [Outcome], prepared: &Prepared) -> Result<(), Fault> {
+        let early = |error| Fault { error, commit_asked: false };
+        self.producer.context().sent.clear();
+        self.producer.begin_transaction().map_err(early)?;
+        for (index, outcome) in taken.iter_mut().enumerate() {
+            if let Some(letter) = &mut outcome.dead_letter {
+                self.produce(letter, Sent { index, dead_letter: true }).map_err(early)?;
+            }
+            self.produce(&mut outcome.record, Sent { index, dead_letter: false }).map_err(early)?;
+        }
+        self.patiently(|| self.producer.send_offsets_to_transaction(&prepared.offsets, &prepared.group, REQUEST))
+            .map_err(early)?;
+        let commit = || self.producer.commit_transaction(REQUEST);
+        self.patiently(commit).map_err(|error| Fault { error, commit_asked: true })
+    }
+
+    /// Hands a record to librdkafka, or what can be said in less where it is larger than any topic takes.
+    fn produce(&self, record: &mut Record, tag: Sent) -> KafkaResult<()> {
+        loop {
+            let topic = self.shared.topics.of(record.destination);
+            let mut message = BaseRecord::with_opaque_to(topic, Box::new(tag));
+            message.key = record.key.as_deref();
+            message.payload = record.payload.as_deref();
+            message.headers = headers::write(&record.headers);
+            let Err((error, _)) = self.producer.send(message) else { return Ok(()) };
+            match error.rdkafka_error_code() {
+                Some(Code::QueueFull) if !self.has_ended() => {
+                    self.producer.poll(Duration::from_millis(10));
+                }
+                Some(Code::MessageSizeTooLarge) => match self.shared.smaller(record.clone(), &Refusal::TooLarge) {
+                    Some(smaller) => *record = smaller,
+                    None => return Err(error),
+                },
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Asks again for as long as the answer is that asking again may help.
+    fn patiently(&self, ask: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
+        loop {
+            match ask() {
+                Err(error) if may_pass(&error) && !self.has_ended() => {
+                    self.shared.health.failed(&format_args!("a transaction waits: {error}"));
+                    self.producer.poll(Duration::from_millis(100));
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Ends the transaction without its outcomes. False where that cannot be done, or `error` says that it cannot.
+    fn is_aborted(&self, error: &KafkaError) -> bool {
+        let is_fatal = matches!(error, KafkaError::Transaction(fault) if fault.is_fatal())
+            || error.rdkafka_error_code() == Some(Code::Fatal);
+        // In short steps: what was handed over and not sent comes back by polling, which nobody else does here.
+        let step = Duration::from_millis(200);
+        let aborted = || {
+            self.producer.poll(Duration::ZERO);
+            self.producer.abort_transaction(step)
+        };
+        !is_fatal && self.patiently(aborted).is_ok()
+    }
+
+    /// Puts what can be said in less in the place of a record that the brokers refused, or looks for that record.
+    fn reduce(&mut self, taken: &mut [Outcome]) {
+        let refused: Vec<(Sent, Code)> = self.producer.context().sent.take();
+        let refused: Vec<_> = refused.into_iter().filter(|(_, code)| is_of_the_record(*code)).collect();
+        let [outcome] = taken else {
+            if !refused.is_empty() {
+                // A batch is refused as a whole: fewer outcomes the next time, until it is one.
+                self.batch_max = (taken.len().min(refused.len()) / 2).max(1);
+            }
+            return;
+        };
+        for (tag, code) in refused {
+            let refusal = match code {
+                Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => Refusal::TooLarge,
+                code => Refusal::Invalid(code.to_string()),
+            };
+            let record = if tag.dead_letter { outcome.dead_letter.as_mut() } else { Some(&mut outcome.record) };
+            if let Some(record) = record
+                && let Some(smaller) = self.shared.smaller(record.clone(), &refusal)
+            {
+                *record = smaller;
+            }
+        }
+    }
+
+    /// A new producer in place of one that is of no more use.
+    fn renew(&mut self, code: Option<Code>) {
+        let now = Instant::now();
+        self.fences.retain(|at| now.duration_since(*at) < FENCES_WITHIN);
+        if matches!(code, Some(Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch)) {
+            self.fences.push_back(now);
+        }
+        if self.fences.len() > FENCES_MAX {
+            let id = &self.settings.id;
+            return self.shared.failed_for_good(&format!(
+                "another process makes transactions as {id}: give each node a node.id of its own"
+            ));
+        }
+        while !self.has_ended() {
+            let made = self.config.create_with_context(Context::new(Arc::clone(&self.shared)));
+            let made = made.and_then(|producer: BaseProducer<Context>| {
+                producer.init_transactions(REQUEST)?;
+                Ok(producer)
+            });
+            match made {
+                Ok(producer) => {
+                    self.producer = producer;
+                    return;
+                }
+                Err(error) => {
+                    self.shared.health.failed(&format_args!("no transactions as {}: {error}", self.settings.id));
+                    self.lane.pause(self.backoff.max);
+                }
+            }
+        }
+    }
+
+    /// An outcome has ended, in whatever way.
+    fn end(&self, outcome: &Outcome) {
+        self.shared.end();
+        if outcome.dead_letter.is_some() {
+            self.shared.end();
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.shared.health.fatal().is_some() || self.lane.queue().ended
+    }
+}
+
+/// Whether librdkafka says that asking again may help.
+fn may_pass(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::Transaction(fault) => fault.is_retriable() && !fault.is_fatal() && !fault.txn_requires_abort(),
+        KafkaError::Flush(_) => true,
+        _ => false,
+    }
+}
