@@ -74,6 +74,8 @@ class Service:
 
     def not_ready(self):
         """Why it takes no calls, as it says over HTTP; None where it takes them."""
+        if not self.log_lines("admin interface listens"):
+            return "it has not started yet"
         try:
             with urllib.request.urlopen(f"http://{self.admin()}/health/ready", timeout=10) as answer:
                 assert json.load(answer) == {"status": "ok"}
