@@ -18,8 +18,8 @@ CLIENT = "CN=forewarm-client"
 DAYS = "3"
 
 SETTINGS = """\
-# A map is needed as soon as a listener is not plain.
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL
+# A listener has its protocol's name, and the controller's own needs saying.
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocols}
 ssl.keystore.type=PEM
 ssl.keystore.location={tls}/server.pem
 ssl.truststore.type=PEM
@@ -52,7 +52,8 @@ def secure(directory, ports):
     }
     (directory / "secure.json").write_text(json.dumps(told, indent=2), encoding="utf-8")
     module = "org.apache.kafka.common.security.plain.PlainLoginModule"
-    settings = SETTINGS.format(tls=tls, plain=f'{module} required user_{USER}="{password}";')
+    protocols = ",".join(f"{name}:{name}" for name in ("PLAINTEXT", *LISTENERS))
+    settings = SETTINGS.format(protocols=protocols, tls=tls, plain=f'{module} required user_{USER}="{password}";')
     return settings, ["--add-scram", f"SCRAM-SHA-512=[name={USER},password={password}]"]
 
 

@@ -92,10 +92,12 @@ class Topics:
         self.wait_for_all()
 
     def new_topic(self, role):
-        # A single partition of definitions has one order: a later one marks that earlier ones were read.
-        settings = {"num_partitions": 1 if role == "functions" else PARTITIONS, "replication_factor": 1}
+        # As the service makes them itself: compacted topics have one partition, and with that one order.
         if role in ("functions", "forecast-snapshots"):
-            settings["config"] = {"cleanup.policy": "compact"}
+            settings = {"num_partitions": 1, "config": {"cleanup.policy": "compact"}}
+        else:
+            settings = {"num_partitions": PARTITIONS}
+        settings["replication_factor"] = 1
         return NewTopic(self.names[role], **(settings | self.changes.get(role, {})))
 
     def __getitem__(self, role):
