@@ -8,6 +8,7 @@ import hashlib
 import pathlib
 
 import events
+from cluster import Broker
 from service import Service
 from streams import DeadLetters, Outcomes, Results, Sender, Topics
 
@@ -36,6 +37,7 @@ class Bench:
     """The surroundings of one scenario. Use with `with`: at the end nothing of it is left."""
 
     def __init__(self, run, name):
+        self.run = run
         self.bootstrap = run.bootstrap
         self.broker_directory = run.broker_directory
         self.binary = run.binary
@@ -60,8 +62,21 @@ class Bench:
         if self.topics:
             self.topics.delete()
 
-    def make_topics(self, create=True):
-        self.topics = Topics(self.bootstrap, self.name, create)
+    def broker(self):
+        """The broker of this run, to be stopped and started."""
+        if not self.broker_directory:
+            raise Skipped("needs a broker that may be stopped: FOREWARM_TEST_KAFKA_DIR is not set")
+        return Broker(self.broker_directory)
+
+    def secure_broker(self):
+        """Moves this scenario to the broker with security, by its plain listener."""
+        broker = self.run.secure_broker
+        self.bootstrap = broker.bootstrap
+        self.sender = Sender(self.bootstrap)
+        return broker
+
+    def make_topics(self, create=True, changes=None):
+        self.topics = Topics(self.bootstrap, self.name, create, changes)
 
     def service(self, **changes):
         """The service with this scenario's topics, not started. `changes` are keys and tables of the configuration."""

@@ -6,6 +6,8 @@ Each scenario has topics, a group and processes of its own. The exit status is 0
 """
 
 import argparse
+import contextlib
+import functools
 import os
 import pathlib
 import shutil
@@ -16,13 +18,17 @@ import time
 import traceback
 import uuid
 
+import brokers
 import delivery
 import exactly_once
 import faults
+import security
 import use
 from bench import ECHO, HOSTILE, Bench, Skipped
+from cluster import Broker
 
-FAMILIES = [use, faults, delivery, exactly_once]
+# What takes the one broker away for long comes last.
+FAMILIES = [use, faults, security, delivery, exactly_once, brokers]
 SCENARIOS = {scenario.__name__: scenario for family in FAMILIES for scenario in family.SCENARIOS}
 
 
@@ -35,6 +41,15 @@ class Run:
         self.broker_directory = os.environ.get("FOREWARM_TEST_KAFKA_DIR")
         self.directory = pathlib.Path(directory)
         self.id = uuid.uuid4().hex[:8]
+        self.closing = contextlib.ExitStack()
+
+    @functools.cached_property
+    def secure_broker(self):
+        """The broker with security, started for whoever asks first, and there until the end."""
+        broker = Broker(self.directory / "secure-broker")
+        self.closing.callback(broker.stop)
+        broker.start("--secure")
+        return broker
 
 
 def attempt(run, name):
@@ -85,7 +100,8 @@ def main():
     directory = tempfile.mkdtemp(prefix="forewarm-e2e.")
     try:
         run = Run(arguments, directory)
-        outcomes = [attempt(run, name) for name in arguments.scenarios or SCENARIOS]
+        with run.closing:
+            outcomes = [attempt(run, name) for name in arguments.scenarios or SCENARIOS]
     finally:
         if arguments.keep:
             print(f"logs and configurations are in {directory}")

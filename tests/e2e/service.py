@@ -1,12 +1,16 @@
 """The service as a process: configuration file, start, signals, exit status, and its command line.
 
-It must not look into the service: what it does shows on the topics.
+It must not look into the service: what it does shows on the topics, over HTTP, in its log, and in what it costs the machine.
 """
 
 import json
+import os
 import pathlib
 import signal
 import subprocess
+import time
+import urllib.error
+import urllib.request
 
 STOP_DEADLINE_S = 60
 COMMAND_DEADLINE_S = 120
@@ -33,6 +37,8 @@ class Service:
         self.config = self.directory / "config.toml"
         self.log = self.directory / "service.log"
         self.process = None
+        # Variables that it gets on top of those of the test.
+        self.environment = {}
         tables = {
             "node": {"id": "e2e-node"},
             "kafka": {"bootstrap-servers": bootstrap},
@@ -57,15 +63,50 @@ class Service:
     def start(self):
         assert self.process is None, "the service runs already"
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                [self.binary, "serve", "--config", self.config], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            command = [self.binary, "serve", "--config", self.config]
+            environment = {**os.environ, **self.environment}
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
         return self
 
     def admin(self):
         """Where it answers over HTTP, as its log says."""
-        lines = [line for line in self.log.read_text(encoding="utf-8").splitlines() if "admin interface listens" in line]
-        return lines[-1].split("address=")[1].split()[0]
+        return self.log_lines("admin interface listens")[-1].split("address=")[1].split()[0]
+
+    def not_ready(self):
+        """Why it takes no calls, as it says over HTTP; None where it takes them."""
+        if not self.log_lines("admin interface listens"):
+            return "it has not started yet"
+        try:
+            with urllib.request.urlopen(f"http://{self.admin()}/health/ready", timeout=10) as answer:
+                assert json.load(answer) == {"status": "ok"}
+                return None
+        except urllib.error.HTTPError as answer:
+            assert answer.code == 503, answer
+            return json.load(answer)["reason"]
+
+    def wait_ready(self, ready, deadline_s=60):
+        """Waits until it takes calls, or until it does not."""
+        until = time.monotonic() + deadline_s
+        while ((reason := self.not_ready()) is None) != ready:
+            self.check_running()
+            assert time.monotonic() < until, f"after {deadline_s} s the service is {reason or 'ready'}"
+            time.sleep(0.05)
+
+    def cpu_s(self):
+        """Processor time that it has used so far, in seconds."""
+        # The name, in parentheses, may hold anything; what is counted stands behind it.
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident_bytes(self):
+        """Memory that it holds."""
+        fields = pathlib.Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()
+        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def log_lines(self, word=""):
+        """The lines of its log with that word in them."""
+        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+        return [line for line in text.splitlines() if word in line]
 
     def check_running(self):
         """A service that ended without being asked to is a fault; one that was stopped or killed is none."""
@@ -96,7 +137,9 @@ class Service:
     def command(self, *arguments, status=0):
         """Runs another command of the binary with the same configuration; its output."""
         command = [self.binary, *map(str, arguments), "--config", self.config]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_DEADLINE_S, check=False)
+        environment = {**os.environ, **self.environment}
+        options = {"capture_output": True, "text": True, "timeout": COMMAND_DEADLINE_S, "env": environment}
+        done = subprocess.run(command, **options, check=False)
         words = " ".join(map(str, command))
         said = f"{words} ended with {done.returncode}, expected {status}:\n{done.stdout}{done.stderr}"
         assert done.returncode == status, said

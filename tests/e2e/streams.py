@@ -73,25 +73,32 @@ class Result(Received):
 
 
 class Topics:
-    """The five topics of one scenario, made new and deleted at the end."""
+    """The topics of one scenario, made new and deleted at the end. `changes` are settings by role, such as `partitions`,
+    `replica_assignment`, and `config`."""
 
-    def __init__(self, bootstrap, prefix, create=True):
+    def __init__(self, bootstrap, prefix, create=True, changes=None):
         self.bootstrap = bootstrap
         self.names = {role: f"{prefix}.{role}" for role in ROLES}
+        self.changes = changes or {}
         self.admin = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
         if create:
-            # A single partition of definitions has one order: a later one marks that earlier ones were read.
-            new = [
-                NewTopic(name, 1 if role == "functions" else PARTITIONS, 1, config=self.settings(role))
-                for role, name in self.names.items()
-            ]
-            for future in self.admin.create_topics(new, operation_timeout=BROKER_DEADLINE_S).values():
-                future.result(BROKER_DEADLINE_S)
-            self.wait_for_all()
+            self.create(*ROLES)
 
-    @staticmethod
-    def settings(role):
-        return {"cleanup.policy": "compact"} if role in ("functions", "forecast-snapshots") else {}
+    def create(self, *roles):
+        """Makes these topics and waits until everybody knows them."""
+        new = [self.new_topic(role) for role in roles]
+        for future in self.admin.create_topics(new, operation_timeout=BROKER_DEADLINE_S).values():
+            future.result(BROKER_DEADLINE_S)
+        self.wait_for_all()
+
+    def new_topic(self, role):
+        # As the service makes them itself: compacted topics have one partition, and with that one order.
+        if role in ("functions", "forecast-snapshots"):
+            settings = {"num_partitions": 1, "config": {"cleanup.policy": "compact"}}
+        else:
+            settings = {"num_partitions": PARTITIONS}
+        settings["replication_factor"] = 1
+        return NewTopic(self.names[role], **(settings | self.changes.get(role, {})))
 
     def __getitem__(self, role):
         return self.names[role]
@@ -110,13 +117,18 @@ class Topics:
 
     def length(self, role):
         """How many messages were ever written to a topic that is not compacted. The producer writes no markers."""
+        return sum(self.lengths(role).values())
+
+    def lengths(self, role):
+        """The same by partition."""
         partitions = self.existing()[self.names[role]].partitions
         ask = {confluent_kafka.TopicPartition(self.names[role], number): OffsetSpec.latest() for number in partitions}
         futures = self.admin.list_offsets(ask, request_timeout=BROKER_DEADLINE_S)
-        return sum(future.result().offset for future in futures.values())
+        return {asked.partition: future.result().offset for asked, future in futures.items()}
 
-    def delete(self):
-        existing = list(self.existing())
+    def delete(self, *roles):
+        """Deletes these topics, or all."""
+        existing = [name for name in self.existing() if not roles or name in [self.names[role] for role in roles]]
         if existing:
             for future in self.admin.delete_topics(existing).values():
                 future.result(BROKER_DEADLINE_S)
