@@ -27,7 +27,7 @@ use self::tenants::Tenants;
 use crate::config::{ChainsConfig, ForecastConfig, TargetConfig};
 use crate::forecast::chains::{EdgeView, Evidence};
 use crate::forecast::history::Model;
-use crate::forecast::{self, Forecaster, Restored, Slot, Table, Verdict};
+use crate::forecast::{self, Forecaster, Restored, Share, Slot, Table, Verdict};
 use crate::target::{Hold, Rule, Timetable, Wish, decide, fit};
 use crate::types::{
     Demand, ForecastSnapshot, FunctionDefinition, FunctionName, PoolUsage, PreTrigger, PreTriggerOutcome, StartKind,
@@ -71,6 +71,8 @@ pub enum Event {
         /// How long it was in the guest.
         execute: Duration,
     },
+    /// The part of the calls that this node runs is another one from now on.
+    ShareChanged(Share),
     /// Time has passed. To be sent several times a second.
     Ticked {
         /// Every function of which the pool holds an instance or a call, or held one since the last tick. One that is
@@ -236,6 +238,7 @@ impl Control {
             Event::PreTriggerReceived(pre_trigger) => self.pre_trigger(now, pre_trigger, actions),
             Event::InvocationArrived { function, evidence } => self.forecaster.arrived(now, &function, evidence),
             Event::InvocationEnded { function, execute, .. } => self.forecaster.ended(now, &function, execute),
+            Event::ShareChanged(share) => self.forecaster.set_share(share),
             Event::Ticked { usage } => self.tick(now, &usage, actions),
         }
         actions.extend(self.forecaster.take_outcomes().into_iter().map(Action::PreTriggerEnded));

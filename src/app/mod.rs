@@ -4,6 +4,7 @@
 //! runs before what reads. The way down is the way up, backwards.
 
 mod node;
+mod settings;
 mod shutdown;
 mod signals;
 
@@ -12,18 +13,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+pub use self::settings::model;
+use self::settings::{ingest_settings, quotas, transactions};
 pub use self::shutdown::Ended;
 pub use self::signals::Signals;
 use crate::admin::{Admin, AdminError, Node};
 use crate::artifacts::{CodeCache, DirectoryStore};
-use crate::backlog::{Quota, Quotas};
 use crate::codec::{Codec, EventKind, NoSchemaRegistry, WireFormat, WriterSchemas};
-use crate::config::{Config, ForecastConfig, PreTriggerStart, ResultFormat, Tenants};
+use crate::config::{Config, PreTriggerStart, ResultFormat};
 use crate::control::{Control, Event};
 use crate::driver::{ControlPlane, Delivery, Failure, Intake, Observations, Outbox, OutboxSettings, Unknown};
 pub use crate::execute::wall_clock;
 use crate::execute::{ExecuteError, Executor, Parts, Runtime};
-use crate::forecast::history::Model;
 use crate::ingest::pre_triggers::{PreTriggerEvent, PreTriggers};
 use crate::ingest::{self, IngestError, Invocations};
 use crate::kafka::tail::Start;
@@ -36,8 +37,6 @@ use crate::telemetry::{Metrics, Telemetry};
 const TOPICS_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long one request to the schema registry may take.
 const SCHEMA_REGISTRY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Completions after which a commit is made before its interval is over.
-const COMMIT_COMPLETIONS: u64 = 10_000;
 
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -70,13 +69,16 @@ pub enum StartError {
     Thread(#[from] std::io::Error),
     /// The registry could not be read in time.
     #[error(
-        "topic {topic} was not read to its end within {waited:?} (registry.catch-up-timeout); check that the brokers answer"
+        "topic {topic} was not read to its end within {waited:?} (registry.catch-up-timeout){reason}; check that the brokers \
+         answer"
     )]
     CatchUp {
         /// The topic.
         topic: String,
         /// How long it was waited for.
         waited: Duration,
+        /// What the client said last, behind a colon; empty where it said nothing.
+        reason: String,
     },
 }
 
@@ -342,49 +344,6 @@ impl Service {
     }
 }
 
-/// The model of the forecast: the configured file's, or the one that comes with the program.
-///
-/// # Errors
-/// Where the file cannot be read or is no model for this program.
-pub fn model(config: &ForecastConfig) -> Result<Model, StartError> {
-    if config.model.as_os_str().is_empty() {
-        return Ok(Model::shipped());
-    }
-    let fault = |cause: String| StartError::Model { path: config.model.clone(), cause };
-    let bytes = std::fs::read(&config.model).map_err(|error| fault(error.to_string()))?;
-    Model::read(&bytes).map_err(|error| fault(error.to_string()))
-}
-
-fn quotas(tenants: &Tenants) -> Quotas {
-    let Tenants { calls_max, waiting_max, ref named } = *tenants;
-    let named = named.iter().map(|named| {
-        let quota = Quota { calls_max: named.calls_max, waiting_max: named.waiting_max };
-        (named.tenant.clone(), quota)
-    });
-    Quotas::new(Quota { calls_max, waiting_max }, named)
-}
-
-/// How outcomes and offsets are stored together, where they are.
-fn transactions(config: &Config) -> Option<publish::TransactionSettings> {
-    (config.delivery == crate::config::Delivery::ExactlyOnce).then(|| publish::TransactionSettings {
-        // One for each node: a node that is started again ends what it had left open.
-        id: format!("{}-{}", config.ingest.group_id, config.node_id()),
-        interval: config.publish.transaction_interval,
-    })
-}
-
-fn ingest_settings(config: &Config) -> ingest::Settings {
-    let ingest = &config.ingest;
-    ingest::Settings {
-        topic: config.topics.invocations.clone(),
-        in_flight_max: ingest.in_flight_max.get() as usize,
-        in_flight_bytes_max: usize::try_from(ingest.in_flight_bytes_max.get()).unwrap_or(usize::MAX),
-        commit_interval: ingest.commit_interval,
-        commit_completions: COMMIT_COMPLETIONS,
-        drain_timeout: ingest.drain_timeout,
-    }
-}
-
 fn create_topics(connection: &Connection, config: &Config) -> Result<(), ClientError> {
     let topics = &config.topics;
     let number = |number: std::num::NonZeroU32| i32::try_from(number.get()).unwrap_or(i32::MAX);
@@ -496,5 +455,9 @@ fn catch_up(registry: &Registry, config: &Config) -> Result<(), StartError> {
     if registry.fences().wait(waited) {
         return Ok(());
     }
-    Err(StartError::CatchUp { topic: config.topics.functions.clone(), waited })
+    let mut reason = registry.health().reason();
+    if !reason.is_empty() {
+        reason.insert_str(0, ": ");
+    }
+    Err(StartError::CatchUp { topic: config.topics.functions.clone(), waited, reason })
 }

@@ -26,6 +26,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let directory = arguments.directory.clone().unwrap_or_else(|| scratch.path().to_owned());
     broker.apply(&mut config, &directory);
     let service = Service::start(config.clone(), &telemetry)?;
+    signals.service_started();
     println!("{LIMITS_OF_THE_EMBEDDED_BROKER}");
     println!();
     println!("bootstrap servers: {}", broker.bootstrap_servers());

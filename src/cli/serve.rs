@@ -11,6 +11,7 @@ pub(super) fn run(arguments: &ConfigArgument) -> anyhow::Result<ExitCode> {
     let telemetry = telemetry::start(&config.telemetry, &config.node_id())?;
     let signals = app::Signals::listen()?;
     let service = Service::start(config, &telemetry)?;
+    signals.service_started();
     let ended = service.run_until(&signals);
     drop(telemetry);
     Ok(if ended.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -166,6 +166,26 @@ fn a_scheduled_burst_is_prepared_the_lead_ahead_of_its_start() {
 }
 
 #[test]
+fn a_node_prepares_its_share_of_what_is_announced_and_the_rest_when_it_takes_over() {
+    let mut stage = Stage::new(definition(name(), WarmPolicy { ceiling: 64, ..WarmPolicy::default() }));
+    stage.send(Event::ShareChanged(Share { owned: 2, all: 6 }));
+    stage.announce("a", 12, 1.0, None, 30);
+    assert_eq!(stage.after(0.0), ["a accepted", "0s: 4 ready [a a a a]"]);
+    stage.send(Event::ShareChanged(Share { owned: 3, all: 6 }));
+    assert_eq!(stage.after(0.0), ["0s: 6 ready [a a a a a a]"]);
+    // All its calls come, and that is a notice that was kept, whoever else had a part of it.
+    stage.calls_arrive(6);
+    let said = stage.after(1.0);
+    assert!(said.iter().all(|said| !said.contains("a a")), "{said:?}");
+    stage.send(Event::ShareChanged(Share { owned: 0, all: 6 }));
+    stage.announce("b", 12, 1.0, None, 5);
+    let said = stage.after(0.0);
+    assert!(said.contains(&"b accepted".to_owned()) && said.iter().all(|said| !said.contains("[b")), "{said:?}");
+    // Another node that runs these calls says what became of it.
+    assert!(stage.after(20.0).iter().all(|said| !said.starts_with("b ")));
+}
+
+#[test]
 fn a_withdrawn_notice_gives_its_instances_back_at_the_tick_and_a_repeat_changes_nothing() {
     let mut stage = Stage::new(definition(name(), WarmPolicy::default()));
     stage.announce("a", 2, 1.0, None, 30);

@@ -10,6 +10,7 @@ use super::outbox::{Failure, Outbox, Ticket};
 use super::plane::Observations;
 use crate::control::Event;
 use crate::execute::Call;
+use crate::forecast::Share;
 use crate::forecast::chains::Evidence;
 use crate::ingest::{Received, Sink};
 use crate::telemetry::{Metrics, Tracing};
@@ -66,6 +67,11 @@ impl Sink for Intake {
 
     fn gave_up(&mut self, partitions: &[i32]) {
         self.delivery.forget(partitions);
+    }
+
+    fn shares(&mut self, owned: usize, all: usize) {
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        self.observations.shares(Share { owned: number(owned), all: number(all) });
     }
 
     fn failed_for_good(&mut self, reason: &str) {

@@ -14,7 +14,7 @@ use super::asked::Asked;
 use super::outbox::Outbox;
 use crate::control::{Action, Control, Event};
 use crate::execute::{Executor, Outcomes, wall_clock};
-use crate::forecast::{Restored, Verdict};
+use crate::forecast::{Restored, Share, Verdict};
 use crate::telemetry::Metrics;
 use crate::types::{FunctionName, PoolUsage, Timestamp};
 
@@ -22,13 +22,15 @@ use crate::types::{FunctionName, PoolUsage, Timestamp};
 #[derive(Clone)]
 pub struct Observations {
     queue: Arc<ArrayQueue<Event>>,
+    /// The newest one counts, and must not be lost in a full queue.
+    share: Arc<Mutex<Option<Share>>>,
     metrics: Arc<Metrics>,
 }
 
 impl Observations {
     /// A way for at most `capacity` events between two ticks.
     pub fn new(capacity: usize, metrics: Arc<Metrics>) -> Self {
-        Self { queue: Arc::new(ArrayQueue::new(capacity)), metrics }
+        Self { queue: Arc::new(ArrayQueue::new(capacity)), share: Arc::default(), metrics }
     }
 
     /// Hands in what was seen. Never blocks; where the queue is full the event is dropped, counted, and the answer is false.
@@ -38,6 +40,11 @@ impl Observations {
             self.metrics.control_events_dropped.add(1);
         }
         taken
+    }
+
+    /// The node's share of the calls is this from now on.
+    pub fn shares(&self, share: Share) {
+        *self.share.lock().unwrap_or_else(PoisonError::into_inner) = Some(share);
     }
 
     /// Hands in what must not be lost (a definition): waits for room, which the next tick makes. Not for the data plane.
@@ -126,6 +133,9 @@ fn step<O: Outcomes>(
                 Some(event) => control.handle(now, event, actions),
                 None => break,
             }
+        }
+        if let Some(share) = observations.share.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            control.handle(now, Event::ShareChanged(share), actions);
         }
         control.handle(now, Event::Ticked { usage }, actions);
     }

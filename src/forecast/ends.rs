@@ -40,6 +40,11 @@ pub(super) fn settle(
 ) {
     for Ended { source, held, kind } in ended {
         sources.commit(source, held.committed(), 0);
+        if !held.is_ours() {
+            // Whose it was says what became of it.
+            sources.release(source);
+            continue;
+        }
         let (name, tenant) = sources.names(source);
         outcomes.push(PreTriggerOutcome {
             source: name.to_owned(),

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::Function;
+use super::Share;
 use super::notices::{Announcement, Ended, Entry, Held, NOTICES_MAX};
 use super::sources::{Place, Sources, share_of};
 use super::verdict::{Criterion, Verdict};
@@ -19,6 +20,7 @@ const ID_BYTES_MAX: usize = 256;
 pub(super) struct Case<'a> {
     pub(super) now: Timestamp,
     pub(super) config: &'a ForecastConfig,
+    pub(super) share: Share,
     pub(super) function: &'a mut Function,
     pub(super) sources: &'a mut Sources,
     /// Takes notices that end by this.
@@ -87,7 +89,8 @@ impl Case<'_> {
         let expires_at = (starts_at + window).min(horizon);
         Ok((now < expires_at).then(|| Announcement {
             id,
-            expected: *expected_invocations,
+            whole: *expected_invocations,
+            expected: self.share.of(*expected_invocations),
             confidence: *confidence,
             starts_at,
             // Only an announced start gets a lead: without one the calls may come at any moment.

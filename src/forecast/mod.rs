@@ -31,6 +31,7 @@ mod outcomes;
 mod past;
 mod peaks;
 mod ruled;
+mod share;
 mod snapshot;
 mod sources;
 mod table;
@@ -43,6 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use counters::Counters;
+pub use share::Share;
 pub use snapshot::{RestoreError, Restored};
 pub use verdict::{Criterion, Verdict};
 
@@ -113,6 +115,7 @@ pub struct Forecaster {
     functions: Table<Function>,
     agenda: Agenda,
     sources: Sources,
+    share: Share,
     model: Model,
     newcomers: Newcomers,
     /// Absent where chains are switched off.
@@ -145,6 +148,7 @@ impl Forecaster {
             bucket_micros: (window_micros / BUCKETS as i64).max(1),
             functions: Table::new(config.functions_max.get()),
             sources: Sources::new(&config),
+            share: Share::WHOLE,
             model,
             newcomers: Newcomers::new(config.newcomer_share as f32),
             chains: chains.enabled.then(|| Chains::new(chains)),
@@ -225,7 +229,8 @@ impl Forecaster {
         };
         let mut ended = Vec::new();
         function.notices.end(now, self.config.late_grace, &mut self.sources, &mut ended);
-        let case = Case { now, config: &self.config, function, sources: &mut self.sources, ended: &mut ended };
+        let share = self.share;
+        let case = Case { now, config: &self.config, share, function, sources: &mut self.sources, ended: &mut ended };
         let verdict = judge(case, pre_trigger);
         function.learned_at = ended.first().map(|_| now).or(function.learned_at);
         self.counters.ids_forgotten +=

@@ -94,7 +94,7 @@ impl ClientContext for Context {
         match error.rdkafka_error_code() {
             // The poll returns these too.
             Some(Code::Fatal | Code::PollExceeded) => {}
-            _ if is_of_one_broker(&error) => tracing::debug!(client = ROLE, %error, reason, "kafka client reports"),
+            _ if is_of_one_broker(&error) => self.health.heard(reason),
             _ => self.health.failed(&format_args!("{error}: {reason}")),
         }
     }

@@ -87,6 +87,8 @@ pub(super) struct Intake<S> {
     pub(super) under_way: Option<UnderWay>,
     pub(super) commits: Commits,
     pub(super) transactions: Transactions,
+    /// How many the topic has, as far as is known.
+    pub(super) partitions_of_topic: usize,
     pub(super) topic: Arc<str>,
     codec: Arc<Codec>,
     writers: Arc<dyn WriterSchemas>,
@@ -123,6 +125,7 @@ impl<S: Sink> Intake<S> {
             under_way: None,
             commits: Commits { under_way: false, retry_at: now, due_at: now, changes: 0, with_metadata: true },
             transactions: Transactions::default(),
+            partitions_of_topic: 0,
             codec,
             writers,
             inbox,
@@ -304,7 +307,10 @@ impl<S: Sink> Intake<S> {
         match note {
             Note::Stored(position, bytes) => self.completed(position, bytes),
             Note::Answer(Answer::Commit { commits, result }) => self.take_commit(&commits, result),
-            Note::Answer(Answer::Committed(answer)) => self.standings(answer),
+            Note::Answer(Answer::Committed(answer, all)) => {
+                self.partitions_of_topic = all;
+                self.standings(answer);
+            }
             Note::Answer(Answer::Probe(true)) => self.control.health.works(),
             Note::Answer(Answer::Probe(false)) => {}
             Note::Prepare(preparation) => self.transactions.asked = Some(preparation),

@@ -129,6 +129,11 @@ pub trait Sink: Send + 'static {
         let _ = partitions;
     }
 
+    /// How many partitions this node owns now, and how many there are in all; 0 where that is not known.
+    fn shares(&mut self, owned: usize, all: usize) {
+        let _ = (owned, all);
+    }
+
     /// The consumer is of no more use, and the process should end.
     fn failed_for_good(&mut self, reason: &str) {
         let _ = reason;

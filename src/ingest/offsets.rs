@@ -51,8 +51,8 @@ pub(super) enum Answer {
         /// Whether it was.
         result: KafkaResult<()>,
     },
-    /// Of a look-up.
-    Committed(KafkaResult<Vec<Standing>>),
+    /// Of a look-up; and how many partitions the topic has, 0 where the brokers did not say.
+    Committed(KafkaResult<Vec<Standing>>, usize),
     /// The brokers answered, or not.
     Probe(bool),
 }
@@ -117,7 +117,11 @@ impl Worker {
                     let result = self.commit(&commits, with_metadata);
                     Answer::Commit { commits, result }
                 }
-                Request::Committed(partitions) => Answer::Committed(self.committed(&partitions)),
+                Request::Committed(partitions) => {
+                    let all = partition_ids(self.consumer.client(), &self.topic, REQUEST);
+                    let all = all.ok().flatten().map_or(0, |all| all.len());
+                    Answer::Committed(self.committed(&partitions), all)
+                }
                 Request::Probe => {
                     Answer::Probe(matches!(partition_ids(self.consumer.client(), &self.topic, REQUEST), Ok(Some(_))))
                 }

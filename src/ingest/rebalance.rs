@@ -83,6 +83,8 @@ impl<S: Sink> Intake<S> {
             return Some(UnderWay::Taking { partitions, asked: false, retry_at: now, backoff: BACKOFF_MIN });
         }
         self.control.health.works();
+        // More nodes than partitions: this one has nothing to prepare for.
+        self.sink.shares(self.partitions.len(), self.partitions_of_topic.max(1));
         if let Err(error) = assign(&self.consumer, &partitions) {
             self.control.health.failed(&format_args!("empty assignment not taken: {error}"));
         }
@@ -180,6 +182,14 @@ impl<S: Sink> Intake<S> {
                 );
             }
         }
+        // Where nothing is left, the assignment that follows says what comes instead: nothing is given back in between.
+        if !self.partitions.is_empty() {
+            self.sink.shares(self.partitions.len(), self.partitions_of_topic);
+        }
+        if lost {
+            // Out of the group, until it lets this node in again.
+            self.control.joined.store(false, std::sync::atomic::Ordering::Release);
+        }
         add(if lost { &self.control.counters.lost } else { &self.control.counters.revoked }, ids.len());
         if let Err(error) = unassign(&self.consumer, partitions) {
             self.control.health.failed(&format_args!("partitions {ids:?} not given up: {error}"));
@@ -226,6 +236,7 @@ impl<S: Sink> Intake<S> {
         add(&self.control.counters.assigned, ids.len());
         tracing::info!(partitions = ?ids, "partitions taken over");
         self.sink.assigned(&ids);
+        self.sink.shares(self.partitions.len(), self.partitions_of_topic);
         Ok(())
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Must not: decide what to do while they cannot; it only remembers and says.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 const STARTING: u8 = 0;
 const UP: u8 = 1;
@@ -15,12 +15,22 @@ pub struct Health {
     client: &'static str,
     state: AtomicU8,
     fatal: OnceLock<String>,
+    words: Mutex<Words>,
+}
+
+/// What was said last.
+#[derive(Debug, Default)]
+struct Words {
+    /// Of the connection to one broker: why there is none, where librdkafka itself only says that there is none.
+    of_one_broker: String,
+    failed: String,
 }
 
 impl Health {
     /// A client named `client` in the log, which has not been heard of yet.
     pub const fn new(client: &'static str) -> Self {
-        Self { client, state: AtomicU8::new(STARTING), fatal: OnceLock::new() }
+        let words = Mutex::new(Words { of_one_broker: String::new(), failed: String::new() });
+        Self { client, state: AtomicU8::new(STARTING), fatal: OnceLock::new(), words }
     }
 
     /// Something worked. Cheap where that is no news.
@@ -31,10 +41,36 @@ impl Health {
         if self.state.swap(UP, Ordering::Relaxed) == DOWN {
             tracing::info!(client = self.client, "kafka works again");
         }
+        *self.words() = Words::default();
+    }
+
+    /// Something was said of the connection to one broker. That is no failure, as there may be others; where there is none,
+    /// it is the cause.
+    pub fn heard(&self, reason: &str) {
+        tracing::debug!(client = self.client, reason, "kafka client reports");
+        reason.clone_into(&mut self.words().of_one_broker);
+    }
+
+    /// Why it does not work, as far as was said; empty where it works or was never tried.
+    pub fn reason(&self) -> String {
+        self.words().failed.clone()
+    }
+
+    fn words(&self) -> MutexGuard<'_, Words> {
+        self.words.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something failed that may pass. Logged where it worked before, or was never tried.
     pub fn failed(&self, reason: &dyn std::fmt::Display) {
+        let reason = {
+            let mut words = self.words();
+            let mut reason = reason.to_string();
+            if !words.of_one_broker.is_empty() && !reason.contains(&words.of_one_broker) {
+                reason = format!("{reason}; a broker's connection: {}", words.of_one_broker);
+            }
+            reason.clone_into(&mut words.failed);
+            reason
+        };
         if self.state.swap(DOWN, Ordering::Relaxed) != DOWN {
             tracing::warn!(client = self.client, %reason, "kafka does not work; trying on");
         } else {
@@ -80,7 +116,11 @@ mod tests {
         health.failed(&"refused");
         assert!(health.is_down());
         health.works();
-        assert!(health.is_up() && health.fatal().is_none());
+        assert!(health.is_up() && health.fatal().is_none() && health.reason().is_empty());
+        health.heard("bad certificate");
+        assert!(health.is_up());
+        health.failed(&"all brokers are down");
+        assert_eq!(health.reason(), "all brokers are down; a broker's connection: bad certificate");
         assert!(health.failed_for_good("fenced"));
         assert!(!health.failed_for_good("later"));
         assert!(health.is_down());

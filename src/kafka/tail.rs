@@ -197,7 +197,9 @@ impl ClientContext for Context {
         // One broker of many does not matter; where none is left, that is an error of its own. The end of a partition is
         // told as an error too, and is what this reader waits for.
         let at_end = error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF);
-        if !at_end && !is_of_one_broker(&error) {
+        if is_of_one_broker(&error) {
+            self.shared.health.heard(reason);
+        } else if !at_end {
             self.shared.health.failed(&format_args!("{error}: {reason}"));
         }
     }

@@ -25,7 +25,7 @@ pub use dead_letter::{
     HEADER_INVOCATION_ID, HEADER_NODE, HEADER_OFFSET, HEADER_OMITTED, HEADER_PARTITION, HEADER_PREFIX, HEADER_REASON,
     HEADER_STATUS, HEADER_TIMESTAMP, HEADER_TOPIC,
 };
-pub use publisher::{PublishError, Publisher, Topics};
-pub use record::{Deliveries, Destination, Outcome, Record, Refusal};
+pub use publisher::{PublishError, Publisher};
+pub use record::{Deliveries, Destination, Outcome, Record, Refusal, Topics};
 pub use resend::{Backoff, LOOSE_MAX};
 pub use transactions::TransactionSettings;

@@ -1,6 +1,6 @@
 //! The producer, its thread, and what becomes of each delivery report.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _,
 
 use super::counters::{Counters, count};
 use super::dead_letter;
-use super::record::{Deliveries, Destination, Outcome, Record, Refusal};
+use super::record::{Deliveries, Destination, Outcome, Record, Refusal, Topics};
 use super::resend::{Backoff, Envelope, Resend, Waits};
 use super::transactions::{TransactionSettings, Transactions};
 use crate::kafka::{ClientError, Connection, Consumed, Health, headers, is_of_one_broker, partition_ids};
@@ -24,33 +24,6 @@ pub(super) const ROLE: &str = "publish";
 const POLL: Duration = Duration::from_millis(20);
 /// How often brokers that do not answer are asked whether they are back, and how long that question may take.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
-
-/// Where records go.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Topics {
-    /// The topic of outcomes.
-    pub results: String,
-    /// The topic of dead letters.
-    pub dead_letters: String,
-    /// The topic of outcomes of pre-triggers.
-    pub pre_trigger_outcomes: String,
-    /// The compacted topic of what is known of functions.
-    pub forecast_snapshots: String,
-    /// The topic of pre-triggers.
-    pub pre_triggers: String,
-}
-
-impl Topics {
-    pub(super) fn of(&self, destination: Destination) -> &str {
-        match destination {
-            Destination::Results => &self.results,
-            Destination::DeadLetters => &self.dead_letters,
-            Destination::PreTriggerOutcomes => &self.pre_trigger_outcomes,
-            Destination::ForecastSnapshots => &self.forecast_snapshots,
-            Destination::PreTriggers => &self.pre_triggers,
-        }
-    }
-}
 
 /// The producer is of no more use; the process should end, and calls without an outcome are read again.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +47,8 @@ pub(super) struct Shared {
     pub(super) counters: Arc<Counters>,
     pub(super) health: Health,
     resend: Mutex<Resend>,
+    /// Records that were not taken at least once, and are not stored yet.
+    failing: AtomicU64,
     flushing: AtomicBool,
     flushed: Condvar,
     flush: Mutex<()>,
@@ -120,6 +95,7 @@ impl Publisher {
             counters: Arc::default(),
             health: Health::new(ROLE),
             resend: Mutex::new(Resend::new(backoff)),
+            failing: AtomicU64::new(0),
             flushing: AtomicBool::new(false),
             flushed: Condvar::new(),
             flush: Mutex::default(),
@@ -315,10 +291,8 @@ impl Producers {
     /// Asks brokers that did not answer whether they do now, so that readiness comes back without traffic.
     fn probe(&self) {
         let topic = &self.shared.topics.results;
-        if let Ok(Some(_)) = partition_ids(self.batched.client(), topic, PROBE_EVERY)
-            && self.shared.resend().len() == 0
-        {
-            self.shared.health.works();
+        if let Ok(Some(_)) = partition_ids(self.batched.client(), topic, PROBE_EVERY) {
+            self.shared.works();
         }
     }
 }
@@ -385,7 +359,17 @@ impl Shared {
         smaller
     }
 
+    /// Something was stored, which makes the brokers good again where nothing waits that they did not take.
+    pub(super) fn works(&self) {
+        if !self.health.is_down() || self.failing.load(Ordering::Acquire) == 0 {
+            self.health.works();
+        }
+    }
+
     fn send_later(&self, record: Record, envelope: Envelope, error: &KafkaError) {
+        if envelope.attempts == 0 {
+            self.failing.fetch_add(1, Ordering::AcqRel);
+        }
         let topic = self.topics.of(record.destination);
         // A queue that is full and a record that is no good say nothing about the brokers.
         if !error.rdkafka_error_code().is_some_and(|code| code == Code::QueueFull || is_of_the_record(code)) {
@@ -393,6 +377,7 @@ impl Shared {
         }
         if !self.resend().push(Instant::now(), record, envelope) {
             count(&self.counters.dropped);
+            self.failing.fetch_sub(1, Ordering::AcqRel);
             self.end();
         }
     }
@@ -400,12 +385,21 @@ impl Shared {
     fn refused(&self, record: Record, envelope: Envelope, error: &KafkaError, refusal: &Refusal) {
         match self.instead_of(record, &envelope, refusal) {
             Some(smaller) => self.send_later(smaller, envelope, error),
-            None => self.end(),
+            // The publisher has failed, or it is left out: then nobody waits for it.
+            None => {
+                if envelope.attempts > 0 {
+                    self.failing.fetch_sub(1, Ordering::AcqRel);
+                }
+                self.end();
+            }
         }
     }
 
     fn delivered(&self, envelope: &Envelope) {
-        self.health.works();
+        if envelope.attempts > 0 {
+            self.failing.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.works();
         count(&self.counters.acknowledged);
         if let Some(waits) = &envelope.waits
             && waits.stored()
@@ -478,7 +472,9 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() == Some(Code::Fatal) {
             self.0.failed_for_good(reason);
-        } else if !is_of_one_broker(&error) {
+        } else if is_of_one_broker(&error) {
+            self.0.health.heard(reason);
+        } else {
             self.0.health.failed(&format_args!("{error}: {reason}"));
         }
     }

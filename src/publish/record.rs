@@ -24,6 +24,33 @@ impl Destination {
         [Self::Results, Self::DeadLetters, Self::PreTriggerOutcomes, Self::ForecastSnapshots, Self::PreTriggers];
 }
 
+/// Where records go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Topics {
+    /// The topic of outcomes.
+    pub results: String,
+    /// The topic of dead letters.
+    pub dead_letters: String,
+    /// The topic of outcomes of pre-triggers.
+    pub pre_trigger_outcomes: String,
+    /// The compacted topic of what is known of functions.
+    pub forecast_snapshots: String,
+    /// The topic of pre-triggers.
+    pub pre_triggers: String,
+}
+
+impl Topics {
+    pub(super) fn of(&self, destination: Destination) -> &str {
+        match destination {
+            Destination::Results => &self.results,
+            Destination::DeadLetters => &self.dead_letters,
+            Destination::PreTriggerOutcomes => &self.pre_trigger_outcomes,
+            Destination::ForecastSnapshots => &self.forecast_snapshots,
+            Destination::PreTriggers => &self.pre_triggers,
+        }
+    }
+}
+
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {

@@ -54,7 +54,9 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         // A fatal error comes back from the next request too, and there it is known what to do.
-        if error.rdkafka_error_code() != Some(Code::Fatal) && !is_of_one_broker(&error) {
+        if is_of_one_broker(&error) {
+            self.shared.health.heard(reason);
+        } else if error.rdkafka_error_code() != Some(Code::Fatal) {
             self.shared.health.failed(&format_args!("{error}: {reason}"));
         }
     }

@@ -230,7 +230,7 @@ impl Maker {
         let settled = self.store(&mut taken, &prepared);
         match settled {
             Settled::Committed => {
-                self.shared.health.works();
+                self.shared.works();
                 count(&self.shared.counters.transactions);
                 self.shared.counters.acknowledged.fetch_add(taken.len() as u64, Ordering::Relaxed);
                 taken.iter().for_each(|outcome| self.end(outcome));

@@ -23,12 +23,13 @@ import delivery
 import exactly_once
 import faults
 import security
+import tenants
 import use
 from bench import ECHO, HOSTILE, Bench, Skipped
 from cluster import Broker
 
 # What takes the one broker away for long comes last.
-FAMILIES = [use, faults, security, delivery, exactly_once, brokers]
+FAMILIES = [use, faults, tenants, security, delivery, exactly_once, brokers]
 SCENARIOS = {scenario.__name__: scenario for family in FAMILIES for scenario in family.SCENARIOS}
 
 

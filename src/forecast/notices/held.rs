@@ -37,6 +37,8 @@ pub(in super::super) struct Held {
     hash: u64,
     pub(in super::super) id: Box<str>,
     pub(in super::super) announced: u32,
+    /// The same for all nodes together.
+    whole: u32,
     confidence: f32,
     /// Calls that were taken off it.
     pub(in super::super) came: u32,
@@ -86,7 +88,8 @@ pub(in super::super) struct Wanted {
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Announcement<'a> {
     pub(in super::super) id: &'a str,
-    /// At least 1.
+    /// At least 1; this node's part of it, which may be 0.
+    pub(in super::super) whole: u32,
     pub(in super::super) expected: u32,
     pub(in super::super) confidence: f64,
     pub(in super::super) starts_at: Timestamp,
@@ -113,13 +116,14 @@ impl Held {
         pair: Place,
         sources: &Sources,
     ) -> Self {
-        let &Announcement { id, expected, confidence, starts_at, live_from, expires_at, lead, called_before } =
+        let &Announcement { id, whole, expected, confidence, starts_at, live_from, expires_at, lead, called_before } =
             announcement;
         let (elapsed, window) = (now.since(starts_at), expires_at.since(starts_at));
         Self {
             hash: hash_of(id),
             id: id.into(),
             announced: expected,
+            whole,
             confidence: confidence.clamp(0.0, 1.0) as f32,
             came: 0,
             came_alone: 0,
@@ -145,11 +149,22 @@ impl Held {
 
     /// What it announced is changed; what came stays.
     pub(super) fn change(&mut self, changed: Self) {
-        let Self { announced, confidence, starts_at, live_from, acts_from, expires_at, instances_max, cost, .. } =
-            changed;
+        let Self { announced, whole, confidence, starts_at, live_from, acts_from, expires_at, .. } = changed;
+        let Self { instances_max, cost, .. } = changed;
+        self.whole = whole;
         (self.instances_max, self.cost) = (instances_max, cost);
         (self.announced, self.confidence, self.expires_at) = (announced, confidence, expires_at);
         (self.starts_at, self.live_from, self.acts_from) = (starts_at, live_from, acts_from);
+    }
+
+    /// This node's part of what it announced is another one from now on.
+    pub(super) fn share(&mut self, part: impl Fn(u32) -> u32) {
+        self.announced = part(self.whole);
+    }
+
+    /// Whether any of it was this node's.
+    pub(in super::super) fn is_ours(&self) -> bool {
+        self.announced > 0 || self.came > 0
     }
 
     pub(super) fn is(&self, hash: u64, id: &str) -> bool {
@@ -246,15 +261,16 @@ impl Held {
     }
 
     fn learn(&mut self, weight: f32, source: Place, pair: Place, sources: &mut Sources) {
-        if weight <= 0.0 || std::mem::replace(&mut self.learned, true) {
+        if weight <= 0.0 || self.announced == 0 || std::mem::replace(&mut self.learned, true) {
             return;
         }
         let Crowd { peak, calls, .. } = self.crowd;
         let evidence = Evidence {
             announced: self.announced,
             confidence: self.confidence,
-            came_alone: self.came_alone,
-            came: self.came,
+            // More than it announced where the share has become less since.
+            came_alone: self.came_alone.min(self.announced),
+            came: self.came.min(self.announced),
             behind: self.behind,
             at_once: (calls > 0).then(|| peak.clamp(1, calls) as f32 / calls as f32),
             weight,

@@ -295,6 +295,17 @@ impl Notices {
         }
     }
 
+    /// This node's part of what is announced is another one from now on.
+    pub(super) fn share(&mut self, part: impl Fn(u32) -> u32, sources: &mut Sources) {
+        for lane in &mut self.lanes {
+            lane.open_from = 0;
+            for held in &mut lane.held {
+                held.share(&part);
+                held.charge(lane.source, sources);
+            }
+        }
+    }
+
     fn ends_by(&mut self, at: Timestamp) {
         self.ends_from = Some(self.ends_from.map_or(at, |from| from.min(at)));
     }

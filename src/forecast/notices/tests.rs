@@ -34,6 +34,7 @@ impl Bench {
         let (_, pair) = self.source(source);
         let announcement = Announcement {
             id,
+            whole: expected,
             expected,
             confidence: 1.0,
             starts_at: at(from),

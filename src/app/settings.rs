@@ -1,0 +1,57 @@
+//! The configuration, in the words of the rooms that it is for.
+//!
+//! Must not: start anything.
+
+use super::StartError;
+use crate::backlog::{Quota, Quotas};
+use crate::config::{Config, Delivery, ForecastConfig, Tenants};
+use crate::forecast::history::Model;
+use crate::{ingest, publish};
+
+/// Completions after which a commit is made before its interval is over.
+const COMMIT_COMPLETIONS: u64 = 10_000;
+
+/// The model of the forecast: the configured file's, or the one that comes with the program.
+///
+/// # Errors
+/// Where the file cannot be read or is no model for this program.
+pub fn model(config: &ForecastConfig) -> Result<Model, StartError> {
+    if config.model.as_os_str().is_empty() {
+        return Ok(Model::shipped());
+    }
+    let fault = |cause: String| StartError::Model { path: config.model.clone(), cause };
+    let bytes = std::fs::read(&config.model).map_err(|error| fault(error.to_string()))?;
+    Model::read(&bytes).map_err(|error| fault(error.to_string()))
+}
+
+/// The quotas of tenants.
+pub(super) fn quotas(tenants: &Tenants) -> Quotas {
+    let Tenants { calls_max, waiting_max, ref named } = *tenants;
+    let named = named.iter().map(|named| {
+        let quota = Quota { calls_max: named.calls_max, waiting_max: named.waiting_max };
+        (named.tenant.clone(), quota)
+    });
+    Quotas::new(Quota { calls_max, waiting_max }, named)
+}
+
+/// How outcomes and offsets are stored together, where they are.
+pub(super) fn transactions(config: &Config) -> Option<publish::TransactionSettings> {
+    (config.delivery == Delivery::ExactlyOnce).then(|| publish::TransactionSettings {
+        // One for each node: a node that is started again ends what it had left open.
+        id: format!("{}-{}", config.ingest.group_id, config.node_id()),
+        interval: config.publish.transaction_interval,
+    })
+}
+
+/// How invocations are read.
+pub(super) fn ingest_settings(config: &Config) -> ingest::Settings {
+    let ingest = &config.ingest;
+    ingest::Settings {
+        topic: config.topics.invocations.clone(),
+        in_flight_max: ingest.in_flight_max.get() as usize,
+        in_flight_bytes_max: usize::try_from(ingest.in_flight_bytes_max.get()).unwrap_or(usize::MAX),
+        commit_interval: ingest.commit_interval,
+        commit_completions: COMMIT_COMPLETIONS,
+        drain_timeout: ingest.drain_timeout,
+    }
+}
