@@ -16,6 +16,9 @@ export CXX := gcc
 export GNUMAKEFLAGS := LIBSUBDIRS=src
 endif
 
+# Security to the brokers needs OpenSSL's headers (libssl-dev); everything else does without.
+FEATURES := $(shell pkg-config --exists openssl 2>/dev/null && echo --features tls)
+
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,12 +28,20 @@ demo: build ## build, then show it: the same load with and without pre-triggers
 	@"$(CARGO_TARGET_DIR)/release/forewarm" demo
 
 .PHONY: build
-build: ## build the release binary
-	cargo build --release --locked
+build: ## build the release binary; with TLS and SCRAM where OpenSSL's headers are there
+	cargo build --release --locked $(FEATURES)
 
 .PHONY: test
 test: deps ## every test: Rust's, with a real Kafka, and end to end with a Python client
 	@scripts/test all
+
+.PHONY: chaos
+chaos: deps ## three nodes, 200,000 calls in each mode of delivery, and faults all the time; then the account
+	@scripts/test chaos
+
+.PHONY: simulation
+simulation: ## the seeded simulation: 10,000 seeds; FOREWARM_SIMULATION_SEED=N tells one
+	cargo test --release --locked --no-default-features --test simulation -- --nocapture
 
 .PHONY: test-core
 test-core: ## the tests of the pure core alone, which need neither librdkafka nor Wasmtime

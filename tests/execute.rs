@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use forewarm::artifacts::{ArtifactError, ArtifactStore, CodeCache};
 use forewarm::config::Execute;
-use forewarm::execute::{Call, Executor, Outcomes, Parts, Runtime};
+use forewarm::execute::{Call, Cancelled, Executor, Outcomes, Parts, Runtime};
 use forewarm::telemetry::Metrics;
 use forewarm::types::{
     Artifact, FunctionDefinition, FunctionKind, FunctionName, Invocation, InvocationResult, Payload, PoolUsage,
@@ -150,7 +150,8 @@ impl Bench {
             invoked_at: Timestamp::ZERO,
             attributes: Default::default(),
         };
-        let call = Call { invocation, ticket, received_at: Instant::now(), attempt: 1 };
+        let call =
+            Call { invocation, ticket, received_at: Instant::now(), attempt: 1, cancelled: Cancelled::default() };
         assert!(self.executor.submit(call).is_ok(), "function {name} is known");
     }
 

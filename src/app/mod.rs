@@ -8,6 +8,7 @@ mod settings;
 mod shutdown;
 mod signals;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -212,6 +213,7 @@ impl Service {
             tracing: telemetry.tracing(),
             metrics: Arc::clone(&metrics),
             failure: failure.clone(),
+            partitions: HashMap::new(),
         };
         let invocations = Invocations::start(&connection, ingest_settings(&config), codec, writers, intake)?;
         outbox.listen(invocations.acknowledger())?;

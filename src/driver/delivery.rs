@@ -156,6 +156,13 @@ impl Delivery {
         ended
     }
 
+    /// A call that went out is not this node's any more: others may go in its place.
+    pub fn withdraw(&self, call: &Call<Ticket>) {
+        let mut out = Vec::new();
+        self.desk().backlog.withdraw(call, &mut out);
+        self.let_go(out);
+    }
+
     /// The outcome of a call of this line is on its way: the next one may go out.
     pub fn leave(&self, line: &LineKey) {
         let mut out = Vec::new();
@@ -185,10 +192,8 @@ impl Delivery {
         match self.unknown.get().filter(|_| !call.ticket.was_held) {
             Some(unknown) => {
                 // It comes again as if for the first time.
-                let mut out = Vec::new();
-                self.desk().backlog.withdraw(&*call, &mut out);
+                self.withdraw(&call);
                 unknown.hold(*call, &self.me);
-                self.let_go(out);
             }
             None => {
                 let name = &call.invocation.function;

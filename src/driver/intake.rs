@@ -2,6 +2,7 @@
 //!
 //! Must not: block, or hand the call to another thread: the executor runs a short call right here.
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use super::delivery::Delivery;
 use super::outbox::{Failure, Outbox, Ticket};
 use super::plane::Observations;
 use crate::control::Event;
-use crate::execute::Call;
+use crate::execute::{Call, Cancelled};
 use crate::forecast::Share;
 use crate::forecast::chains::Evidence;
 use crate::ingest::{Received, Sink};
@@ -32,6 +33,8 @@ pub struct Intake {
     pub metrics: Arc<Metrics>,
     /// Is set when the consumer is of no more use.
     pub failure: Failure,
+    /// What ends the calls of each partition that is read.
+    pub partitions: HashMap<i32, Cancelled>,
 }
 
 impl Sink for Intake {
@@ -49,7 +52,9 @@ impl Sink for Intake {
         self.observations.see(Event::InvocationArrived { function: invocation.function.clone(), evidence });
         let span = self.tracing.start(&headers, &invocation.function, &self.topic, &position);
         let ticket = Ticket { position: Some(position), bytes, key, span, original, ..Ticket::default() };
-        let call = Call { invocation, ticket, received_at, attempt: 1 };
+        // Those of one partition end together, when it goes away.
+        let cancelled = self.partitions.entry(position.partition).or_insert_with(Cancelled::not_yet).clone();
+        let call = Call { invocation, ticket, received_at, attempt: 1, cancelled };
         self.delivery.submit(call);
     }
 
@@ -66,6 +71,11 @@ impl Sink for Intake {
     }
 
     fn gave_up(&mut self, partitions: &[i32]) {
+        for partition in partitions {
+            if let Some(cancelled) = self.partitions.remove(partition) {
+                cancelled.set();
+            }
+        }
         self.delivery.forget(partitions);
     }
 

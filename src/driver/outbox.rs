@@ -294,6 +294,14 @@ impl Outcomes for Arc<Outbox> {
             execute: Duration::from_micros(result.execute_us),
         });
         let delivery = if call.ticket.terms.are_ordinary() { None } else { self.settings.delivery.upgrade() };
+        if call.cancelled.is_set() {
+            // Its partition is another node's, or was taken up anew: whoever reads the call there publishes its outcome.
+            metrics.outcomes_dropped.add(1);
+            if let Some(delivery) = delivery {
+                delivery.withdraw(&call);
+            }
+            return;
+        }
         let mut used_up = false;
         if let Some(delivery) = &delivery {
             call.invocation.id.clone_from(&result.invocation_id);

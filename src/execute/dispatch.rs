@@ -145,8 +145,8 @@ impl<O: Outcomes> Node<O> {
         let version = Arc::clone(&ready.version);
         let limits = &version.definition.limits;
         let deadline = taken_at + Duration::from_millis(limits.timeout_ms);
-        let Call { invocation, attempt, .. } = &pending.call;
-        let ended = ready.instance.call(invocation, *attempt, deadline, limits.payload_out_bytes).await;
+        let Call { invocation, attempt, cancelled, .. } = &pending.call;
+        let ended = ready.instance.call(invocation, *attempt, cancelled, deadline, limits.payload_out_bytes).await;
         let execute = taken_at.elapsed();
         function.executed(execute);
         ready.uses = ready.uses.saturating_add(1);

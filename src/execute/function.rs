@@ -2,7 +2,7 @@
 //!
 //! Must not: spawn or wait; `dispatch` and `prepare` carry out what is decided under its lock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,31 @@ pub struct Call<T> {
     pub received_at: Instant,
     /// Which attempt this is, from 1.
     pub attempt: u32,
+    /// Ends the guest at its next epoch, once it is set.
+    pub cancelled: Cancelled,
+}
+
+/// Whether nobody wants what a call comes to any more. Shared by calls that end together; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Cancelled(Option<Arc<AtomicBool>>);
+
+impl Cancelled {
+    /// One that can be set; the default one cannot.
+    pub fn not_yet() -> Self {
+        Self(Some(Arc::default()))
+    }
+
+    /// Nobody wants them any more.
+    pub fn set(&self) {
+        if let Some(flag) = &self.0 {
+            flag.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether that was said.
+    pub fn is_set(&self) -> bool {
+        self.0.as_ref().is_some_and(|flag| flag.load(Ordering::Acquire))
+    }
 }
 
 /// A call that was given to its function.

@@ -10,6 +10,7 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::announce::{Announce, Announcer};
+use super::function::Cancelled;
 use super::stdio::{CallInput, CallOutput};
 use crate::types::FunctionDefinition;
 
@@ -38,6 +39,8 @@ pub(super) struct Host<W> {
     pub(super) stderr: CallOutput,
     /// Past this moment the guest is ended at its next epoch.
     pub(super) deadline: Instant,
+    /// Once it is set, the guest is ended at its next epoch too.
+    pub(super) cancelled: Cancelled,
     pub(super) announcer: Announcer,
 }
 
@@ -92,17 +95,31 @@ impl<W> Host<W> {
         }
         let memory = MemoryLimit::new(definition.limits.memory_bytes);
         let announcer = Announcer::new(definition.name.clone(), announce.clone());
-        Self { wasi: build(&mut builder), memory, stdin, stdout, stderr, deadline, announcer }
+        Self {
+            wasi: build(&mut builder),
+            memory,
+            stdin,
+            stdout,
+            stderr,
+            deadline,
+            cancelled: Cancelled::default(),
+            announcer,
+        }
     }
 }
 
-/// Sets up a store so that the guest in it yields at every epoch and ends past `Host::deadline`.
+/// Sets up a store so that the guest in it yields at every epoch, and ends past `Host::deadline` or once it is cancelled.
 pub(super) fn guard<W: Send + 'static>(store: &mut Store<Host<W>>) {
     store.limiter(|host| &mut host.memory);
     store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|context| {
-        if Instant::now() >= context.data().deadline { Err(TimedOut.into()) } else { Ok(UpdateDeadline::Yield(1)) }
+        let host = context.data();
+        if Instant::now() >= host.deadline || host.cancelled.is_set() {
+            // What a cancelled call came to is not published, so it needs no name of its own.
+            return Err(TimedOut.into());
+        }
+        Ok(UpdateDeadline::Yield(1))
     });
 }
 

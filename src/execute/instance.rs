@@ -17,6 +17,7 @@ use super::announce::Announce;
 use super::bindings::{Function as Guest, Invocation as GuestInvocation};
 use super::code::Code;
 use super::fault::Fault;
+use super::function::Cancelled;
 use super::host::{self, Host, Preview2, TimedOut};
 use crate::types::{FunctionDefinition, Invocation, Payload, Status};
 
@@ -95,6 +96,7 @@ impl Instance {
         &mut self,
         invocation: &Invocation,
         attempt: u32,
+        cancelled: &Cancelled,
         deadline: Instant,
         payload_out_bytes_max: u64,
     ) -> Ended {
@@ -102,6 +104,7 @@ impl Instance {
             Self::Component(store, guest) => {
                 let host = store.data_mut();
                 host.deadline = deadline;
+                host.cancelled.clone_from(cancelled);
                 host.memory.take_refused();
                 host.announcer.begin(invocation);
                 store.set_epoch_deadline(1);
@@ -137,6 +140,7 @@ impl Instance {
             Self::Command(store, start) => {
                 let host = store.data_mut();
                 host.deadline = deadline;
+                host.cancelled.clone_from(cancelled);
                 host.memory.take_refused();
                 host.stdin.set(Bytes::copy_from_slice(&invocation.payload.0));
                 store.set_epoch_deadline(1);

@@ -27,7 +27,7 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::Semaphore;
 
 pub use self::announce::Announce;
-pub use self::function::Call;
+pub use self::function::{Call, Cancelled};
 use self::function::{Function, Phase};
 use self::slots::Slots;
 use crate::artifacts::{ArtifactStore, CodeCache};

@@ -93,6 +93,7 @@ table! {
     Counter commits "forewarm.commits" "{commit}" "Commits of progress.";
     Counter commit_failures "forewarm.commit_failures" "{commit}" "Commits that failed and are made again.";
     Counter completions_fenced "forewarm.completions_fenced" "{call}" "Outcomes that came after their partition had gone.";
+    Counter outcomes_dropped "forewarm.outcomes_dropped" "{call}" "Outcomes of calls whose partition had gone before they ended; they run elsewhere.";
     Counter retries "forewarm.retries" "{attempt}" "Attempts that failed and are followed by another one.";
     Counter transactions "forewarm.transactions" "{transaction}" "Transactions that were committed.";
     Counter transactions_aborted "forewarm.transactions_aborted" "{transaction}" "Transactions that were not committed; what they held went into later ones, or is read again.";

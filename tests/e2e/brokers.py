@@ -3,7 +3,6 @@
 import time
 
 import confluent_kafka
-from confluent_kafka.admin import NewPartitions
 
 from bench import ECHO, HOSTILE, definition
 from cluster import Broker
@@ -132,9 +131,7 @@ def partitions_added(bench):
     load = Load(bench, 12_000, 1_000)
     load.start()
     results.wait_count(1_000, 120)
-    grown = [NewPartitions(bench.topics["invocations"], 6)]
-    for future in bench.topics.admin.create_partitions(grown).values():
-        future.result(BROKER_DEADLINE_S)
+    bench.topics.grow("invocations", 6)
     check(results, load.finish(), 120)
     lengths = bench.topics.lengths("invocations")
     assert len(lengths) == 6 and all(lengths.values()), f"some partitions were never used: {lengths}"

@@ -9,7 +9,7 @@ import threading
 import time
 
 import confluent_kafka
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
 
 import events
 
@@ -125,6 +125,12 @@ class Topics:
         ask = {confluent_kafka.TopicPartition(self.names[role], number): OffsetSpec.latest() for number in partitions}
         futures = self.admin.list_offsets(ask, request_timeout=BROKER_DEADLINE_S)
         return {asked.partition: future.result().offset for asked, future in futures.items()}
+
+    def grow(self, role, partitions):
+        """Gives a topic more partitions."""
+        new = NewPartitions(self.names[role], partitions)
+        for future in self.admin.create_partitions([new]).values():
+            future.result(BROKER_DEADLINE_S)
 
     def delete(self, *roles):
         """Deletes these topics, or all."""
