@@ -53,5 +53,7 @@ pub(super) fn ingest_settings(config: &Config) -> ingest::Settings {
         commit_interval: ingest.commit_interval,
         commit_completions: COMMIT_COMPLETIONS,
         drain_timeout: ingest.drain_timeout,
+        doubt_after: config.kafka.session_timeout() / 2,
+        doubt_for: config.kafka.heartbeat_interval() * 2,
     }
 }

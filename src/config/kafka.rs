@@ -23,11 +23,23 @@ pub struct Kafka {
 /// librdkafka's own `session.timeout.ms`, and the brokers' for the newer group protocol.
 const SESSION_TIMEOUT_MS: u64 = 45_000;
 
+/// librdkafka's own `heartbeat.interval.ms`.
+const HEARTBEAT_INTERVAL_MS: u64 = 3_000;
+
 impl Kafka {
+    /// How often a member says that it is there, and hears what the group wants.
+    pub fn heartbeat_interval(&self) -> Duration {
+        self.millis("heartbeat.interval.ms", HEARTBEAT_INTERVAL_MS)
+    }
+
+    fn millis(&self, property: &str, default: u64) -> Duration {
+        let given = self.properties.get(property).and_then(|millis| millis.parse().ok());
+        Duration::from_millis(given.unwrap_or(default))
+    }
+
     /// How long the group waits for a member that says nothing.
     pub fn session_timeout(&self) -> Duration {
-        let given = self.properties.get("session.timeout.ms").and_then(|millis| millis.parse().ok());
-        Duration::from_millis(given.unwrap_or(SESSION_TIMEOUT_MS))
+        self.millis("session.timeout.ms", SESSION_TIMEOUT_MS)
     }
 }
 

@@ -95,6 +95,10 @@ pub(super) struct Intake<S> {
     inbox: Receiver<Note>,
     full: Option<Full>,
     stopped: bool,
+    /// When the thread last began a round.
+    round_at: Instant,
+    /// Until when it is not certain that this node is in its group.
+    in_doubt_until: Option<Instant>,
     /// When the last commit was asked for, at the end.
     last_commit_by: Option<Instant>,
     probe_at: Instant,
@@ -131,6 +135,8 @@ impl<S: Sink> Intake<S> {
             inbox,
             full: None,
             stopped: false,
+            round_at: now,
+            in_doubt_until: None,
             last_commit_by: None,
             probe_at: now,
         }
@@ -140,6 +146,7 @@ impl<S: Sink> Intake<S> {
         let consumer = Arc::clone(&self.consumer);
         loop {
             let now = Instant::now();
+            self.doubt(now);
             self.take_notes();
             self.prepare_where_asked();
             self.serve_rebalance(now);
@@ -388,6 +395,18 @@ impl<S: Sink> Intake<S> {
             && below(self.partitions.bytes(), self.settings.in_flight_bytes_max)
     }
 
+    /// Notices that the thread did not run for a while.
+    fn doubt(&mut self, now: Instant) {
+        let gap = now.duration_since(std::mem::replace(&mut self.round_at, now));
+        if gap >= self.settings.doubt_after {
+            tracing::warn!(?gap, "the poll thread did not run for a while; taking no calls until the group has spoken");
+            self.in_doubt_until = Some(now + self.settings.doubt_for);
+        }
+        self.in_doubt_until = self.in_doubt_until.filter(|until| now < *until);
+    }
+
+    /// Pauses and resumes. Nothing is taken while a bound is reached; nor while the brokers are away, as nothing could be
+    /// stored, and what is in flight when the group gives its partition to another node runs there again.
     fn regulate(&mut self, now: Instant) {
         self.stopped = self.control.stop_intake.load(Ordering::Acquire);
         self.full = match self.full.take() {
@@ -400,7 +419,10 @@ impl<S: Sink> Intake<S> {
             }
             Some(_) | None => None,
         };
-        let all = self.stopped || self.full.as_ref().is_some_and(|full| full.paused);
+        let all = self.stopped
+            || self.full.as_ref().is_some_and(|full| full.paused)
+            || self.in_doubt_until.is_some()
+            || self.control.health.is_down();
         let (pause, resume) = self.partitions.regulate(|partition| all || self.held.has(partition));
         self.tell(&pause, InvocationConsumer::pause);
         self.tell(&resume, InvocationConsumer::resume);

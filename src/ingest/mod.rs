@@ -55,6 +55,11 @@ pub struct Settings {
     pub commit_completions: u64,
     /// How long a partition that goes to another node may take to finish what is in flight.
     pub drain_timeout: Duration,
+    /// A poll thread that did not run for this long, as in a process that was stopped, may be out of its group without
+    /// knowing: what was fetched ahead may be another node's by now.
+    pub doubt_after: Duration,
+    /// For how long it then takes nothing: until the group has had time to say so.
+    pub doubt_for: Duration,
 }
 
 /// A message of the `invocations` topic.

@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import signal
 import subprocess
 import threading
 import time
@@ -134,6 +135,28 @@ def drain(bench):
     settle(bench, results)
     assert results.duplicates() == 0, f"{results.duplicates()} duplicates after an orderly restart"
     return f"drained in {took_s:.1f} s"
+
+
+def second_signal(bench):
+    """The first SIGTERM waits for a call in flight; a second one ends at once, and the call is read again."""
+    service, results = ready(bench)
+    bench.define(definition("hangs", HOSTILE, limits={"timeout_ms": 15_000}))
+    hangs = bench.call("hangs", b"sleep")
+    bench.sender.flush()
+    # On whatever partition: what was sent later is answered, so the one that hangs is in flight.
+    for _ in range(20):
+        bench.call("echo", b"x")
+    bench.sender.flush()
+    results.wait_count(21, 60)
+    service.process.send_signal(signal.SIGTERM)
+    service.wait_log("no new calls are taken")
+    began = time.monotonic()
+    service.process.send_signal(signal.SIGTERM)
+    assert service.wait() == 130
+    assert time.monotonic() - began < 5, "the second signal was not heard"
+    service.start()
+    results.wait_all([hangs], 60)
+    assert service.stop() == 0
 
 
 def two_nodes(bench):
@@ -313,6 +336,7 @@ SCENARIOS = [
     hundred_thousand,
     crash,
     drain,
+    second_signal,
     two_nodes,
     broker_restart,
 ]

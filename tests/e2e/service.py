@@ -92,6 +92,13 @@ class Service:
             assert time.monotonic() < until, f"after {deadline_s} s the service is {reason or 'ready'}"
             time.sleep(0.05)
 
+    def wait_log(self, word, deadline_s=60):
+        """Waits until its log says so."""
+        until = time.monotonic() + deadline_s
+        while not self.log_lines(word):
+            assert time.monotonic() < until, f"after {deadline_s} s the log does not say {word!r}:\n{self.log_tail()}"
+            time.sleep(0.02)
+
     def cpu_s(self):
         """Processor time that it has used so far, in seconds."""
         # The name, in parentheses, may hold anything; what is counted stands behind it.

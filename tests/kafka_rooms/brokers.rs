@@ -213,6 +213,8 @@ pub fn settings(topic: &str) -> Settings {
         commit_interval: Duration::from_millis(50),
         commit_completions: 1_000,
         drain_timeout: Duration::from_secs(5),
+        doubt_after: Duration::from_secs(3),
+        doubt_for: Duration::from_secs(1),
     }
 }
 
