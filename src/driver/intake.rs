@@ -62,6 +62,10 @@ impl Sink for Intake {
         self.delivery.tries_again(invocation)
     }
 
+    fn can_store(&self) -> bool {
+        !self.outbox.publisher().health().is_down()
+    }
+
     fn assigned(&mut self, partitions: &[i32]) {
         tracing::info!(topic = self.topic, ?partitions, "partitions assigned");
     }

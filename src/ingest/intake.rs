@@ -405,8 +405,8 @@ impl<S: Sink> Intake<S> {
         self.in_doubt_until = self.in_doubt_until.filter(|until| now < *until);
     }
 
-    /// Pauses and resumes. Nothing is taken while a bound is reached; nor while the brokers are away, as nothing could be
-    /// stored, and what is in flight when the group gives its partition to another node runs there again.
+    /// Pauses and resumes. Nothing is taken while a bound is reached; nor while the brokers are away, to this client or to the
+    /// one that stores outcomes: what is in flight when the group gives its partition to another node runs there again.
     fn regulate(&mut self, now: Instant) {
         self.stopped = self.control.stop_intake.load(Ordering::Acquire);
         self.full = match self.full.take() {
@@ -422,7 +422,8 @@ impl<S: Sink> Intake<S> {
         let all = self.stopped
             || self.full.as_ref().is_some_and(|full| full.paused)
             || self.in_doubt_until.is_some()
-            || self.control.health.is_down();
+            || self.control.health.is_down()
+            || !self.sink.can_store();
         let (pause, resume) = self.partitions.regulate(|partition| all || self.held.has(partition));
         self.tell(&pause, InvocationConsumer::pause);
         self.tell(&resume, InvocationConsumer::resume);

@@ -118,6 +118,11 @@ pub trait Sink: Send + 'static {
         false
     }
 
+    /// Whether what calls come to can be stored, as far as is known; while it cannot, none are taken.
+    fn can_store(&self) -> bool {
+        true
+    }
+
     /// These partitions are read from now on.
     fn assigned(&mut self, partitions: &[i32]) {
         let _ = partitions;

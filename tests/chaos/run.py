@@ -34,8 +34,6 @@ SESSION_S = 6
 # How often a node is struck, and by what.
 EVERY_S = (1.5, 3.5)
 STRIKES = ["kill"] * 6 + ["term"] * 2 + ["hang"]
-# Duplicates where delivery is at least once, of all calls.
-DUPLICATES_SHARE_MAX = 0.001
 
 
 class Chaos:
@@ -165,6 +163,7 @@ def parse():
     parser.add_argument("--calls", type=int, default=200_000)
     parser.add_argument("--rate", type=int, default=2_000, help="calls a second")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--duplicates-max", type=float, default=0.001, help="of all calls, where delivery is at least once")
     parser.add_argument("--deadline", type=int, default=900, metavar="SECONDS", help="for all of it")
     arguments = parser.parse_args()
     if not arguments.bootstrap:
@@ -186,7 +185,7 @@ def report(chaos, account):
     print(f"order violations: {account.disorder} of {account.ordered} calls with an order")
     print(f"slowest call: {account.slowest_s:.1f} s from its sending to its outcome")
     faults = [name for name in ("lost", "foreign", "disorder") if getattr(account, name)]
-    allowed = 0 if arguments.delivery == "exactly-once" else DUPLICATES_SHARE_MAX
+    allowed = 0 if arguments.delivery == "exactly-once" else arguments.duplicates_max
     if share > allowed:
         faults.append("duplicates")
     if set(account.statuses) != {"ok"}:
