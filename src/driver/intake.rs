@@ -63,7 +63,7 @@ impl Sink for Intake {
     }
 
     fn can_store(&self) -> bool {
-        !self.outbox.publisher().health().is_down()
+        self.outbox.publisher().can_store()
     }
 
     fn assigned(&mut self, partitions: &[i32]) {

@@ -15,6 +15,7 @@ mod counters;
 mod dead_letter;
 mod publisher;
 mod record;
+mod reports;
 mod resend;
 mod sent;
 mod transactions;

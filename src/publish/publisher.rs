@@ -6,24 +6,25 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message as _};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use super::counters::{Counters, count};
 use super::dead_letter;
 use super::record::{Deliveries, Destination, Outcome, Record, Refusal, Topics};
+use super::reports::{Context, is_of_the_record};
 use super::resend::{Backoff, Envelope, Resend, Waits};
 use super::transactions::{TransactionSettings, Transactions};
-use crate::kafka::{ClientError, Connection, Consumed, Health, headers, is_of_one_broker, partition_ids};
+use crate::kafka::{ClientError, Connection, Consumed, Health, headers, partition_ids};
 
 pub(super) const ROLE: &str = "publish";
 /// How long the thread waits for delivery reports before it looks for records to send again.
 const POLL: Duration = Duration::from_millis(20);
 /// How often brokers that do not answer are asked whether they are back, and how long that question may take.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
+/// With records that wait and none stored for this long, brokers are taken not to store.
+const STALLED: Duration = Duration::from_secs(1);
 
 /// The producer is of no more use; the process should end, and calls without an outcome are read again.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,9 @@ pub(super) struct Shared {
     resend: Mutex<Resend>,
     /// Records that were not taken at least once, and are not stored yet.
     failing: AtomicU64,
+    started: Instant,
+    /// When something was last stored, or first handed in after all was: milliseconds since `started`.
+    moved_at_ms: AtomicU64,
     flushing: AtomicBool,
     flushed: Condvar,
     flush: Mutex<()>,
@@ -96,6 +100,8 @@ impl Publisher {
             health: Health::new(ROLE),
             resend: Mutex::new(Resend::new(backoff)),
             failing: AtomicU64::new(0),
+            started: Instant::now(),
+            moved_at_ms: AtomicU64::new(0),
             flushing: AtomicBool::new(false),
             flushed: Condvar::new(),
             flush: Mutex::default(),
@@ -195,6 +201,16 @@ impl Publisher {
         &self.shared.health
     }
 
+    /// Whether what is handed in now can be stored soon, as far as is known: the brokers answer, and of what waits to be stored
+    /// something was within the last second.
+    pub fn can_store(&self) -> bool {
+        let Shared { counters, started, moved_at_ms, .. } = &*self.shared;
+        let moved_at = Duration::from_millis(moved_at_ms.load(Ordering::Acquire));
+        let waits = counters.unacknowledged.load(Ordering::Acquire) > 0;
+        let is_stalled = waits && started.elapsed().saturating_sub(moved_at) >= STALLED;
+        !self.shared.health.is_down() && !is_stalled
+    }
+
     /// Records that wait to be sent again.
     pub fn waiting_to_resend(&self) -> usize {
         self.shared.resend().len()
@@ -291,7 +307,10 @@ impl Producers {
     /// Asks brokers that did not answer whether they do now, so that readiness comes back without traffic.
     fn probe(&self) {
         let topic = &self.shared.topics.results;
-        if let Ok(Some(_)) = partition_ids(self.batched.client(), topic, PROBE_EVERY) {
+        // Brokers that answer may not store yet; where records wait for that, the first one that is stored says so.
+        if let Ok(Some(_)) = partition_ids(self.batched.client(), topic, PROBE_EVERY)
+            && self.shared.counters.unacknowledged.load(Ordering::Acquire) == 0
+        {
             self.shared.works();
         }
     }
@@ -308,7 +327,14 @@ impl Shared {
 
     pub(super) fn begin(&self) {
         count(&self.counters.published);
-        self.counters.unacknowledged.fetch_add(1, Ordering::AcqRel);
+        if self.counters.unacknowledged.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.moved();
+        }
+    }
+
+    fn moved(&self) {
+        let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.moved_at_ms.store(millis, Ordering::Release);
     }
 
     /// One record has ended, in whatever way.
@@ -361,6 +387,7 @@ impl Shared {
 
     /// Something was stored, which makes the brokers good again where nothing waits that they did not take.
     pub(super) fn works(&self) {
+        self.moved();
         if !self.health.is_down() || self.failing.load(Ordering::Acquire) == 0 {
             self.health.works();
         }
@@ -395,7 +422,7 @@ impl Shared {
         }
     }
 
-    fn delivered(&self, envelope: &Envelope) {
+    pub(super) fn delivered(&self, envelope: &Envelope) {
         if envelope.attempts > 0 {
             self.failing.fetch_sub(1, Ordering::AcqRel);
         }
@@ -409,7 +436,7 @@ impl Shared {
         self.end();
     }
 
-    fn not_delivered(&self, error: &KafkaError, message: &BorrowedMessage<'_>, envelope: Envelope) {
+    pub(super) fn not_delivered(&self, error: &KafkaError, message: &BorrowedMessage<'_>, envelope: Envelope) {
         let code = error.rdkafka_error_code();
         if matches!(code, Some(Code::PurgeQueue | Code::PurgeInflight)) || self.stopping.load(Ordering::SeqCst) {
             count(&self.counters.abandoned);
@@ -442,51 +469,5 @@ impl Shared {
         let (headers, _) = headers::read(message);
         let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
         Record { destination, key: owned(message.key()), headers, payload: owned(message.payload()) }
-    }
-}
-
-/// Whether the brokers' refusal is due to the record, or to another one in its batch, so that a broker that does better does
-/// not help.
-pub(super) fn is_of_the_record(code: Code) -> bool {
-    matches!(
-        code,
-        Code::MessageSizeTooLarge
-            | Code::MessageBatchTooLarge
-            | Code::InvalidMessage
-            | Code::InvalidMessageSize
-            | Code::InvalidTimestamp
-            | Code::InvalidRecord
-            | Code::InvalidDifferentRecord
-            | Code::UnsupportedForMessageFormat
-            | Code::PolicyViolation
-    )
-}
-
-struct Context(Arc<Shared>);
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        crate::kafka::log(ROLE, level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(Code::Fatal) {
-            self.0.failed_for_good(reason);
-        } else if is_of_one_broker(&error) {
-            self.0.health.heard(reason);
-        } else {
-            self.0.health.failed(&format_args!("{error}: {reason}"));
-        }
-    }
-}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = Box<Envelope>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, envelope: Box<Envelope>) {
-        match result {
-            Ok(_) => self.0.delivered(&envelope),
-            Err((error, message)) => self.0.not_delivered(error, message, *envelope),
-        }
     }
 }

@@ -19,8 +19,9 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use super::counters::count;
-use super::publisher::{ROLE, Shared, is_of_the_record};
+use super::publisher::{ROLE, Shared};
 use super::record::{Outcome, Record, Refusal};
+use super::reports::is_of_the_record;
 use super::resend::Backoff;
 use super::sent::{Context, Sent};
 use crate::kafka::{ClientError, Connection, Consumed, Prepared, Settled, headers};

@@ -31,6 +31,7 @@ from streams import Topics  # noqa: E402
 NODES = 3
 PARTITIONS_ADDED = 2
 SESSION_S = 6
+CLASSIC_TIMES = ("session.timeout.ms", "heartbeat.interval.ms")
 # How often a node is struck, and by what.
 EVERY_S = (1.5, 3.5)
 STRIKES = ["kill"] * 6 + ["term"] * 2 + ["hang"]
@@ -52,6 +53,9 @@ class Chaos:
             # What a kill repeats is what was done since the last commit.
             "ingest": {"commit-interval": "5ms"},
         }
+        if self.arguments.group_protocol == "consumer":
+            # Its times are the broker's to set.
+            changes["kafka.properties"] = {"group.protocol": "consumer", **dict.fromkeys(CLASSIC_TIMES)}
         place = directory / f"node-{number}"
         prefix = self.topics.names["results"]
         arguments = (self.arguments.forewarm, place, self.arguments.bootstrap, self.topics, prefix, place / "code")
@@ -160,6 +164,7 @@ def parse():
     parser.add_argument("--forewarm", type=pathlib.Path, required=True, metavar="BINARY")
     parser.add_argument("--bootstrap", default=os.environ.get("FOREWARM_TEST_KAFKA"), metavar="HOST:PORT")
     parser.add_argument("--delivery", choices=["at-least-once", "exactly-once"], default="at-least-once")
+    parser.add_argument("--group-protocol", choices=["classic", "consumer"], default="consumer")
     parser.add_argument("--calls", type=int, default=200_000)
     parser.add_argument("--rate", type=int, default=2_000, help="calls a second")
     parser.add_argument("--seed", type=int, default=1)
@@ -175,7 +180,7 @@ def parse():
 def report(chaos, account):
     arguments = chaos.arguments
     took_s = time.monotonic() - chaos.began
-    print(f"delivery {arguments.delivery}, seed {arguments.seed}, {account.calls} calls in {took_s:.0f} s")
+    print(f"delivery {arguments.delivery}, group protocol {arguments.group_protocol}, seed {arguments.seed}, {account.calls} calls in {took_s:.0f} s")
     print("faults: " + ", ".join(f"{count} {kind}" for kind, count in sorted(chaos.counts.items())))
     print("outcomes: " + ", ".join(f"{count} {status}" for status, count in sorted(account.statuses.items())))
     share = account.duplicates / max(1, account.calls)

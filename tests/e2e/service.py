@@ -56,6 +56,8 @@ class Service:
         for table, values in (changes or {}).items():
             if isinstance(values, dict):
                 tables.setdefault(table, {}).update(values)
+                # None takes a key away that is there by default.
+                tables[table] = {key: value for key, value in tables[table].items() if value is not None}
             else:
                 tables[table] = values
         self.config.write_text(toml(tables), encoding="utf-8")

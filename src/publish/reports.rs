@@ -1,0 +1,61 @@
+//! What librdkafka calls back into about records that go the plain way: delivery reports and errors.
+//!
+//! Must not: decide what follows; the publisher does.
+
+use std::sync::Arc;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::producer::{DeliveryResult, ProducerContext};
+
+use super::publisher::{ROLE, Shared};
+use super::resend::Envelope;
+use crate::kafka::is_of_one_broker;
+
+/// The plain producers' own.
+pub(super) struct Context(pub(super) Arc<Shared>);
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        crate::kafka::log(ROLE, level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(Code::Fatal) {
+            self.0.failed_for_good(reason);
+        } else if is_of_one_broker(&error) {
+            self.0.health.heard(reason);
+        } else {
+            self.0.health.failed(&format_args!("{error}: {reason}"));
+        }
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = Box<Envelope>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, envelope: Box<Envelope>) {
+        match result {
+            Ok(_) => self.0.delivered(&envelope),
+            Err((error, message)) => self.0.not_delivered(error, message, *envelope),
+        }
+    }
+}
+
+/// Whether the brokers' refusal is due to the record, or to another one in its batch, so that a broker that does better does
+/// not help.
+pub(super) fn is_of_the_record(code: Code) -> bool {
+    matches!(
+        code,
+        Code::MessageSizeTooLarge
+            | Code::MessageBatchTooLarge
+            | Code::InvalidMessage
+            | Code::InvalidMessageSize
+            | Code::InvalidTimestamp
+            | Code::InvalidRecord
+            | Code::InvalidDifferentRecord
+            | Code::UnsupportedForMessageFormat
+            | Code::PolicyViolation
+    )
+}
