@@ -77,7 +77,7 @@ fn settings_that_contradict_each_other_are_told() {
     let text =
         "[ingest]\ndrain-timeout = \"1m\"\n[topics]\nresults = \"invocations\"\n[publish]\nformat = \"confluent\"\n";
     let fault = loaded(text, &[]).unwrap_err();
-    assert_eq!(fault.faults.len(), 3, "{fault}");
+    assert_eq!(fault.faults.len(), 4, "{fault}");
 }
 
 #[test]
