@@ -1,7 +1,7 @@
 """What `scripts/kafka start --secure` adds to a broker: TLS, client certificates, SASL users, and access rights.
 
-Beside its plain listener, whose clients may do everything, it has one listener a protocol: SASL_PLAINTEXT (PLAIN), SASL_SSL
-(SCRAM-SHA-512, PLAIN) and SSL (client certificates required). Their users may do what access control lists allow, which is
+Beside its plain listener, whose clients may do everything, it has one listener a protocol: SASL_PLAINTEXT (PLAIN, and
+OAUTHBEARER with tokens that nobody signs), SASL_SSL (SCRAM-SHA-512, PLAIN) and SSL (client certificates required). Their users may do what access control lists allow, which is
 nothing at first. Everything is made for this one broker and good for a few days; `secure.json` in its directory says what
 a client has to know. It must not start anything but openssl.
 """
@@ -25,7 +25,8 @@ ssl.keystore.location={tls}/server.pem
 ssl.truststore.type=PEM
 ssl.truststore.location={tls}/ca.crt
 listener.name.ssl.ssl.client.auth=required
-listener.name.sasl_plaintext.sasl.enabled.mechanisms=PLAIN
+listener.name.sasl_plaintext.sasl.enabled.mechanisms=PLAIN,OAUTHBEARER
+listener.name.sasl_plaintext.oauthbearer.sasl.jaas.config={oauth}
 listener.name.sasl_plaintext.plain.sasl.jaas.config={plain}
 listener.name.sasl_ssl.sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN
 listener.name.sasl_ssl.plain.sasl.jaas.config={plain}
@@ -52,8 +53,13 @@ def secure(directory, ports):
     }
     (directory / "secure.json").write_text(json.dumps(told, indent=2), encoding="utf-8")
     module = "org.apache.kafka.common.security.plain.PlainLoginModule"
+    oauth = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule"
+    modules = {
+        "plain": f'{module} required user_{USER}="{password}";',
+        "oauth": f'{oauth} required unsecuredLoginStringClaim_sub="broker";',
+    }
     protocols = ",".join(f"{name}:{name}" for name in ("PLAINTEXT", *LISTENERS))
-    settings = SETTINGS.format(protocols=protocols, tls=tls, plain=f'{module} required user_{USER}="{password}";')
+    settings = SETTINGS.format(protocols=protocols, tls=tls, **modules)
     return settings, ["--add-scram", f"SCRAM-SHA-512=[name={USER},password={password}]"]
 
 

@@ -99,3 +99,22 @@ fn secrets_are_not_shown() {
     }
     assert!(config.to_string().contains("\"sasl.username\" = \"me\""), "{config}");
 }
+
+#[test]
+fn properties_come_from_files_and_stay_hidden() {
+    let (directory, secret) = file("hush\n");
+    let path = secret.display();
+    let text = format!("[kafka.property-files]\n\"sasl.password\" = \"{path}\"\nsasl.username = \"{path}\"\n");
+    let config = loaded(&text, &[]).unwrap();
+    let properties = &config.kafka.properties;
+    assert_eq!((properties["sasl.password"].as_str(), properties["sasl.username"].as_str()), ("hush", "hush"));
+    assert!(!config.to_string().contains("hush"), "{config}");
+    let variable = ("FOREWARM__KAFKA__PROPERTY_FILES__SASL_PASSWORD", secret.to_str().unwrap());
+    assert_eq!(loaded("", &[variable]).unwrap().kafka.properties["sasl.password"], "hush");
+    // Whether the one or the other holds is not for us to guess; nor what a file that is not there would hold.
+    let twice = loaded("[kafka.properties]\nsasl.password = \"hush\"\n", &[variable]).unwrap_err();
+    assert_eq!(twice.faults.len(), 1, "{twice}");
+    drop(directory);
+    let gone = loaded("", &[variable]).unwrap_err().to_string();
+    assert!(gone.contains("kafka.property-files.sasl.password") && !gone.contains("hush"), "{gone}");
+}

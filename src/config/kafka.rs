@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,10 @@ pub struct Kafka {
     pub bootstrap_servers: String,
     /// Base address of a Confluent schema registry; empty: none.
     pub schema_registry_url: String,
-    /// librdkafka's own settings.
+    /// librdkafka's own settings. [`load`](super::load) has put those of the files in.
     pub properties: BTreeMap<String, String>,
+    /// Settings of librdkafka whose value is what a file holds, as secrets are mounted.
+    pub property_files: BTreeMap<String, PathBuf>,
 }
 
 /// librdkafka's own `session.timeout.ms`, and the brokers' for the newer group protocol.
@@ -30,6 +33,27 @@ impl Kafka {
     /// How often a member says that it is there, and hears what the group wants.
     pub fn heartbeat_interval(&self) -> Duration {
         self.millis("heartbeat.interval.ms", HEARTBEAT_INTERVAL_MS)
+    }
+
+    /// Takes the properties out of their files. A file's last line may end with a line break, which is not part of the value.
+    /// The answer is what is wrong with them.
+    pub(super) fn read_property_files(&mut self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for (property, path) in &self.property_files {
+            let key = format!("kafka.property-files.{property}");
+            match std::fs::read_to_string(path) {
+                _ if self.properties.contains_key(property) => {
+                    faults.push(format!("{key}: kafka.properties.{property} is given too; leave one of them out"));
+                }
+                Ok(text) => {
+                    let value = text.strip_suffix('\n').unwrap_or(&text);
+                    let value = value.strip_suffix('\r').unwrap_or(value);
+                    self.properties.insert(property.clone(), value.to_owned());
+                }
+                Err(fault) => faults.push(format!("{key}: file {}: {fault}", path.display())),
+            }
+        }
+        faults
     }
 
     fn millis(&self, property: &str, default: u64) -> Duration {
@@ -50,6 +74,7 @@ impl std::fmt::Debug for Kafka {
             .field("bootstrap_servers", &self.bootstrap_servers)
             .field("schema_registry_url", &self.schema_registry_url)
             .field("properties", &self.properties.keys())
+            .field("property_files", &self.property_files)
             .finish()
     }
 }

@@ -17,8 +17,8 @@ pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 /// What variables of the environment begin with.
 const PREFIX: &str = "FOREWARM__";
 
-/// The one table whose keys are not ours.
-const FREE_TABLE: [&str; 2] = ["kafka", "properties"];
+/// The tables whose keys are not ours.
+const FREE_TABLES: [[&str; 2]; 2] = [["kafka", "properties"], ["kafka", "property-files"]];
 
 /// One value that the user gave.
 struct Given {
@@ -34,7 +34,7 @@ impl Given {
     }
 
     fn is_free(&self) -> bool {
-        self.path.len() == 3 && self.path[..2] == FREE_TABLE
+        self.path.len() == 3 && is_free_table(&self.path[..2])
     }
 
     /// The value as a document of its own.
@@ -50,10 +50,14 @@ impl Given {
     }
 }
 
+fn is_free_table(path: &[String]) -> bool {
+    FREE_TABLES.iter().any(|table| path == table)
+}
+
 /// Loads the configuration: defaults, then `file`, then the variables of `environment` that begin with `FOREWARM__`.
 ///
-/// In a variable's name two underscores separate section from key, and one stands for `-`; below `kafka.properties` it
-/// stands for `.`. A variable's value is text that is read as its key's type.
+/// In a variable's name two underscores separate section from key, and one stands for `-`; below `kafka.properties`
+/// and `kafka.property-files` it stands for `.`. A variable's value is text that is read as its key's type.
 ///
 /// # Errors
 /// All faults at once.
@@ -82,7 +86,8 @@ pub fn load(
                 if config.node.id.is_empty() {
                     config.node.id = host_name().unwrap_or_default();
                 }
-                faults = config.faults();
+                faults = config.kafka.read_property_files();
+                faults.extend(config.faults());
                 if faults.is_empty() {
                     return Ok(config);
                 }
@@ -109,11 +114,11 @@ fn read(path: &Path) -> Result<Table, String> {
     text.parse().map_err(|fault| format!("file {}: {fault}", path.display()))
 }
 
-/// Takes a table apart into its values. Below `kafka.properties` nested tables are dotted names: TOML reads
+/// Takes a table apart into its values. Below a free table nested tables are dotted names: TOML reads
 /// `security.protocol = "ssl"` as one.
 fn leaves(source: &str, path: &mut Vec<String>, table: Table, given: &mut Vec<Given>) {
     for (key, value) in table {
-        let deep = path.len() == 3 && path[..2] == FREE_TABLE;
+        let deep = path.len() == 3 && is_free_table(&path[..2]);
         if deep {
             if let Some(name) = path.last_mut() {
                 let before = name.len();
@@ -143,7 +148,7 @@ fn from_variable(name: &str, value: String) -> Option<Given> {
     let rest = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
     let mut parts = rest.split("__");
     let mut path: Vec<String> = parts.by_ref().take(2).map(|part| part.replace('_', "-")).collect();
-    let free = path == FREE_TABLE;
+    let free = is_free_table(&path);
     path.extend(parts.map(|part| part.replace('_', if free { "." } else { "-" })));
     Some(Given { source: format!("variable {name}"), path, value: Value::String(value) })
 }

@@ -154,7 +154,7 @@ impl Config {
     pub fn redacted(&self) -> Self {
         let mut shown = self.clone();
         for (property, value) in &mut shown.kafka.properties {
-            if kafka::is_secret(property) {
+            if kafka::is_secret(property) || shown.kafka.property_files.contains_key(property) {
                 REDACTED.clone_into(value);
             }
         }

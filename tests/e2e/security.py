@@ -62,6 +62,17 @@ def with_password(bench, listener, password, properties):
     return told
 
 
+def oauthbearer(bench):
+    """SASL with OAUTHBEARER: the service comes with tokens that librdkafka makes."""
+    bench.secure_broker()
+    properties = {"security.protocol": "sasl_plaintext", "sasl.mechanism": "OAUTHBEARER"}
+    # Renewed at 4/5 of its life, so more than once in this scenario.
+    token = {"enable.sasl.oauthbearer.unsecure.jwt": "true", "sasl.oauthbearer.config": "principal=service lifeSeconds=3"}
+    service = member(bench, "SASL_PLAINTEXT", properties | token)
+    grant(bench, "service")
+    return thousand_calls(bench, service)
+
+
 def mtls(bench):
     """A client certificate is the way in; a service without one says so, waits, and goes when it is told to."""
     secure = bench.secure_broker().secure
@@ -227,4 +238,4 @@ def permit(bench, user, kind, name, operation):
         time.sleep(0.02)
 
 
-SCENARIOS = [tls_scram, sasl_plain, mtls, wrong_password, acl_denied]
+SCENARIOS = [tls_scram, sasl_plain, oauthbearer, mtls, wrong_password, acl_denied]
