@@ -1,12 +1,12 @@
-# The service as an image: built with TLS, SASL and zstd, run as nobody in particular.
+# The service as an image: built with TLS, SASL, OIDC and zstd, run as nobody in particular.
 
 FROM rust:1.95-bookworm AS build
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends libsasl2-dev libssl-dev pkg-config zlib1g-dev \
+    && apt-get install --yes --no-install-recommends libcurl4-openssl-dev libsasl2-dev libssl-dev pkg-config zlib1g-dev \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
-ARG FEATURES=sasl,zstd
+ARG FEATURES=oidc,sasl,zstd
 # The caches stay on the builder, so that a change of the code does not compile every dependency again.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/target \
     CARGO_TARGET_DIR=/target cargo build --release --locked --features "$FEATURES" \
@@ -14,7 +14,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
 
 FROM debian:bookworm-slim
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates libsasl2-2 libsasl2-modules libssl3 zlib1g \
+    && apt-get install --yes --no-install-recommends ca-certificates libcurl4 libsasl2-2 libsasl2-modules libssl3 zlib1g \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin forewarm \
     && install --directory --owner=forewarm --mode=0700 /var/lib/forewarm

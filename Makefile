@@ -17,7 +17,7 @@ export GNUMAKEFLAGS := LIBSUBDIRS=src
 endif
 
 # Security to the brokers needs OpenSSL's headers (libssl-dev); everything else does without.
-FEATURES := $(shell pkg-config --exists openssl 2>/dev/null && echo --features tls)
+FEATURES := $(shell scripts/features)
 
 .PHONY: help
 help: ## list the targets

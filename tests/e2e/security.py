@@ -17,6 +17,7 @@ from confluent_kafka.admin import (
 from bench import ECHO, Skipped, definition
 from brokers import Watch
 from delivery import settle
+from identity_provider import IdentityProvider
 from streams import BROKER_DEADLINE_S
 
 # What the service needs of each of its topics; what is read may be described too, and what is written as well.
@@ -33,6 +34,8 @@ RIGHTS = {
 WATCHED_S = 4
 LOG_LINES_MAX = 20
 CPU_SHARE_MAX = 0.25
+# The broker lets nobody renew within a second of the last time.
+TOKEN_LIFE_S = 10
 
 
 def tls_scram(bench):
@@ -63,14 +66,47 @@ def with_password(bench, listener, password, properties):
 
 
 def oauthbearer(bench):
-    """SASL with OAUTHBEARER: the service comes with tokens that librdkafka makes."""
-    bench.secure_broker()
-    properties = {"security.protocol": "sasl_plaintext", "sasl.mechanism": "OAUTHBEARER"}
-    # Renewed at 4/5 of its life, so more than once in this scenario.
-    token = {"enable.sasl.oauthbearer.unsecure.jwt": "true", "sasl.oauthbearer.config": "principal=service lifeSeconds=3"}
-    service = member(bench, "SASL_PLAINTEXT", properties | token)
+    """SASL with OAUTHBEARER: tokens of an identity provider, renewed before they end; the secret is nowhere to be read."""
+    secure = bench.secure_broker().secure
+    secret = secure["password"]
+    provider = IdentityProvider("service", secret, TOKEN_LIFE_S)
+    bench.closing.callback(provider.close)
+    properties = {
+        "security.protocol": "sasl_plaintext",
+        "sasl.mechanism": "OAUTHBEARER",
+        "sasl.oauthbearer.method": "oidc",
+        "sasl.oauthbearer.token.endpoint.url": provider.url,
+        "sasl.oauthbearer.client.id": "service",
+        "sasl.oauthbearer.scope": "kafka",
+        "debug": "broker,security,conf",
+    }
+    service = member(bench, "SASL_PLAINTEXT", properties, telemetry={"log-filter": "debug"})
+    file = service.directory / "client-secret"
+    file.write_text(f"{secret}\n", encoding="utf-8")
+    service.environment["FOREWARM__KAFKA__PROPERTY_FILES__SASL_OAUTHBEARER_CLIENT_SECRET"] = str(file)
     grant(bench, "service")
-    return thousand_calls(bench, service)
+    start(service)
+    results = bench.results(keep=False)
+    bench.define(definition("echo", ECHO))
+    results.wait_all([bench.call("echo", b"x") for _ in range(500)], 60)
+    service.wait_ready(True)
+    # One token a client so far; each of them renews its own.
+    until, first = time.monotonic() + 20 * TOKEN_LIFE_S, provider.given
+    while provider.given < 3 * first:
+        service.check_running()
+        assert not service.not_ready(), f"while its tokens are renewed: {service.not_ready()}"
+        assert time.monotonic() < until, f"{provider.given} tokens, {first} of them the first ones"
+        time.sleep(0.05)
+    results.wait_all([bench.call("echo", b"x") for _ in range(500)], 60)
+    assert service.log_lines("DEBUG"), "nothing was logged at debug, so this shows nothing"
+    assert not service.log_lines(secret), "the client's secret stands in the log"
+    shown = service.command("check-config")
+    assert "sasl.oauthbearer.client.secret" in shown and secret not in shown, shown
+    assert service.stop() == 0
+    settle(bench, results)
+    assert set(results.statuses) == {"ok"} and results.count == 1_000, (results.count, results.statuses)
+    assert provider.refused == 0, provider.refused
+    return f"1000 calls, {provider.given} tokens of {TOKEN_LIFE_S} s"
 
 
 def mtls(bench):
@@ -191,13 +227,13 @@ def member(bench, listener, properties, password=None, **changes):
 
 
 def start(service):
-    """Starts it and waits until it serves or says why it does not; skips where it was built without TLS."""
+    """Starts it and waits until it serves or says why it does not; skips where it was built without what that needs."""
     service.start()
     until = time.monotonic() + 60
     while not service.log_lines("admin interface listens") and not service.log_lines("kafka does not work"):
-        if service.process.poll() is not None and service.log_lines("OpenSSL not available at build time"):
+        if service.process.poll() is not None and service.log_lines("available at build time"):
             service.kill()
-            raise Skipped("the service was built without TLS: cargo build --features tls")
+            raise Skipped("the service was built without it: see scripts/features")
         service.check_running()
         assert time.monotonic() < until, f"no word of it:\n{service.log_tail()}"
         time.sleep(0.05)
