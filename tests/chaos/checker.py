@@ -21,6 +21,8 @@ class Account:
     ordered: int = 0
     disorder: int = 0
     slowest_s: float = 0.0
+    # When each call that came twice was over for the second time, in milliseconds since the epoch.
+    repeated_at_ms: list = dataclasses.field(default_factory=list)
     statuses: collections.Counter = dataclasses.field(default_factory=collections.Counter)
 
 
@@ -79,6 +81,7 @@ def check(bootstrap, topic, calls):
             id = result["invocation_id"]
             seen[id] += 1
             if seen[id] > 1:
+                account.repeated_at_ms.append(result["completed_at"])
                 continue
             account.statuses[result["status"]] += 1
             if id in calls.sent_at:

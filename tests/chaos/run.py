@@ -8,6 +8,8 @@ than their session, the broker is killed once, and partitions are added once. Th
 """
 
 import argparse
+import bisect
+import collections
 import os
 import pathlib
 import random
@@ -43,6 +45,8 @@ class Chaos:
         self.random = random.Random(arguments.seed)
         self.began = time.monotonic()
         self.counts = {}
+        # When each fault came, in milliseconds since the epoch, and its kind.
+        self.faults = []
         self.topics = Topics(arguments.bootstrap, f"chaos-{uuid.uuid4().hex[:8]}")
         self.nodes = [self.node(directory, number) for number in range(NODES)]
 
@@ -66,6 +70,7 @@ class Chaos:
 
     def count(self, kind, what):
         self.counts[kind] = self.counts.get(kind, 0) + 1
+        self.faults.append((time.time() * 1_000, kind))
         self.say(what)
 
     def stop(self, number):
@@ -177,6 +182,16 @@ def parse():
     return arguments
 
 
+def by_fault(faults, times_ms):
+    """How many of these times follow which fault: as many as each single one has, largest first, by kind."""
+    after = collections.defaultdict(collections.Counter)
+    for time_ms in times_ms:
+        number = bisect.bisect(faults, (time_ms, "")) - 1
+        after[faults[number][1] if number >= 0 else "none"][number] += 1
+    counts = {kind: sorted(counter.values(), reverse=True) for kind, counter in after.items()}
+    return ", ".join(f"{kind} {'+'.join(map(str, each))}" for kind, each in sorted(counts.items()))
+
+
 def report(chaos, account):
     arguments = chaos.arguments
     took_s = time.monotonic() - chaos.began
@@ -186,6 +201,8 @@ def report(chaos, account):
     share = account.duplicates / max(1, account.calls)
     print(f"lost: {account.lost}")
     print(f"duplicates: {account.duplicates} ({share:.4%} of the calls)")
+    if account.repeated_at_ms:
+        print(f"  by the fault before them: {by_fault(chaos.faults, account.repeated_at_ms)}")
     print(f"results of calls that were not made: {account.foreign}")
     print(f"order violations: {account.disorder} of {account.ordered} calls with an order")
     print(f"slowest call: {account.slowest_s:.1f} s from its sending to its outcome")
