@@ -2,6 +2,8 @@
 //!
 //! Must not: start anything.
 
+use std::time::Duration;
+
 use super::StartError;
 use crate::backlog::{Quota, Quotas};
 use crate::config::{Config, Delivery, ForecastConfig, Tenants};
@@ -43,6 +45,10 @@ pub(super) fn transactions(config: &Config) -> Option<publish::TransactionSettin
     })
 }
 
+/// A poll thread that did not run for so long asks the group whether this node is still in it. That costs one commit; the
+/// session may be as short as the brokers like where `group.protocol` is `consumer`, which makes it theirs to set.
+const DOUBT_AFTER: Duration = Duration::from_secs(1);
+
 /// How invocations are read.
 pub(super) fn ingest_settings(config: &Config) -> ingest::Settings {
     let ingest = &config.ingest;
@@ -53,7 +59,7 @@ pub(super) fn ingest_settings(config: &Config) -> ingest::Settings {
         commit_interval: ingest.commit_interval,
         commit_completions: COMMIT_COMPLETIONS,
         drain_timeout: ingest.drain_timeout,
-        doubt_after: config.kafka.session_timeout() / 2,
+        doubt_after: DOUBT_AFTER.min(config.kafka.session_timeout() / 2),
         doubt_for: config.kafka.heartbeat_interval() * 2,
     }
 }

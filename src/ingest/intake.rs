@@ -14,6 +14,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 
 use super::context::InvocationConsumer;
 use super::counters::{add, count};
+use super::doubt::Doubt;
 use super::held::{Held, Undecoded};
 use super::invocations::{Control, Note};
 use super::offsets::{Answer, Offsets, Request, is_rebalancing};
@@ -46,6 +47,8 @@ pub(super) struct Commits {
     pub(super) under_way: bool,
     /// Not before: after one that failed.
     pub(super) retry_at: Instant,
+    /// When the last was asked for.
+    pub(super) asked_at: Instant,
     /// When the next is due, where there is anything to commit.
     due_at: Instant,
     /// Changes since the last that was asked for.
@@ -95,10 +98,7 @@ pub(super) struct Intake<S> {
     inbox: Receiver<Note>,
     full: Option<Full>,
     stopped: bool,
-    /// When the thread last began a round.
-    round_at: Instant,
-    /// Until when it is not certain that this node is in its group.
-    in_doubt_until: Option<Instant>,
+    pub(super) doubt: Doubt,
     /// When the last commit was asked for, at the end.
     last_commit_by: Option<Instant>,
     probe_at: Instant,
@@ -117,6 +117,8 @@ impl<S: Sink> Intake<S> {
         inbox: Receiver<Note>,
     ) -> Self {
         let now = Instant::now();
+        let doubt = Doubt::new(settings.doubt_after, settings.doubt_for, now);
+        let (under_way, with_metadata) = (false, true);
         Self {
             topic: settings.topic.as_str().into(),
             consumer,
@@ -127,7 +129,7 @@ impl<S: Sink> Intake<S> {
             partitions: Partitions::default(),
             held: Held::default(),
             under_way: None,
-            commits: Commits { under_way: false, retry_at: now, due_at: now, changes: 0, with_metadata: true },
+            commits: Commits { under_way, retry_at: now, asked_at: now, due_at: now, changes: 0, with_metadata },
             transactions: Transactions::default(),
             partitions_of_topic: 0,
             codec,
@@ -135,8 +137,7 @@ impl<S: Sink> Intake<S> {
             inbox,
             full: None,
             stopped: false,
-            round_at: now,
-            in_doubt_until: None,
+            doubt,
             last_commit_by: None,
             probe_at: now,
         }
@@ -146,7 +147,7 @@ impl<S: Sink> Intake<S> {
         let consumer = Arc::clone(&self.consumer);
         loop {
             let now = Instant::now();
-            self.doubt(now);
+            self.doubt.begin_round(now, self.control.health.is_down());
             self.take_notes();
             self.prepare_where_asked();
             self.serve_rebalance(now);
@@ -190,7 +191,7 @@ impl<S: Sink> Intake<S> {
                 Some(Err(error)) => return self.failed(&error),
                 None => return,
             }
-            if self.is_full() || consumer.context().is_rebalance_noted() {
+            if self.is_full() || consumer.context().is_rebalance_noted() || self.doubt.is_due(Instant::now()) {
                 return;
             }
             wait = Duration::ZERO;
@@ -344,6 +345,7 @@ impl<S: Sink> Intake<S> {
         let error = match result {
             Ok(()) => {
                 self.partitions.committed(commits);
+                self.doubt.committed(self.commits.asked_at);
                 self.control.health.works();
                 count(&counters.commits);
                 return add(&counters.runs_left_out, commits.iter().map(|(_, commit)| commit.runs_left_out).sum());
@@ -365,6 +367,15 @@ impl<S: Sink> Intake<S> {
 
     fn commit_where_due(&mut self, now: Instant) {
         let commits = &self.commits;
+        if self.doubt.is_in() && !commits.under_way && now >= commits.retry_at && !self.control.health.is_down() {
+            // Whether anything has changed or not: whether it is taken is what matters.
+            self.partitions.commit_again();
+            let commits = self.partitions.commits(None);
+            if commits.is_empty() {
+                return self.doubt.nothing_to_commit(now);
+            }
+            return self.ask_commit(commits);
+        }
         let due = now >= commits.due_at || commits.changes >= self.settings.commit_completions;
         if commits.under_way || commits.changes == 0 || !due || now < commits.retry_at {
             return;
@@ -379,6 +390,7 @@ impl<S: Sink> Intake<S> {
 
     pub(super) fn ask_commit(&mut self, commits: Vec<(i32, Commit)>) {
         let with_metadata = self.commits.with_metadata;
+        self.commits.asked_at = Instant::now();
         self.commits.under_way = self.offsets.ask(Request::Commit { commits, with_metadata });
     }
 
@@ -393,16 +405,6 @@ impl<S: Sink> Intake<S> {
         let below = |now: usize, max: usize| now.saturating_mul(5) < max.saturating_mul(4);
         below(self.partitions.in_flight(), self.settings.in_flight_max)
             && below(self.partitions.bytes(), self.settings.in_flight_bytes_max)
-    }
-
-    /// Notices that the thread did not run for a while.
-    fn doubt(&mut self, now: Instant) {
-        let gap = now.duration_since(std::mem::replace(&mut self.round_at, now));
-        if gap >= self.settings.doubt_after {
-            tracing::warn!(?gap, "the poll thread did not run for a while; taking no calls until the group has spoken");
-            self.in_doubt_until = Some(now + self.settings.doubt_for);
-        }
-        self.in_doubt_until = self.in_doubt_until.filter(|until| now < *until);
     }
 
     /// Pauses and resumes. Nothing is taken while a bound is reached; nor while the brokers are away, to this client or to the
@@ -421,8 +423,7 @@ impl<S: Sink> Intake<S> {
         };
         let all = self.stopped
             || self.full.as_ref().is_some_and(|full| full.paused)
-            || self.in_doubt_until.is_some()
-            || self.control.health.is_down()
+            || self.doubt.is_in()
             || !self.sink.can_store();
         let (pause, resume) = self.partitions.regulate(|partition| all || self.held.has(partition));
         self.tell(&pause, InvocationConsumer::pause);

@@ -20,6 +20,7 @@
 
 mod context;
 mod counters;
+mod doubt;
 mod held;
 mod intake;
 mod invocations;
@@ -58,7 +59,7 @@ pub struct Settings {
     /// A poll thread that did not run for this long, as in a process that was stopped, may be out of its group without
     /// knowing: what was fetched ahead may be another node's by now.
     pub doubt_after: Duration,
-    /// For how long it then takes nothing: until the group has had time to say so.
+    /// For how long it then takes nothing, where it has nothing whose commit would show that it is in its group.
     pub doubt_for: Duration,
 }
 

@@ -57,6 +57,7 @@ impl<S: Sink> Intake<S> {
         let is_begun = prepared.is_some() && !taken.is_empty();
         if reply.send(prepared).is_ok() && is_begun {
             self.commits.under_way = true;
+            self.commits.asked_at = std::time::Instant::now();
             self.transactions.under_way = Some(Prospect { taken, commits });
         }
     }
@@ -69,6 +70,7 @@ impl<S: Sink> Intake<S> {
             Settled::Committed => {
                 taken.into_iter().for_each(|(position, bytes)| self.completed(position, bytes));
                 self.partitions.committed(&commits);
+                self.doubt.committed(self.commits.asked_at);
                 self.control.health.works();
                 count(&self.control.counters.commits);
             }

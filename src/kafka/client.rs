@@ -107,6 +107,10 @@ impl Connection {
         // After a broker's restart librdkafka may hear of a leader before it knows that broker ("new leader not found in
         // cache"), and ask again only when it refreshes all metadata: every five minutes, unless told otherwise.
         config.set("topic.metadata.refresh.interval.ms", "10000");
+        // librdkafka waits up to ten seconds before it tries a broker again. A broker that is back waits a session for each
+        // member of a group, so a member that is late is thrown out, and what it had not committed runs twice. Java's clients
+        // wait up to one second.
+        config.set("reconnect.backoff.max.ms", "1000");
         set_all(&mut config, defaults);
         for (key, value) in &self.properties {
             config.set(key, value);

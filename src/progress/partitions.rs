@@ -188,6 +188,11 @@ impl Partitions {
         mine.filter_map(|(&partition, state)| Some((partition, state.tracker.commit()?))).collect()
     }
 
+    /// [`commits`](Self::commits) says all that is known once more, changed or not.
+    pub fn commit_again(&mut self) {
+        self.partitions.values_mut().for_each(|state| state.tracker.commit_again());
+    }
+
     /// The broker took these.
     pub fn committed(&mut self, commits: &[(i32, Commit)]) {
         for (partition, commit) in commits {

@@ -94,6 +94,15 @@ fn a_commit_is_offered_until_it_went_through() {
     tracker.committed(&second);
     tracker.committed(&first);
     assert_eq!(tracker.commit(), None);
+    // What is known may be said twice, and nothing where nothing is.
+    tracker.commit_again();
+    let again = tracker.commit().unwrap();
+    assert_eq!((again.next, &again.metadata), (second.next, &second.metadata));
+    tracker.committed(&again);
+    assert_eq!(tracker.commit(), None);
+    let (mut unknown, _) = Tracker::resume(Generation(1), None, "");
+    unknown.commit_again();
+    assert_eq!(unknown.commit(), None);
     // A late word about another assignment's commit.
     let (mut other, _) = Tracker::resume(Generation(2), Some(NextOffset(2)), "");
     take(&mut other, [2]);

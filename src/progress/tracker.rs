@@ -83,7 +83,7 @@ pub struct Tracker {
     resumed_end: i64,
     /// Messages received, replays not counted.
     received: u64,
-    /// Completions, and moves of the watermark without one, so far.
+    /// Completions, moves of the watermark without one, and wishes to commit again, so far.
     changes: u64,
     /// `changes` as of the last commit that went through.
     changes_committed: u64,
@@ -247,6 +247,11 @@ impl Tracker {
         let (metadata, runs_left_out) = metadata::encode(self.low, self.done.iter());
         let Self { generation, changes, .. } = *self;
         Some(Commit { next: NextOffset(self.low), metadata, runs_left_out, generation, changes })
+    }
+
+    /// There is something to commit again, where anything is known. Saying it twice does no harm.
+    pub fn commit_again(&mut self) {
+        self.changes += u64::from(self.start.is_some());
     }
 
     /// The broker took `commit`. One of another assignment, or older than the last, changes nothing.
