@@ -32,10 +32,6 @@ pub struct Execute {
     pub instance_memory_bytes_max: u64,
     /// Threads that run guests; 0: one a core.
     pub worker_threads: usize,
-    /// How far those threads, and those that compile, stand back where the cores do not suffice: how much nicer they are
-    /// than the process, from 0 to 19 (Linux only). What receives, stores and answers short calls comes first, so that
-    /// guests that compute do not slow the node for others.
-    pub niceness: u8,
     /// A guest that computes yields this often.
     #[serde(with = "super::humantime_text")]
     pub epoch_interval: Duration,
@@ -60,7 +56,6 @@ impl Default for Execute {
             memory_bytes_max: 4 << 30,
             instance_memory_bytes_max: 256 << 20,
             worker_threads: 0,
-            niceness: 5,
             epoch_interval: Duration::from_millis(2),
             inline_max: Duration::from_micros(100),
             init_timeout: Duration::from_secs(10),
@@ -90,7 +85,6 @@ impl Execute {
             "execute.memory-bytes-max must not be below execute.instance-memory-bytes-max",
         );
         check(self.worker_threads <= 1_024, "execute.worker-threads must be at most 1024");
-        check(self.niceness <= 19, "execute.niceness must be from 0 to 19");
         faults
     }
 }

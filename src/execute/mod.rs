@@ -141,11 +141,9 @@ impl<O: Outcomes> Executor<O> {
         let epoch = engine::EpochTicker::start(&engine, config.epoch_interval)?;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let or_else = |setting: usize, default: usize| if setting == 0 { default } else { setting };
-        let niceness = i32::from(config.niceness);
         let tokio = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(or_else(config.worker_threads, cores))
             .thread_name("guest")
-            .on_thread_start(move || stand_back(niceness))
             .enable_time()
             .build()
             .map_err(ExecuteError::Runtime)?;
@@ -243,19 +241,6 @@ impl<O: Outcomes> Node<O> {
 
     fn all(&self) -> Vec<Arc<Function<O::Ticket>>> {
         self.functions.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
-}
-
-/// Makes the calling thread nicer than the process is, by so much. The system lets every thread be nicer than it was.
-fn stand_back(niceness: i32) {
-    // Elsewhere than on Linux it would be the whole process that stands back.
-    if niceness == 0 || cfg!(not(target_os = "linux")) {
-        return;
-    }
-    let set = rustix::process::getpriority_process(None)
-        .and_then(|own| rustix::process::setpriority_process(None, own + niceness));
-    if let Err(error) = set {
-        tracing::warn!(%error, niceness, "guests compete with what receives calls: the niceness could not be set");
     }
 }
 

@@ -27,7 +27,10 @@ impl Doubt {
         let is_due = self.is_due(now);
         let gap = now.duration_since(std::mem::replace(&mut self.round_at, now));
         if is_due {
-            tracing::warn!(?gap, "the poll thread did not run for a while; no calls are taken until the group has spoken");
+            tracing::warn!(
+                ?gap,
+                "the poll thread did not run for a while; no calls are taken until the group has spoken"
+            );
         }
         if is_due || down {
             self.since = Some(now);

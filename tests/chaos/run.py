@@ -55,7 +55,7 @@ class Chaos:
             "delivery": self.arguments.delivery,
             "node": {"id": f"chaos-{number}"},
             # What a kill repeats is what was done since the last commit.
-            "ingest": {"commit-interval": "5ms"},
+            "ingest": {"commit-interval": "1ms"},
         }
         if self.arguments.group_protocol == "consumer":
             # Its times are the broker's to set.
