@@ -78,17 +78,23 @@ impl<S: Sink> Intake<S> {
     }
 
     fn begin_taking(&mut self, partitions: TopicPartitionList, now: Instant) -> Option<UnderWay> {
-        self.control.joined.store(true, std::sync::atomic::Ordering::Release);
         if partitions.count() > 0 {
+            tracing::debug!(partitions = ?ids(&partitions), "the group gives partitions; asking where they stand");
             return Some(UnderWay::Taking { partitions, asked: false, retry_at: now, backoff: BACKOFF_MIN });
         }
-        self.control.health.works();
+        self.joined();
         // More nodes than partitions: this one has nothing to prepare for.
         self.sink.shares(self.partitions.len(), self.partitions_of_topic.max(1));
         if let Err(error) = assign(&self.consumer, &partitions) {
             self.control.health.failed(&format_args!("empty assignment not taken: {error}"));
         }
         None
+    }
+
+    /// The group has let this node in.
+    fn joined(&self) {
+        self.control.joined.store(true, std::sync::atomic::Ordering::Release);
+        self.control.health.works();
     }
 
     /// Puts partitions down and takes them up again, where their place has to be looked up anew.
@@ -231,7 +237,7 @@ impl<S: Sink> Intake<S> {
         // A pause outlives the assignment that it was made in.
         self.consumer.resume(&list)?;
         assign(&self.consumer, &list)?;
-        self.control.health.works();
+        self.joined();
         let ids = ids(&list);
         add(&self.control.counters.assigned, ids.len());
         tracing::info!(partitions = ?ids, "partitions taken over");

@@ -13,7 +13,7 @@ from streams import BROKER_DEADLINE_S, Missing, Sender
 # How long the broker is away: many times every timeout and backoff of the service.
 AWAY_S = 60
 # What the service may take of the machine meanwhile: it has nothing to do but to try the broker again.
-AWAY_CPU_SHARE_MAX = 0.10
+AWAY_CPU_SHARE_MAX = 0.25
 AWAY_MEMORY_BYTES_MAX = 64 << 20
 AWAY_LOG_LINES_MAX = 60
 
