@@ -5,13 +5,13 @@ It must not serve anything else.
 """
 
 import base64
-import http.server
 import json
-import threading
 import time
 
+from http_server import Handler, Server
 
-class IdentityProvider:
+
+class IdentityProvider(Server):
     """Serves on a port of its own until it is closed."""
 
     def __init__(self, client, secret, life_s):
@@ -20,9 +20,9 @@ class IdentityProvider:
         expected = "Basic " + base64.b64encode(f"{client}:{secret}".encode()).decode()
         provider = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Tokens(Handler):
             def do_POST(self):
-                self.rfile.read(int(self.headers["content-length"]))
+                self.body()
                 if self.path != "/token" or self.headers["authorization"] != expected:
                     provider.refused += 1
                     return self.answer(401, {"error": "invalid_client"})
@@ -30,24 +30,8 @@ class IdentityProvider:
                 answer = {"access_token": token(client, life_s), "token_type": "Bearer", "expires_in": life_s}
                 return self.answer(200, answer)
 
-            def answer(self, status, body):
-                data = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/token"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
+        super().__init__(Tokens)
+        self.url += "/token"
 
 
 def token(subject, life_s):

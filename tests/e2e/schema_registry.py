@@ -3,14 +3,13 @@
 It must not judge compatibility.
 """
 
-import http.server
 import json
-import threading
 
 import fastavro.schema
+from http_server import Handler, Server
 
 
-class SchemaRegistry:
+class SchemaRegistry(Server):
     """Serves on a port of its own until it is closed."""
 
     def __init__(self):
@@ -18,8 +17,8 @@ class SchemaRegistry:
         self.asked = 0
         registry = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+        class Schemas(Handler):
+            content_type = "application/vnd.schemaregistry.v1+json"
 
             def do_GET(self):
                 parts = self.path.split("?")[0].strip("/").split("/")
@@ -32,7 +31,7 @@ class SchemaRegistry:
                 return self.answer(404, {"error_code": 404, "message": "HTTP 404 Not Found"})
 
             def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                body = json.loads(self.body())
                 parts = self.path.split("?")[0].strip("/").split("/")
                 if parts[0] == "subjects":
                     answer = {
@@ -44,22 +43,7 @@ class SchemaRegistry:
                     return self.answer(200, answer)
                 return self.answer(404, {"error_code": 404, "message": "HTTP 404 Not Found"})
 
-            def answer(self, status, body):
-                data = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("content-type", "application/vnd.schemaregistry.v1+json")
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
-        self.thread.start()
+        super().__init__(Schemas)
 
     def add(self, text):
         """The id of a schema, which is the same for the same schema."""
@@ -69,8 +53,3 @@ class SchemaRegistry:
             return known.index(canonical) + 1
         self.schemas.append(text)
         return len(self.schemas)
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
