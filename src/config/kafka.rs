@@ -35,8 +35,9 @@ impl Kafka {
         self.millis("heartbeat.interval.ms", HEARTBEAT_INTERVAL_MS)
     }
 
-    /// Takes the properties out of their files. A file's last line may end with a line break, which is not part of the value.
+    /// Takes the properties out of their files (see [`load`](super::load)). A file's last line may end with a line break, which is not part of the value.
     /// The answer is what is wrong with them.
+    #[cfg(feature = "service")]
     pub(super) fn read_property_files(&mut self) -> Vec<String> {
         let mut faults = Vec::new();
         for (property, path) in &self.property_files {
