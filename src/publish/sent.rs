@@ -30,10 +30,6 @@ impl NotTaken {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-
     pub(super) fn clear(&self) {
         drop(self.take());
     }

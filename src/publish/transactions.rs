@@ -254,11 +254,9 @@ impl Maker {
         self.shared.health.failed(&format_args!("a transaction was not committed: {error}"));
         if self.is_aborted(&error) {
             self.reduce(taken);
-        } else {
-            self.renew(code);
+            return Settled::Aborted(code);
         }
-        // Where the coordinator was asked to commit, that it ended well here says nothing: librdkafka may have given a
-        // transaction up for its age whose commit had got through, and then "aborts" it by taking a new epoch.
+        self.renew(code);
         // A new producer's first act ends what the old one left open: one way or the other, if it was to be committed.
         if commit_asked { Settled::Unknown } else { Settled::Aborted(code) }
     }
@@ -275,11 +273,8 @@ impl Maker {
         }
         self.patiently(|| self.producer.send_offsets_to_transaction(&prepared.offsets, &prepared.group, REQUEST))
             .map_err(early)?;
-        self.patiently(|| self.producer.commit_transaction(REQUEST)).map_err(|error| {
-            // The coordinator is not asked before every record is stored.
-            let commit_asked = self.producer.in_flight_count() == 0 && self.producer.context().sent.is_empty();
-            Fault { error, commit_asked }
-        })
+        let commit = || self.producer.commit_transaction(REQUEST);
+        self.patiently(commit).map_err(|error| Fault { error, commit_asked: true })
     }
 
     /// Hands a record to librdkafka, or what can be said in less where it is larger than any topic takes.

@@ -57,9 +57,11 @@ class Chaos:
             # What a kill repeats is what was done since the last commit.
             "ingest": {"commit-interval": "1ms"},
         }
+        # The broker's restart is to be shorter than a transaction may last (docs/guarantees.md says why).
+        properties = changes["kafka.properties"] = {"transaction.timeout.ms": "60000"}
         if self.arguments.group_protocol == "consumer":
             # Its times are the broker's to set.
-            changes["kafka.properties"] = {"group.protocol": "consumer", **dict.fromkeys(CLASSIC_TIMES)}
+            properties |= {"group.protocol": "consumer", **dict.fromkeys(CLASSIC_TIMES)}
         place = directory / f"node-{number}"
         prefix = self.topics.names["results"]
         arguments = (self.arguments.forewarm, place, self.arguments.bootstrap, self.topics, prefix, place / "code")
