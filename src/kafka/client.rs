@@ -89,8 +89,12 @@ impl Connection {
     /// how long a node that died may keep readers and its partitions' next owner waiting; 15 s is above a broker's restart.
     pub fn transactional(&self, id: &str) -> ClientConfig {
         let mut config = self.producer();
-        if !self.properties.contains_key("transaction.timeout.ms") {
-            config.set("transaction.timeout.ms", "15000");
+        // A coordinator is not through with the last transaction when it says that it is committed, and has the next one wait
+        // (CONCURRENT_TRANSACTIONS). librdkafka's usual 100 ms would be most of a transaction's time.
+        for (key, value) in [("transaction.timeout.ms", "15000"), ("retry.backoff.ms", "10")] {
+            if !self.properties.contains_key(key) {
+                config.set(key, value);
+            }
         }
         config.set("transactional.id", id);
         config

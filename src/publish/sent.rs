@@ -30,6 +30,11 @@ impl NotTaken {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Why the first of them was not taken.
+    pub(super) fn first(&self) -> Option<Code> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).first().map(|(_, code)| *code)
+    }
+
     pub(super) fn clear(&self) {
         drop(self.take());
     }

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 
 use super::counters::count;
 use super::publisher::{ROLE, Shared};
@@ -31,6 +31,11 @@ use crate::types::Fate;
 const REQUEST: Duration = Duration::from_secs(5);
 /// How long the first request at start may take in all.
 const START: Duration = Duration::from_secs(30);
+/// How long to wait before asking again whether every record is delivered: from the one, doubled each time, to the other.
+const STEP_MIN: Duration = Duration::from_millis(1);
+const STEP_MAX: Duration = Duration::from_millis(16);
+/// How long to wait before asking librdkafka again for what it cannot do yet.
+const AGAIN: Duration = Duration::from_millis(100);
 /// Producers that may be replaced within [`FENCES_WITHIN`] because another one had their transactional id (inclusive). A
 /// broker that ends a transaction for its age does that too, once; two processes with one name do it for ever.
 const FENCES_MAX: usize = 5;
@@ -113,7 +118,7 @@ impl Transactions {
         shared: Arc<Shared>,
     ) -> Result<Self, ClientError> {
         let config = connection.transactional(&settings.id);
-        let producer: BaseProducer<Context> = config
+        let producer: ThreadedProducer<Context> = config
             .create_with_context(Context::new(Arc::clone(&shared)))
             .map_err(|source| ClientError::Create { role: ROLE, source })?;
         producer
@@ -169,7 +174,7 @@ struct Maker {
     backoff: Backoff,
     shared: Arc<Shared>,
     lane: Arc<Lane>,
-    producer: BaseProducer<Context>,
+    producer: ThreadedProducer<Context>,
     /// Outcomes in one transaction; less than all while one is looked for that the brokers will not take.
     batch_max: usize,
     /// Transactions that failed since the last one that did not.
@@ -247,17 +252,17 @@ impl Maker {
     }
 
     /// Stores outcomes and offsets, or neither.
+    ///
+    /// A producer whose transaction failed is not used again. librdkafka may have given up, for its age, one whose commit had
+    /// got through, and what it had under way can reach the brokers later, as part of the next. A new producer's first act
+    /// ends what the old one left open, and fences the rest of it.
     fn store(&mut self, taken: &mut [Outcome], prepared: &Prepared) -> Settled {
         let Err(Fault { error, commit_asked }) = self.attempt(taken, prepared) else { return Settled::Committed };
         let code = error.rdkafka_error_code();
         count(&self.shared.counters.transactions_aborted);
         self.shared.health.failed(&format_args!("a transaction was not committed: {error}"));
-        if self.is_aborted(&error) {
-            self.reduce(taken);
-            return Settled::Aborted(code);
-        }
+        self.reduce(taken);
         self.renew(code);
-        // A new producer's first act ends what the old one left open: one way or the other, if it was to be committed.
         if commit_asked { Settled::Unknown } else { Settled::Aborted(code) }
     }
 
@@ -273,8 +278,27 @@ impl Maker {
         }
         self.patiently(|| self.producer.send_offsets_to_transaction(&prepared.offsets, &prepared.group, REQUEST))
             .map_err(early)?;
+        self.deliver().map_err(early)?;
         let commit = || self.producer.commit_transaction(REQUEST);
         self.patiently(commit).map_err(|error| Fault { error, commit_asked: true })
+    }
+
+    /// Waits until the brokers took every record. The coordinator is not asked for a commit before.
+    fn deliver(&self) -> KafkaResult<()> {
+        let (mut told, mut step) = (Instant::now(), STEP_MIN);
+        // librdkafka's binding would wait in steps of a tenth of a second, which is several times what a transaction takes.
+        while let Err(error) = self.producer.flush(Duration::ZERO) {
+            self.lane.pause(step);
+            if self.has_ended() {
+                return Err(error);
+            }
+            step = (step * 2).min(STEP_MAX);
+            if told.elapsed() >= REQUEST {
+                self.shared.health.failed(&format_args!("a transaction waits for its records: {error}"));
+                told = Instant::now();
+            }
+        }
+        self.producer.context().sent.first().map_or(Ok(()), |code| Err(KafkaError::MessageProduction(code)))
     }
 
     /// Hands a record to librdkafka, or what can be said in less where it is larger than any topic takes.
@@ -288,7 +312,7 @@ impl Maker {
             let Err((error, _)) = self.producer.send(message) else { return Ok(()) };
             match error.rdkafka_error_code() {
                 Some(Code::QueueFull) if !self.has_ended() => {
-                    self.producer.poll(Duration::from_millis(10));
+                    self.lane.pause(STEP_MAX);
                 }
                 Some(Code::MessageSizeTooLarge) => match self.shared.smaller(record.clone(), &Refusal::TooLarge) {
                     Some(smaller) => *record = smaller,
@@ -305,24 +329,11 @@ impl Maker {
             match ask() {
                 Err(error) if may_pass(&error) && !self.has_ended() => {
                     self.shared.health.failed(&format_args!("a transaction waits: {error}"));
-                    self.producer.poll(Duration::from_millis(100));
+                    self.lane.pause(AGAIN);
                 }
                 answer => return answer,
             }
         }
-    }
-
-    /// Ends the transaction without its outcomes. False where that cannot be done, or `error` says that it cannot.
-    fn is_aborted(&self, error: &KafkaError) -> bool {
-        let is_fatal = matches!(error, KafkaError::Transaction(fault) if fault.is_fatal())
-            || error.rdkafka_error_code() == Some(Code::Fatal);
-        // In short steps: what was handed over and not sent comes back by polling, which nobody else does here.
-        let step = Duration::from_millis(200);
-        let aborted = || {
-            self.producer.poll(Duration::ZERO);
-            self.producer.abort_transaction(step)
-        };
-        !is_fatal && self.patiently(aborted).is_ok()
     }
 
     /// Puts what can be said in less in the place of a record that the brokers refused, or looks for that record.
@@ -365,7 +376,7 @@ impl Maker {
         }
         while !self.has_ended() {
             let made = self.config.create_with_context(Context::new(Arc::clone(&self.shared)));
-            let made = made.and_then(|producer: BaseProducer<Context>| {
+            let made = made.and_then(|producer: ThreadedProducer<Context>| {
                 producer.init_transactions(REQUEST)?;
                 Ok(producer)
             });

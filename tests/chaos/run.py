@@ -57,8 +57,8 @@ class Chaos:
             # What a kill repeats is what was done since the last commit.
             "ingest": {"commit-interval": "1ms"},
         }
-        # The broker's restart is to be shorter than a transaction may last (docs/guarantees.md says why).
-        properties = changes["kafka.properties"] = {"transaction.timeout.ms": "60000"}
+        # The broker's restart is to be longer than a transaction may last.
+        properties = changes["kafka.properties"] = {"transaction.timeout.ms": "5000"}
         if self.arguments.group_protocol == "consumer":
             # Its times are the broker's to set.
             properties |= {"group.protocol": "consumer", **dict.fromkeys(CLASSIC_TIMES)}

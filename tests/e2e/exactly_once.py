@@ -118,15 +118,18 @@ def exactly_once_zombie(bench):
 
 
 def exactly_once_broker(bench):
-    """The broker is killed in the middle of 20,000 calls and comes back: one result each."""
+    """The broker is killed thrice in 30,000 calls, each time for longer than a transaction may last: one result each."""
     if not bench.broker_directory:
         raise Skipped("the broker is not this run's own")
-    service, results, first = ready(bench)
-    load = Load(bench, 20_000, RATE)
+    # One transaction after the other, so that most likely one is being committed when the broker goes.
+    publish = {"transaction-interval": "1ms"}
+    service, results, first = ready(bench, publish=publish, **{"kafka.properties": {"transaction.timeout.ms": "3000"}})
+    load = Load(bench, 30_000, RATE)
     load.start()
-    results.wait_count(6_000, 120)
     kafka = REPOSITORY / "scripts" / "kafka"
-    subprocess.run([sys.executable, kafka, "restart", "--kill", "--dir", bench.broker_directory], check=True)
+    for count in (6_000, 13_000, 20_000):
+        results.wait_count(count, 120)
+        subprocess.run([sys.executable, kafka, "restart", "--kill", "--dir", bench.broker_directory], check=True)
     ids = [first, *load.finish()]
     results.wait_count(len(ids), 300)
     assert service.stop() == 0

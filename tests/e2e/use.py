@@ -132,7 +132,7 @@ def outcomes(bench):
     withdrawn = bench.announce("told", expected_invocations=3, window_ms=60_000)
     bench.announce("told", id=withdrawn, expected_invocations=0)
     unknown = bench.announce("nobody")
-    vain = bench.announce("told", expected_invocations=64, window_ms=1_000)
+    vain = bench.announce("told", expected_invocations=64, window_ms=6_000)
     said = {name: outcomes.one(name) for name in (refused, withdrawn, unknown, vain)}
     kinds = {name: (event["kind"], event["criterion"], event["announced"], event["arrived"]) for name, event in said.items()}
     assert kinds[refused] == ("refused", "confidence_too_low", 1, 0), kinds
@@ -177,7 +177,7 @@ def restart(bench):
     bench.define(definition("lied-to", ECHO))
     bench.define(definition("other", ECHO))
     assert results.one(bench.call("learned")).status == "ok"
-    lies = [bench.announce("lied-to", source="liar", expected_invocations=8, window_ms=1_000) for _ in range(8)]
+    lies = [bench.announce("lied-to", source="liar", expected_invocations=8, window_ms=4_000) for _ in range(8)]
     for lie in lies:
         assert outcomes.one(lie)["kind"] in ("wasted", "expired"), lie
     assert service.stop() == 0
@@ -185,7 +185,7 @@ def restart(bench):
     # Answered: it is up, and has prepared what it holds.
     assert results.one(bench.call("other")).status == "ok"
     # A function without any history would not be held now, and calls of the liar's would be prepared for.
-    lie = bench.announce("lied-to", source="liar", expected_invocations=8, window_ms=2_000)
+    lie = bench.announce("lied-to", source="liar", expected_invocations=8, window_ms=5_000)
     told = outcomes.one(lie)
     assert told["kind"] == "expired", f"it was believed again: {told}"
     result = results.one(bench.call("learned"))
