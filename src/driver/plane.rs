@@ -21,7 +21,9 @@ use crate::types::{FunctionName, PoolUsage, Timestamp};
 /// The bounded way from the data plane to the control plane. Cheap to clone.
 #[derive(Clone)]
 pub struct Observations {
-    queue: Arc<ArrayQueue<Event>>,
+    clock: Clock,
+    /// What was seen, and when. The tick's time would not do: a call would seem to come after a notice that it came before.
+    queue: Arc<ArrayQueue<(Timestamp, Event)>>,
     /// The newest one counts, and must not be lost in a full queue.
     share: Arc<Mutex<Option<Share>>>,
     metrics: Arc<Metrics>,
@@ -30,12 +32,12 @@ pub struct Observations {
 impl Observations {
     /// A way for at most `capacity` events between two ticks.
     pub fn new(capacity: usize, metrics: Arc<Metrics>) -> Self {
-        Self { queue: Arc::new(ArrayQueue::new(capacity)), share: Arc::default(), metrics }
+        Self { clock: Clock::start(), queue: Arc::new(ArrayQueue::new(capacity)), share: Arc::default(), metrics }
     }
 
     /// Hands in what was seen. Never blocks; where the queue is full the event is dropped, counted, and the answer is false.
     pub fn see(&self, event: Event) -> bool {
-        let taken = self.queue.push(event).is_ok();
+        let taken = self.queue.push((self.clock.now(), event)).is_ok();
         if !taken {
             self.metrics.control_events_dropped.add(1);
         }
@@ -48,9 +50,10 @@ impl Observations {
     }
 
     /// Hands in what must not be lost (a definition): waits for room, which the next tick makes. Not for the data plane.
-    pub fn tell(&self, mut event: Event) {
-        while let Err(returned) = self.queue.push(event) {
-            event = returned;
+    pub fn tell(&self, event: Event) {
+        let mut seen = (self.clock.now(), event);
+        while let Err(returned) = self.queue.push(seen) {
+            seen = returned;
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -76,13 +79,14 @@ impl ControlPlane {
         outbox: Arc<Outbox>,
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let asked = Asked { control: Arc::new(Mutex::new(control)), clock: Clock::start() };
+        let asked = Asked { control: Arc::new(Mutex::new(control)), clock: observations.clock };
         let (stopped, Asked { control: shared, clock }) = (Arc::clone(&stop), asked.clone());
         let body = move || {
             let mut actions = Vec::new();
+            let mut time = clock.now();
             while !stopped.load(Ordering::Relaxed) {
                 let began = Instant::now();
-                step(&shared, clock.now(), &observations, &executor, &outbox, &mut actions);
+                step(&shared, &mut time, &observations, &executor, &outbox, &mut actions);
                 thread::sleep(tick.saturating_sub(began.elapsed()));
             }
         };
@@ -114,10 +118,10 @@ impl Drop for ControlPlane {
     }
 }
 
-/// One turn: everything that was observed, then the tick, then the actions.
+/// One turn: everything that was observed, then the tick, then the actions. `time` is how far the control plane's has come.
 fn step<O: Outcomes>(
     control: &Mutex<Control>,
-    now: Timestamp,
+    time: &mut Timestamp,
     observations: &Observations,
     executor: &Executor<O>,
     outbox: &Outbox,
@@ -130,10 +134,16 @@ fn step<O: Outcomes>(
         // Bounded by what is there now: what comes meanwhile belongs to the next turn.
         for _ in 0..observations.queue.len() {
             match observations.queue.pop() {
-                Some(event) => control.handle(now, event, actions),
+                Some((at, event)) => {
+                    // Those who see events do not wait for one another: two may stand the wrong way round.
+                    *time = at.max(*time);
+                    control.handle(*time, event, actions);
+                }
                 None => break,
             }
         }
+        let now = observations.clock.now().max(*time);
+        *time = now;
         if let Some(share) = observations.share.lock().unwrap_or_else(PoisonError::into_inner).take() {
             control.handle(now, Event::ShareChanged(share), actions);
         }
