@@ -14,7 +14,7 @@ use super::offsets::{Answer, Offsets};
 use super::transactions::Preparation;
 use super::{Counters, IngestError, Settings, Sink};
 use crate::codec::{Codec, WriterSchemas};
-use crate::kafka::{ClientError, Connection, Consumed, Health, Prepared, Settled};
+use crate::kafka::{ClientError, Connection, Consumed, Health, Prepared, Settled, Unprepared};
 use crate::types::Position;
 
 /// What the poll thread is told by others.
@@ -43,11 +43,11 @@ impl Acknowledger {
 }
 
 impl Consumed for Acknowledger {
-    fn prepare(&self, outcomes: Vec<(Position, usize)>) -> Option<Prepared> {
+    fn prepare(&self, outcomes: Vec<(Position, usize)>) -> Result<Prepared, Unprepared> {
         let (reply, answer) = sync_channel(1);
-        self.0.send(Note::Prepare(Preparation { outcomes, reply })).ok()?;
+        let asked = self.0.send(Note::Prepare(Preparation { outcomes, reply }));
         // The poll thread answers, or ends and drops what it was asked.
-        answer.recv().ok()?
+        asked.ok().and_then(|()| answer.recv().ok()).unwrap_or(Err(Unprepared::Ended))
     }
 
     fn settled(&self, settled: Settled) {
@@ -229,5 +229,24 @@ const LEAVE: Duration = Duration::from_secs(5);
 impl Drop for Invocations {
     fn drop(&mut self) {
         self.end(Duration::ZERO);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_for_a_transaction_while_the_poll_thread_ends_or_after_is_told_that_it_ended() {
+        let (notes, inbox) = mpsc::channel();
+        let acknowledger = Acknowledger(notes);
+        std::thread::scope(|scope| {
+            let asks = scope.spawn(|| acknowledger.prepare(Vec::new()).err());
+            let note = inbox.recv().expect("it is asked");
+            assert!(matches!(note, Note::Prepare(_)));
+            drop((note, inbox));
+            assert_eq!(asks.join().expect("no panic"), Some(Unprepared::Ended));
+        });
+        assert_eq!(acknowledger.prepare(Vec::new()).err(), Some(Unprepared::Ended));
     }
 }

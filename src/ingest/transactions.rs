@@ -12,7 +12,7 @@ use super::counters::{add, count};
 use super::intake::Intake;
 use super::offsets::list;
 use super::rebalance::UnderWay;
-use crate::kafka::{Prepared, Settled};
+use crate::kafka::{Prepared, Settled, Unprepared};
 use crate::progress::{Commit, Trial};
 use crate::types::{Fate, Position};
 
@@ -20,7 +20,7 @@ use crate::types::{Fate, Position};
 pub(super) struct Preparation {
     /// Positions, and bytes as they were received.
     pub(super) outcomes: Vec<(Position, usize)>,
-    pub(super) reply: SyncSender<Option<Prepared>>,
+    pub(super) reply: SyncSender<Result<Prepared, Unprepared>>,
 }
 
 /// The poll thread's part of them.
@@ -51,10 +51,10 @@ impl<S: Sink> Intake<S> {
         let taken: Vec<_> = all.filter(|(_, fate)| **fate == Fate::Taken).map(|(outcome, _)| outcome).collect();
         let commits = if taken.is_empty() { Vec::new() } else { commits };
         let prepared = match (list(&self.topic, &commits, self.commits.with_metadata), self.consumer.group_metadata()) {
-            (Ok(offsets), Some(group)) => Some(Prepared { fates, offsets, group }),
-            _ => None,
+            (Ok(offsets), Some(group)) => Ok(Prepared { fates, offsets, group }),
+            _ => Err(Unprepared::NotNow),
         };
-        let is_begun = prepared.is_some() && !taken.is_empty();
+        let is_begun = prepared.is_ok() && !taken.is_empty();
         if reply.send(prepared).is_ok() && is_begun {
             self.commits.under_way = true;
             self.commits.asked_at = std::time::Instant::now();

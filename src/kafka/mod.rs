@@ -24,4 +24,4 @@ pub use client::{Connection, Quiet, log};
 pub use error::{ClientError, is_of_one_broker};
 pub use health::Health;
 pub use topics::{TopicFinding, TopicSpec, ensure_topics, partition_ids};
-pub use transaction::{Consumed, Prepared, Settled};
+pub use transaction::{Consumed, Prepared, Settled, Unprepared};

@@ -18,6 +18,16 @@ pub struct Prepared {
     pub group: ConsumerGroupMetadata,
 }
 
+/// Why no transaction can be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unprepared {
+    /// The membership is not to be had at the moment: to be asked again.
+    NotNow,
+    /// The thread that keeps the offsets has ended: nobody here answers for any message, and what is not stored is read again
+    /// by whoever comes next.
+    Ended,
+}
+
 /// How a transaction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
@@ -33,8 +43,11 @@ pub enum Settled {
 /// followed by one [`settled`](Self::settled).
 pub trait Consumed: Send + Sync + 'static {
     /// Says what a transaction with these outcomes (positions, and bytes as they were received) may hold. Waits for the
-    /// thread that keeps the offsets. None where that has ended, or the node is no member of the group.
-    fn prepare(&self, outcomes: Vec<(Position, usize)>) -> Option<Prepared>;
+    /// thread that keeps the offsets.
+    ///
+    /// # Errors
+    /// Where there is none to be made: now, or any more.
+    fn prepare(&self, outcomes: Vec<(Position, usize)>) -> Result<Prepared, Unprepared>;
 
     /// The transaction that was prepared last has ended.
     fn settled(&self, settled: Settled);

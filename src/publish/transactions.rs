@@ -24,7 +24,7 @@ use super::record::{Outcome, Record, Refusal};
 use super::reports::is_of_the_record;
 use super::resend::Backoff;
 use super::sent::{Context, Sent};
-use crate::kafka::{ClientError, Connection, Consumed, Prepared, Settled, headers};
+use crate::kafka::{ClientError, Connection, Consumed, Prepared, Settled, Unprepared, headers};
 use crate::types::Fate;
 
 /// How long one request to a coordinator may take before it is looked whether to go on.
@@ -211,9 +211,16 @@ impl Maker {
             self.lane.push(outcomes.drain(self.batch_max..));
         }
         let asked = outcomes.iter().map(|outcome| (outcome.position, outcome.bytes)).collect();
-        let Some(prepared) = consumed.prepare(asked) else {
-            self.lane.push(outcomes);
-            return false;
+        let prepared = match consumed.prepare(asked) {
+            Ok(prepared) => prepared,
+            Err(Unprepared::NotNow) => {
+                self.lane.push(outcomes);
+                return false;
+            }
+            Err(Unprepared::Ended) => {
+                outcomes.iter().for_each(|outcome| self.fenced(outcome));
+                return true;
+            }
         };
         let mut taken = Vec::with_capacity(outcomes.len());
         let mut later = Vec::new();
@@ -221,10 +228,7 @@ impl Maker {
             match fate {
                 Fate::Taken => taken.push(outcome),
                 Fate::Later => later.push(outcome),
-                Fate::Fenced => {
-                    count(&self.shared.counters.fenced);
-                    self.end(&outcome);
-                }
+                Fate::Fenced => self.fenced(&outcome),
             }
         }
         self.lane.push(later);
@@ -391,6 +395,12 @@ impl Maker {
                 }
             }
         }
+    }
+
+    /// An outcome that nobody here may say any more: the call runs again where its partition went.
+    fn fenced(&self, outcome: &Outcome) {
+        count(&self.shared.counters.fenced);
+        self.end(outcome);
     }
 
     /// An outcome has ended, in whatever way.
