@@ -24,11 +24,12 @@ impl Node for Answers {
 
     fn not_ready(&self) -> Option<String> {
         if !self.invocations.is_ready() {
-            return Some("the group has not let this node in, or its brokers do not answer".to_owned());
+            let what = "the group has not let this node in, or its brokers do not answer";
+            return Some(because(what, &self.invocations.reason()));
         }
         // A producer that has had nothing to send yet is no reason to wait.
-        let is_down = self.outbox.publisher().health().is_down();
-        is_down.then(|| "the brokers do not take results".to_owned())
+        let health = self.outbox.publisher().health();
+        health.is_down().then(|| because("the brokers do not take results", &health.reason()))
     }
 
     fn functions(&self, after: Option<&str>, limit: usize) -> Vec<FunctionSummary> {
@@ -42,4 +43,9 @@ impl Node for Answers {
     fn chains(&self, from: Option<&FunctionName>) -> Vec<ChainExplanation> {
         self.asked.chains(from)
     }
+}
+
+/// What does not work, and why, where that is known.
+fn because(what: &str, reason: &str) -> String {
+    if reason.is_empty() { what.to_owned() } else { format!("{what}: {reason}") }
 }

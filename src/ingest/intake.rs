@@ -319,8 +319,7 @@ impl<S: Sink> Intake<S> {
                 self.partitions_of_topic = all;
                 self.standings(answer);
             }
-            Note::Answer(Answer::Probe(true)) => self.control.health.works(),
-            Note::Answer(Answer::Probe(false)) => {}
+            Note::Answer(Answer::Probe(answered)) => self.probed(answered),
             Note::Prepare(preparation) => self.transactions.asked = Some(preparation),
             Note::Settled(settled) => self.settled(settled),
         }

@@ -87,6 +87,11 @@ impl Readiness {
     pub fn is_ready(&self) -> bool {
         self.0.joined.load(Ordering::Acquire) && self.0.health.is_up()
     }
+
+    /// Why not, as far as was said; empty where nothing was.
+    pub fn reason(&self) -> String {
+        self.0.health.reason()
+    }
 }
 
 /// Turns a panic on the poll thread, such as one in the sink, into a consumer that failed for good.

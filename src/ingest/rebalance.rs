@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::{Offset as At, TopicPartitionList};
 
 use super::Sink;
@@ -17,15 +17,24 @@ use super::counters::{add, count};
 use super::intake::Intake;
 use super::offsets::{Request, Standing};
 
+/// How long to wait before the committed offsets are asked for again: from the one, doubled each time, to the other. Each
+/// request that librdkafka gave up on it goes on repeating every second where a transaction holds the offsets, so there
+/// should be few of them.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// How long the commit of partitions that go may take. Longer, and the group would wait for one commit.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
 
 /// The rebalance that is being answered.
 pub(super) enum UnderWay {
     /// Waits for the committed offsets.
-    Taking { partitions: TopicPartitionList, asked: bool, retry_at: Instant, backoff: Duration },
+    Taking {
+        partitions: TopicPartitionList,
+        asked: bool,
+        retry_at: Instant,
+        /// Times that they were asked for in vain, since the brokers last did not answer at all.
+        failures: u32,
+    },
     /// Waits for calls in flight, and then for their commit.
     Giving {
         partitions: TopicPartitionList,
@@ -36,6 +45,14 @@ pub(super) enum UnderWay {
         /// None until the commit was asked for.
         commit_by: Option<Instant>,
     },
+}
+
+/// What it may mean that the coordinator did not say in time where the group stands.
+const HELD: &str = "; where the brokers answer everything else, a transaction that has not ended holds the group's offsets: it \
+                    ends with its producer, or by its time limit, or hangs (kafka-transactions.sh find-hanging)";
+
+fn backoff(failures: u32) -> Duration {
+    BACKOFF_MIN.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX)
 }
 
 impl UnderWay {
@@ -80,7 +97,7 @@ impl<S: Sink> Intake<S> {
     fn begin_taking(&mut self, partitions: TopicPartitionList, now: Instant) -> Option<UnderWay> {
         if partitions.count() > 0 {
             tracing::debug!(partitions = ?ids(&partitions), "the group gives partitions; asking where they stand");
-            return Some(UnderWay::Taking { partitions, asked: false, retry_at: now, backoff: BACKOFF_MIN });
+            return Some(UnderWay::Taking { partitions, asked: false, retry_at: now, failures: 0 });
         }
         self.joined();
         // More nodes than partitions: this one has nothing to prepare for.
@@ -112,7 +129,9 @@ impl<S: Sink> Intake<S> {
             self.transactions.read_anew = wanted;
             return None;
         }
-        Some(UnderWay::Taking { partitions, asked: false, retry_at: now, backoff: BACKOFF_MIN })
+        // Nothing is taken until it is known where to go on.
+        self.control.joined.store(false, std::sync::atomic::Ordering::Release);
+        Some(UnderWay::Taking { partitions, asked: false, retry_at: now, failures: 0 })
     }
 
     fn begin_giving(&mut self, partitions: TopicPartitionList, lost: bool, now: Instant) -> UnderWay {
@@ -130,9 +149,9 @@ impl<S: Sink> Intake<S> {
     /// None where the rebalance is answered.
     fn next_step(&mut self, under_way: UnderWay, now: Instant) -> Option<UnderWay> {
         match under_way {
-            UnderWay::Taking { partitions, asked: false, retry_at, backoff } if now >= retry_at => {
+            UnderWay::Taking { partitions, asked: false, retry_at, failures } if now >= retry_at => {
                 let asked = self.offsets.ask(Request::Committed(ids(&partitions)));
-                Some(UnderWay::Taking { partitions, asked, retry_at: now + backoff, backoff })
+                Some(UnderWay::Taking { partitions, asked, retry_at: now + backoff(failures), failures })
             }
             taking @ UnderWay::Taking { .. } => Some(taking),
             UnderWay::Giving { partitions, lost, put_aside, drain_by, commit_by } => {
@@ -205,17 +224,34 @@ impl<S: Sink> Intake<S> {
     /// The coordinator said where the group stands.
     pub(super) fn standings(&mut self, answer: KafkaResult<Vec<Standing>>) {
         let now = Instant::now();
-        let Some(UnderWay::Taking { partitions, backoff, .. }) =
+        let Some(UnderWay::Taking { partitions, failures, .. }) =
             self.under_way.take_if(|under_way| matches!(under_way, UnderWay::Taking { asked: true, .. }))
         else {
             return;
         };
         let taken = answer.and_then(|standings| self.take(&standings));
         if let Err(error) = taken {
-            self.control.health.failed(&format_args!("partitions {:?} not taken over: {error}", ids(&partitions)));
-            let backoff_next = (backoff * 2).min(BACKOFF_MAX);
+            let ids = ids(&partitions);
+            let hint = if error.rdkafka_error_code() == Some(Code::OperationTimedOut) { HELD } else { "" };
+            self.control.health.failed(&format_args!("partitions {ids:?} not taken over: {error}{hint}"));
+            let retry_at = now + backoff(failures);
             self.under_way =
-                Some(UnderWay::Taking { partitions, asked: false, retry_at: now + backoff, backoff: backoff_next });
+                Some(UnderWay::Taking { partitions, asked: false, retry_at, failures: failures.saturating_add(1) });
+        }
+    }
+
+    /// The brokers answered a probe, or did not.
+    pub(super) fn probed(&mut self, answered: bool) {
+        match &mut self.under_way {
+            // That they answer is not enough here, and that they do not is why it failed: it is tried as soon as they may.
+            Some(UnderWay::Taking { failures: failures @ 1.., retry_at, .. }) => {
+                if !answered {
+                    *failures = 1;
+                    *retry_at = Instant::now();
+                }
+            }
+            _ if answered => self.control.health.works(),
+            _ => {}
         }
     }
 

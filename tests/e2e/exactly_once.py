@@ -12,14 +12,18 @@ import time
 import confluent_kafka
 import events
 from bench import ECHO, HOSTILE, REPOSITORY, Skipped, definition
+from brokers import Watch
 from delivery import Load
-from streams import QUIET
+from streams import BROKER_DEADLINE_S, PARTITIONS, QUIET
 
 EXACTLY_ONCE = "exactly-once"
 # Calls a second: few enough that the service keeps up on one core.
 RATE = 2_500
 # A node that says nothing for this long is thrown out of the group.
 SESSION_S = 6
+# How long a transaction holds the group's offsets, and what the node may take of the machine meanwhile.
+HELD_S = 15
+HELD_CPU_SHARE_MAX = 0.25
 
 
 def node(bench, name, **changes):
@@ -136,6 +140,42 @@ def exactly_once_broker(bench):
     check(bench, ids)
 
 
+def offsets_held(bench):
+    """A transaction that nobody ends holds the group's offsets: the node is idle and says why, until it is ended."""
+    service, results, first = ready(bench)
+    assert service.stop() == 0
+    settings = {"transactional.id": f"{bench.name}-held", "transaction.timeout.ms": 300_000}
+    holder = confluent_kafka.Producer({"bootstrap.servers": bench.bootstrap, **settings, **QUIET})
+    holder.init_transactions(BROKER_DEADLINE_S)
+    holder.begin_transaction()
+    # Of no member, which the coordinator takes for a group that has none.
+    group = confluent_kafka.Consumer({"bootstrap.servers": bench.bootstrap, "group.id": bench.name, **QUIET})
+    beginning = [confluent_kafka.TopicPartition(bench.topics["invocations"], number, 0) for number in range(PARTITIONS)]
+    holder.send_offsets_to_transaction(beginning, group.consumer_group_metadata(), BROKER_DEADLINE_S)
+    service.start()
+    second = bench.call("echo")
+    bench.sender.flush()
+    service.wait_log("not taken over", 60)
+    watch, reasons = Watch(service), set()
+    while watch.lasts_s() < HELD_S:
+        service.check_running()
+        reasons.add(service.not_ready())
+        watch.look()
+        time.sleep(0.2)
+    lines, cpu_share, _ = watch.end()
+    assert all(reason and "a transaction that has not ended holds the group's offsets" in reason for reason in reasons), reasons
+    assert lines == 0 and cpu_share <= HELD_CPU_SHARE_MAX, f"{lines} lines of log, {cpu_share:.0%} of a core in {HELD_S} s"
+    assert second not in results.seen, "a call of a partition whose place was not known was answered"
+    began = time.monotonic()
+    holder.abort_transaction(BROKER_DEADLINE_S)
+    results.wait_count(2, 60)
+    took_s = time.monotonic() - began
+    assert service.stop() == 0
+    group.close()
+    check(bench, [first, second])
+    return f"{lines} lines of log and {cpu_share:.0%} of a core in {HELD_S} s; answered {took_s:.1f} s after its end"
+
+
 def exactly_once_letters(bench):
     """Dead letters are in the transactions too: of what is no event, and of a call whose attempts are used up."""
     service, results, first = ready(bench)
@@ -156,4 +196,4 @@ def exactly_once_letters(bench):
     assert reasons == {"attempts_used_up": 20, "unknown_format": 20}, reasons
 
 
-SCENARIOS = [exactly_once, exactly_once_zombie, exactly_once_broker, exactly_once_letters]
+SCENARIOS = [exactly_once, exactly_once_zombie, exactly_once_broker, exactly_once_letters, offsets_held]
