@@ -2,7 +2,7 @@
 //!
 //! Must not: know why a call runs or ends.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::Held;
@@ -50,13 +50,12 @@ struct Tenant<C> {
 #[derive(Debug)]
 pub(super) struct Gate<C> {
     quotas: Arc<Quotas>,
-    /// Only for look-ups: its order is random and reaches no answer.
-    tenants: HashMap<Arc<str>, Tenant<C>>,
+    tenants: BTreeMap<Arc<str>, Tenant<C>>,
 }
 
 impl<C: Held> Gate<C> {
     pub(super) fn new(quotas: Arc<Quotas>) -> Self {
-        Self { quotas, tenants: HashMap::new() }
+        Self { quotas, tenants: BTreeMap::new() }
     }
 
     /// Whether this call's tenant has as many waiting as it may.
@@ -93,7 +92,7 @@ impl<C: Held> Gate<C> {
         next
     }
 
-    /// Takes out the waiting calls for which `gone` holds.
+    /// Takes out the waiting calls for which `gone` holds, by tenant.
     pub(super) fn forget(&mut self, mut gone: impl FnMut(&C) -> bool) -> Vec<C> {
         let mut taken = Vec::new();
         for tenant in self.tenants.values_mut() {

@@ -8,6 +8,8 @@
 
 mod gate;
 mod policies;
+#[cfg(test)]
+mod properties;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -243,13 +243,13 @@ impl<S: Sink> Intake<S> {
     /// The brokers answered a probe, or did not.
     pub(super) fn probed(&mut self, answered: bool) {
         match &mut self.under_way {
-            // That they answer is not enough here, and that they do not is why it failed: it is tried as soon as they may.
-            Some(UnderWay::Taking { failures: failures @ 1.., retry_at, .. }) => {
-                if !answered {
-                    *failures = 1;
-                    *retry_at = Instant::now();
-                }
+            // That they do not is why it failed: it is tried as soon as they may.
+            Some(UnderWay::Taking { failures: failures @ 1.., retry_at, .. }) if !answered => {
+                *failures = 1;
+                *retry_at = Instant::now();
             }
+            // That they do is not enough here.
+            Some(UnderWay::Taking { failures: 1.., .. }) => {}
             _ if answered => self.control.health.works(),
             _ => {}
         }
