@@ -61,7 +61,7 @@ fmt: ## format the Rust code
 
 .PHONY: clippy
 clippy: ## Rust's lints, as strict as in CI
-	cargo clippy --release --locked --all-targets -- -D warnings
+	cargo clippy --release --locked --all-targets $(FEATURES) -- -D warnings
 
 .PHONY: ci
 ci: ## what CI runs

@@ -90,12 +90,23 @@ fn a_file_that_is_missing_or_no_toml_is_told() {
 
 #[test]
 fn secrets_are_not_shown() {
-    let text = "[kafka]\nschema-registry-url = \"http://user:hush@registry:8081\"\n[kafka.properties]\n\"sasl.password\" = \"hush\"\n\"sasl.username\" = \"me\"\n";
-    let config = loaded(text, &[]).unwrap();
-    for shown in
-        [config.to_string(), format!("{:?}", config.kafka.properties.keys()), format!("{:?}", config.redacted())]
-    {
+    let urls = "http://user:hush@registry:8081,http://user:h@hush@other:8081";
+    let secrets = [
+        "sasl.password",
+        "ssl.key.password",
+        "ssl.key.pem",
+        "sasl.oauthbearer.client.secret",
+        "sasl.oauthbearer.assertion.private.key.pem",
+        "sasl.oauthbearer.assertion.private.key.passphrase",
+    ];
+    let secrets: String = secrets.iter().map(|name| format!("\"{name}\" = \"hush\"\n")).collect();
+    let text =
+        format!("[kafka]\nschema-registry-url = \"{urls}\"\n[kafka.properties]\n\"sasl.username\" = \"me\"\n{secrets}");
+    let config = loaded(&text, &[]).unwrap();
+    assert_eq!(config.kafka.properties["sasl.password"], "hush");
+    for shown in [config.to_string(), format!("{config:?}"), format!("{:?}", config.redacted())] {
         assert!(!shown.contains("hush"), "{shown}");
+        assert!(shown.contains("registry:8081") && shown.contains("other:8081"), "{shown}");
     }
     assert!(config.to_string().contains("\"sasl.username\" = \"me\""), "{config}");
 }

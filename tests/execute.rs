@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use forewarm::artifacts::{ArtifactError, ArtifactStore, CodeCache};
 use forewarm::config::Execute;
-use forewarm::execute::{Call, Cancelled, Executor, Outcomes, Parts, Runtime};
+use forewarm::execute::{Call, Cancelled, Executor, Outcomes, Parts, Runtime, wall_clock};
 use forewarm::telemetry::Metrics;
 use forewarm::types::{
     Artifact, FunctionDefinition, FunctionKind, FunctionName, Invocation, InvocationResult, Payload, PoolUsage,
@@ -136,10 +136,10 @@ impl Bench {
     }
 
     fn submit(&self, ticket: u32, name: &str, payload: &[u8]) {
-        self.submit_with(ticket, name, payload, None);
+        self.submit_with(ticket, name, payload, None, &Cancelled::default());
     }
 
-    fn submit_with(&self, ticket: u32, name: &str, payload: &[u8], deadline: Option<Timestamp>) {
+    fn submit_with(&self, ticket: u32, name: &str, payload: &[u8], deadline: Option<Timestamp>, cancelled: &Cancelled) {
         let invocation = Invocation {
             id: format!("call-{ticket}"),
             function: FunctionName::new(name).unwrap(),
@@ -150,8 +150,7 @@ impl Bench {
             invoked_at: Timestamp::ZERO,
             attributes: Default::default(),
         };
-        let call =
-            Call { invocation, ticket, received_at: Instant::now(), attempt: 1, cancelled: Cancelled::default() };
+        let call = Call { invocation, ticket, received_at: Instant::now(), attempt: 1, cancelled: cancelled.clone() };
         assert!(self.executor.submit(call).is_ok(), "function {name} is known");
     }
 
@@ -394,11 +393,44 @@ fn calls_that_may_not_run_are_rejected() {
     assert_eq!(bench.call("echo", b"123").status, Status::Ok);
     let off = bench.call("off", b"");
     assert_eq!((off.status, code(&off)), (Status::Rejected, "disabled"));
-    bench.submit_with(1, "echo", b"1", Some(Timestamp::from_millis(1)));
+    bench.submit_with(1, "echo", b"1", Some(Timestamp::from_millis(1)), &Cancelled::default());
     let late = bench.outcome().1;
     assert_eq!((late.status, code(&late)), (Status::Rejected, "deadline"));
     bench.executor.remove(&FunctionName::new("echo").unwrap());
     assert!(bench.executor.usage(&FunctionName::new("echo").unwrap()).is_none());
+}
+
+#[test]
+fn a_call_is_ended_at_its_deadline_where_that_comes_before_its_time_limit() {
+    let bench = Bench::new();
+    bench.define("hostile", FunctionKind::Component, HOSTILE, |definition| definition.limits.timeout_ms = 3_600_000);
+    bench.settle();
+    for payload in ["loop", "sleep"] {
+        let deadline = wall_clock() + Duration::from_millis(200);
+        bench.submit_with(1, "hostile", payload.as_bytes(), Some(deadline), &Cancelled::default());
+        let ended = bench.outcome().1;
+        assert_eq!((ended.status, code(&ended)), (Status::Timeout, "deadline"), "{payload}");
+        assert!(ended.error.unwrap().message.starts_with("the call ran past its deadline"));
+    }
+}
+
+#[test]
+fn calls_that_nobody_wants_any_more_are_ended_and_those_behind_them_do_not_run() {
+    let bench = Bench::new();
+    bench.define("hostile", FunctionKind::Component, HOSTILE, |definition| {
+        definition.limits.timeout_ms = 3_600_000;
+        definition.limits.concurrency = 1;
+    });
+    bench.settle();
+    let cancelled = Cancelled::not_yet();
+    bench.submit_with(1, "hostile", b"loop", None, &cancelled);
+    bench.submit_with(2, "hostile", b"trap", None, &cancelled);
+    bench.submit_with(3, "hostile", b"behave", None, &Cancelled::default());
+    wait_for("the first call to run", || bench.usage("hostile").busy == 1);
+    assert!(bench.outcomes.try_recv().is_err());
+    cancelled.set();
+    let ended: Vec<_> = (0..3).map(|_| bench.outcome()).map(|(ticket, result)| (ticket, result.status)).collect();
+    assert_eq!(ended, [(1, Status::Timeout), (2, Status::Rejected), (3, Status::Ok)]);
 }
 
 #[test]

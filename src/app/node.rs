@@ -28,8 +28,8 @@ impl Node for Answers {
             return Some(because(what, &self.invocations.reason()));
         }
         // A producer that has had nothing to send yet is no reason to wait.
-        let health = self.outbox.publisher().health();
-        health.is_down().then(|| because("the brokers do not take results", &health.reason()))
+        let publisher = self.outbox.publisher();
+        (!publisher.can_store()).then(|| because("the brokers do not take results", &publisher.health().reason()))
     }
 
     fn functions(&self, after: Option<&str>, limit: usize) -> Vec<FunctionSummary> {

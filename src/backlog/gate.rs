@@ -12,7 +12,7 @@ use super::Held;
 pub struct Quota {
     /// Calls that are out at once (inclusive): running, or waiting for an instance.
     pub calls_max: u32,
-    /// Calls that wait to go out (inclusive); one more is rejected.
+    /// Calls that wait (inclusive): to go out, behind others of their line, or for their next attempt; one more is rejected.
     pub waiting_max: u32,
 }
 
@@ -43,10 +43,18 @@ impl Quotas {
 #[derive(Debug)]
 struct Tenant<C> {
     out: u32,
+    /// Calls that wait anywhere in the backlog, those at this gate included.
+    held: u32,
     waiting: VecDeque<C>,
 }
 
-/// Where calls of tenants wait for their turn. A tenant is here while a call of it is out or waits.
+impl<C> Default for Tenant<C> {
+    fn default() -> Self {
+        Self { out: 0, held: 0, waiting: VecDeque::new() }
+    }
+}
+
+/// Where calls of tenants wait for their turn. A tenant is here while a call of it is out or waits, here or elsewhere.
 #[derive(Debug)]
 pub(super) struct Gate<C> {
     quotas: Arc<Quotas>,
@@ -61,35 +69,57 @@ impl<C: Held> Gate<C> {
     /// Whether this call's tenant has as many waiting as it may.
     pub(super) fn is_full(&self, call: &C) -> bool {
         let Some(tenant) = &call.terms().tenant else { return false };
-        let waiting_max = self.quotas.of(tenant).waiting_max as usize;
-        waiting_max > 0 && self.tenants.get(tenant).is_some_and(|tenant| tenant.waiting.len() >= waiting_max)
+        let waiting_max = self.quotas.of(tenant).waiting_max;
+        waiting_max > 0 && self.tenants.get(tenant).is_some_and(|tenant| tenant.held >= waiting_max)
     }
 
-    /// A call comes. It is given back where it goes out.
+    /// A call begins to wait, here or elsewhere in the backlog.
+    pub(super) fn hold(&mut self, call: &C) {
+        if let Some(name) = &call.terms().tenant {
+            self.tenants.entry(Arc::clone(name)).or_default().held += 1;
+        }
+    }
+
+    /// A call that waited is here no more, and did not go out.
+    pub(super) fn drop(&mut self, call: &C) {
+        self.change(call, |tenant| tenant.held = tenant.held.saturating_sub(1));
+    }
+
+    /// A call that waits has nothing before it any more. It is given back where it goes out.
     pub(super) fn enter(&mut self, call: C) -> Option<C> {
-        let Some(name) = call.terms().tenant.clone() else { return Some(call) };
-        let calls_max = self.quotas.of(&name).calls_max;
-        let tenant = self.tenants.entry(name).or_insert_with(|| Tenant { out: 0, waiting: VecDeque::new() });
+        let Some(name) = &call.terms().tenant else { return Some(call) };
+        let calls_max = self.quotas.of(name).calls_max;
+        let tenant = self.tenants.entry(Arc::clone(name)).or_default();
         if calls_max > 0 && tenant.out >= calls_max {
             tenant.waiting.push_back(call);
             return None;
         }
+        tenant.held = tenant.held.saturating_sub(1);
         tenant.out += 1;
         Some(call)
     }
 
     /// A call that was out is not any more. Gives the next one of its tenant, which goes out.
     pub(super) fn leave(&mut self, call: &C) -> Option<C> {
+        self.change(call, |tenant| {
+            let next = tenant.waiting.pop_front();
+            match next {
+                Some(_) => tenant.held = tenant.held.saturating_sub(1),
+                None => tenant.out = tenant.out.saturating_sub(1),
+            }
+            next
+        })?
+    }
+
+    /// Changes the account of a call's tenant, and forgets a tenant that has nothing left.
+    fn change<R>(&mut self, call: &C, change: impl FnOnce(&mut Tenant<C>) -> R) -> Option<R> {
         let name = call.terms().tenant.as_ref()?;
         let tenant = self.tenants.get_mut(name)?;
-        let next = tenant.waiting.pop_front();
-        if next.is_none() {
-            tenant.out = tenant.out.saturating_sub(1);
-            if tenant.out == 0 {
-                self.tenants.remove(name);
-            }
+        let changed = change(tenant);
+        if tenant.out == 0 && tenant.held == 0 {
+            self.tenants.remove(name);
         }
-        next
+        Some(changed)
     }
 
     /// Takes out the waiting calls for which `gone` holds, by tenant.

@@ -31,6 +31,10 @@ pub trait Held {
     fn partition(&self) -> Option<i32>;
     /// Which attempt it is at, from 1.
     fn attempt(&self) -> u32;
+    /// When it is of no more use, where that was said.
+    fn deadline(&self) -> Option<Timestamp> {
+        None
+    }
     /// It is at the next one.
     fn next_attempt(&mut self);
 }
@@ -71,6 +75,7 @@ impl<C: Held> Backlog<C> {
         if self.gate.is_full(&call) {
             return Some(call);
         }
+        self.gate.hold(&call);
         let first = match call.terms().line.clone() {
             Some(line) => self.lines.enter(line, call),
             None => Some(call),
@@ -84,7 +89,7 @@ impl<C: Held> Backlog<C> {
     }
 
     /// An attempt of a call ended with `status`. `age` is the time since the call was received; `chance` as in
-    /// [`retry::next`]. Another call of its tenant may go out.
+    /// [`retry::next`]. No attempt begins at the call's deadline or later. Another call of its tenant may go out.
     pub fn ended(
         &mut self,
         now: Timestamp,
@@ -96,11 +101,14 @@ impl<C: Held> Backlog<C> {
     ) -> Ended<C> {
         out.extend(self.gate.leave(&call));
         let Some(policy) = &call.terms().retry else { return Ended::Over { call, used_up: false } };
-        let used_up = retry::is_tried_again(policy, status);
-        let Some(wait) = retry::next(policy, status, call.attempt(), age, chance) else {
+        // One that had failed before, and then might not run: it failed for good.
+        let used_up = retry::is_tried_again(policy, status) || (status == Status::Rejected && call.attempt() > 1);
+        let in_time = |wait: &Duration| call.deadline().is_none_or(|deadline| now + *wait < deadline);
+        let Some(wait) = retry::next(policy, status, call.attempt(), age, chance).filter(in_time) else {
             return Ended::Over { call, used_up };
         };
         call.next_attempt();
+        self.gate.hold(&call);
         self.waiting.insert((now + wait, self.serial), call);
         self.serial += 1;
         Ended::Again
@@ -137,17 +145,18 @@ impl<C: Held> Backlog<C> {
     /// partitions that were behind them go out.
     pub fn forget(&mut self, partitions: &[i32], out: &mut Vec<C>) -> usize {
         let is_gone = |call: &C| call.partition().is_some_and(|partition| partitions.contains(&partition));
-        let behind = self.lines.forget(is_gone).len();
+        let behind = self.lines.forget(is_gone);
         let due: Vec<_> = self.waiting.iter().filter(|(_, call)| is_gone(call)).map(|(due, _)| *due).collect();
         let mut dropped: Vec<C> = due.into_iter().filter_map(|due| self.waiting.remove(&due)).collect();
         dropped.extend(self.gate.forget(is_gone));
+        behind.iter().chain(&dropped).for_each(|call| self.gate.drop(call));
         for call in &dropped {
             // Each of them was the one that is out in its line.
             if let Some(line) = &call.terms().line {
                 self.leave(line, out);
             }
         }
-        behind + dropped.len()
+        behind.len() + dropped.len()
     }
 
     /// Calls that are here.

@@ -83,8 +83,8 @@ impl Policies {
         self.functions.get(function).is_some_and(|policy| policy.retry.is_some())
     }
 
-    /// What is asked for a call with this message key, of this partition, on account of this tenant. Without a tenant of its
-    /// own a call counts against that of its function.
+    /// What is asked for a call with this message key, of this partition, on account of this tenant. A call counts against the
+    /// tenant of its function, whatever it says itself; where that has none, against the one that it names.
     pub fn terms(
         &self,
         function: &FunctionName,
@@ -100,6 +100,6 @@ impl Policies {
             // Without a key there is nothing that it would have to follow.
             (Ordering::Unordered | Ordering::Key | Ordering::Partition, ..) => None,
         };
-        Terms { line, retry: policy.retry.clone(), tenant: tenant.or_else(|| policy.tenant.clone()) }
+        Terms { line, retry: policy.retry.clone(), tenant: policy.tenant.clone().or(tenant) }
     }
 }

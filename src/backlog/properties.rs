@@ -66,6 +66,10 @@ impl Entry {
     fn line(&self) -> Option<&LineKey> {
         self.call.terms.line.as_ref()
     }
+
+    fn is_here(&self) -> bool {
+        matches!(self.place, Place::Behind | Place::Gate(_) | Place::Waiting(..))
+    }
 }
 
 /// Calls in the order in which they came.
@@ -124,7 +128,10 @@ impl Naive {
     }
 
     fn enter(&mut self, call: One) -> Option<Vec<u32>> {
-        let is_full = call.terms.tenant.as_ref().is_some_and(|tenant| self.at_gate(tenant).len() >= WAITING_MAX);
+        let is_full = call.terms.tenant.as_ref().is_some_and(|tenant| {
+            let waits = |entry: &&Entry| entry.is_here() && entry.call.terms.tenant.as_ref() == Some(tenant);
+            self.calls.iter().filter(waits).count() >= WAITING_MAX
+        });
         if is_full {
             return None;
         }
@@ -178,8 +185,7 @@ impl Naive {
     }
 
     fn len(&self) -> usize {
-        let is_here = |entry: &&Entry| matches!(entry.place, Place::Behind | Place::Gate(_) | Place::Waiting(..));
-        self.calls.iter().filter(is_here).count()
+        self.calls.iter().filter(|entry| entry.is_here()).count()
     }
 }
 

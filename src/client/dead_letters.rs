@@ -1,8 +1,9 @@
 //! Reads the topic of dead letters, and puts letters back to where they came from.
 //!
-//! A letter is put back in one transaction with a mark beside it, on the topic of dead letters itself: an empty record whose
-//! header names the letter. So each letter goes back once, however often and from wherever that is asked for, and the mark
-//! lasts as long as the letter. Two that put back at the same time have one transactional id: the later one fences the other.
+//! A message is put back in one transaction with a mark beside it, on the topic of dead letters itself: an empty record whose
+//! header names the message by where it came from. So each goes back once, however often and from wherever that is asked
+//! for, and however many letters there are of it: after a crash, or from several nodes. The mark lasts as long as the letter.
+//! Two that put back at the same time have one transactional id: the later one fences the other.
 //!
 //! Must not: judge whether a letter is worth it.
 
@@ -20,11 +21,11 @@ use crate::kafka::headers::{self, Headers};
 use crate::kafka::{ClientError, Connection};
 use crate::publish::{
     HEADER_ATTEMPTS, HEADER_BACKTRACE, HEADER_DETAIL, HEADER_FUNCTION, HEADER_INVOCATION_ID, HEADER_OFFSET,
-    HEADER_OMITTED, HEADER_PARTITION, HEADER_PREFIX, HEADER_REASON, HEADER_STATUS, HEADER_TOPIC,
+    HEADER_OMITTED, HEADER_PARTITION, HEADER_PREFIX, HEADER_REASON, HEADER_STATUS, HEADER_TIMESTAMP, HEADER_TOPIC,
 };
 use crate::types::Timestamp;
 
-/// On a mark: which letter went back, as partition:offset on the topic of dead letters.
+/// On a mark: which message went back, as [`Letter::message`] says it.
 pub const HEADER_REDRIVEN: &str = "forewarm.dead-letter.redriven";
 /// Letters that go back in one transaction (inclusive).
 const BATCH: usize = 500;
@@ -88,6 +89,11 @@ impl Letter {
         format!("{}:{}", self.text(HEADER_PARTITION).unwrap_or("?"), self.text(HEADER_OFFSET).unwrap_or("?"))
     }
 
+    /// The message that it was, as topic:partition:offset:timestamp: a topic that is made anew begins its offsets anew.
+    pub fn message(&self) -> String {
+        format!("{}:{}:{}", self.topic(), self.place(), self.text(HEADER_TIMESTAMP).unwrap_or("?"))
+    }
+
     /// A short label of what was wrong.
     pub fn reason(&self) -> &str {
         self.text(HEADER_REASON).unwrap_or_default()
@@ -134,8 +140,8 @@ struct Read {
     letters: Vec<Letter>,
     /// Whether there are more than were asked for.
     more: bool,
-    /// Letters that were put back.
-    marks: BTreeSet<LetterId>,
+    /// Messages that were put back.
+    marks: BTreeSet<String>,
 }
 
 /// Reads every letter for which `wanted` holds, oldest first, at most `max`, and every mark.
@@ -167,14 +173,14 @@ fn read(
         })?;
         let Some(letter) = came else { continue };
         if let Some(mark) = letter.text(HEADER_REDRIVEN) {
-            marks.extend(mark.parse::<LetterId>());
+            marks.insert(mark.to_owned());
         } else if wanted(&letter) {
             // Every mark has to be seen, so reading goes on where no more letters are kept.
             if letters.len() < max { letters.push(letter) } else { more = true }
         }
     }
     for letter in &mut letters {
-        letter.redriven = marks.contains(&letter.id);
+        letter.redriven = marks.contains(&letter.message());
     }
     letters.sort_by_key(|letter| (letter.at, letter.id));
     Ok(Read { letters, more, marks })
@@ -185,7 +191,7 @@ fn read(
 pub struct Redriven {
     /// Put back.
     pub letters: usize,
-    /// Had been before.
+    /// Had been before, or are of a message that another letter puts back.
     pub before: usize,
     /// Without a value to put back.
     pub cut: usize,
@@ -209,7 +215,7 @@ impl Client {
         Ok((letters, more))
     }
 
-    /// Puts letters back to where they came from, each once: at most `max` of those for which `wanted` holds. The message is
+    /// Puts messages back to where they came from, each once: at most `max` of those for which `wanted` holds. The message is
     /// the same, and so is a call's id; it lies in the partition of its key, as any other message does.
     ///
     /// # Errors
@@ -225,17 +231,18 @@ impl Client {
         let id = format!("{}-redrive", self.connection.group_id);
         // Before reading: whoever else is at it is fenced by this, so that no mark can come that is not seen.
         let producer = if dry_run { None } else { Some(self.transactional(&id)?) };
-        let marks = read(&self.connection, &self.topics.dead_letters, 0, |_| false)?.marks;
+        let gone = RefCell::new(read(&self.connection, &self.topics.dead_letters, 0, |_| false)?.marks);
         let topics = [&self.topics.invocations, &self.topics.pre_triggers];
         let skipped = RefCell::new(Redriven::default());
         let goes_back = |letter: &Letter| {
             let mut skipped = skipped.borrow_mut();
             let count = match letter {
                 letter if !wanted(letter) => return false,
-                letter if marks.contains(&letter.id) => &mut skipped.before,
+                letter if gone.borrow().contains(&letter.message()) => &mut skipped.before,
                 letter if letter.is_cut() => &mut skipped.cut,
                 letter if !topics.iter().any(|topic| *topic == letter.topic()) => &mut skipped.foreign,
-                _ => return true,
+                // Another letter of the same message is one too many, in this run as in the next.
+                letter => return gone.borrow_mut().insert(letter.message()),
             };
             *count += 1;
             false
@@ -255,11 +262,8 @@ impl Client {
 
     fn transactional(&self, id: &str) -> Result<BaseProducer, RequestError> {
         let failed = |source| ClientError::Transactions { id: id.to_owned(), source };
-        let producer: BaseProducer = self
-            .connection
-            .transactional(id)
-            .create()
-            .map_err(|source| ClientError::Create { role: "redrive", source })?;
+        let producer: BaseProducer =
+            self.connection.transactional(id).create().map_err(|error| ClientError::create("redrive", &error))?;
         producer.init_transactions(TRANSACTION).map_err(failed)?;
         Ok(producer)
     }
@@ -270,9 +274,10 @@ impl Client {
             for letter in letters {
                 let message_headers = letter.message_headers();
                 let (key, payload) = (letter.key.as_deref(), letter.payload.as_deref());
-                send(producer, letter.topic(), key, payload, &message_headers)?;
-                let mark = [(HEADER_REDRIVEN.to_owned(), letter.id.to_string().into_bytes())];
-                send(producer, &self.topics.dead_letters, key, None, &mark)?;
+                send(producer, letter.topic(), None, key, payload, &message_headers)?;
+                let mark = [(HEADER_REDRIVEN.to_owned(), letter.message().into_bytes())];
+                // Beside the letter, so that retention takes the letter first.
+                send(producer, &self.topics.dead_letters, Some(letter.id.partition), key, None, &mark)?;
             }
             producer.commit_transaction(TRANSACTION)
         };
@@ -286,12 +291,13 @@ impl Client {
 fn send(
     producer: &BaseProducer,
     topic: &str,
+    partition: Option<i32>,
     key: Option<&[u8]>,
     payload: Option<&[u8]>,
     headers: &[(String, Vec<u8>)],
 ) -> Result<(), KafkaError> {
     let mut record = BaseRecord::<[u8], [u8]>::to(topic);
-    (record.key, record.payload, record.headers) = (key, payload, headers::write(headers));
+    (record.partition, record.key, record.payload, record.headers) = (partition, key, payload, headers::write(headers));
     producer.send(record).map_err(|(error, _)| error)
 }
 
@@ -306,6 +312,27 @@ mod tests {
         for text in ["3", "3:", ":41", "a:1", ""] {
             assert!(text.parse::<LetterId>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn letters_of_one_message_name_it_alike() {
+        let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+        let letter = |offset, at: &str| Letter {
+            id: LetterId { partition: 0, offset },
+            at: None,
+            key: None,
+            headers: vec![
+                header(HEADER_TOPIC, "calls"),
+                header(HEADER_PARTITION, "3"),
+                header(HEADER_OFFSET, "41"),
+                header(HEADER_TIMESTAMP, at),
+            ],
+            payload: None,
+            redriven: false,
+        };
+        assert_eq!(letter(0, "7").message(), "calls:3:41:7");
+        assert_eq!(letter(0, "7").message(), letter(1, "7").message());
+        assert_ne!(letter(0, "7").message(), letter(0, "8").message());
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl Client {
         let producer = connection
             .producer()
             .create_with_context(Deliveries::default())
-            .map_err(|source| ClientError::Create { role: "client", source })?;
+            .map_err(|error| ClientError::create("client", &error))?;
         Ok(Self { producer, connection, topics, codec, format })
     }
 

@@ -41,7 +41,7 @@ impl Topic {
         let consumer: BaseConsumer<Quiet> = connection
             .reader()
             .create_with_context(Quiet { role })
-            .map_err(|source| ClientError::Create { role, source })?;
+            .map_err(|error| ClientError::create(role, &error))?;
         let read = |source| RequestError::Read { topic: topic.to_owned(), source };
         let mut assignment = TopicPartitionList::new();
         let mut unread = HashSet::new();

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::REDACTED;
+
 /// The keys of `[kafka]`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -73,19 +75,42 @@ impl std::fmt::Debug for Kafka {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Kafka")
             .field("bootstrap_servers", &self.bootstrap_servers)
-            .field("schema_registry_url", &self.schema_registry_url)
+            .field("schema_registry_url", &without_userinfo(&self.schema_registry_url))
             .field("properties", &self.properties.keys())
             .field("property_files", &self.property_files)
             .finish()
     }
 }
 
+/// URLs, separated by commas, without the users and passwords in them.
+pub(super) fn without_userinfo(urls: &str) -> String {
+    let hide = |url: &str| match url.split_once("://") {
+        // The last one: a password may hold an @ of its own.
+        Some((scheme, rest)) => match rest.rsplit_once('@') {
+            Some((_, host)) => format!("{scheme}://{REDACTED}@{host}"),
+            None => url.to_owned(),
+        },
+        None => url.to_owned(),
+    };
+    urls.split(',').map(hide).collect::<Vec<_>>().join(",")
+}
+
 /// Whether a librdkafka property holds a secret, judged by its name, carefully: what might be one is one.
 pub(super) fn is_secret(property: &str) -> bool {
     let name = property.to_ascii_lowercase();
-    ["password", "secret", "token", "ssl.key", "oauthbearer.config", "userinfo", "ssl.keystore", "jaas"]
-        .iter()
-        .any(|part| name.contains(part))
+    let parts = [
+        "password",
+        "passphrase",
+        "secret",
+        "token",
+        "ssl.key",
+        "private.key",
+        "oauthbearer.config",
+        "userinfo",
+        "ssl.keystore",
+        "jaas",
+    ];
+    parts.iter().any(|part| name.contains(part))
 }
 
 /// The keys of `[topics]`.
@@ -98,7 +123,7 @@ pub struct Topics {
     pub invocations: String,
     /// Outcomes.
     pub results: String,
-    /// Messages that are no event.
+    /// Messages that are no event, and calls that failed as often as they may.
     pub dead_letters: String,
     /// How pre-triggers ended.
     pub pre_trigger_outcomes: String,

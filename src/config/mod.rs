@@ -158,11 +158,7 @@ impl Config {
                 REDACTED.clone_into(value);
             }
         }
-        if let Some((scheme, rest)) = shown.kafka.schema_registry_url.split_once("://")
-            && let Some((_, host)) = rest.split_once('@')
-        {
-            shown.kafka.schema_registry_url = format!("{scheme}://{REDACTED}@{host}");
-        }
+        shown.kafka.schema_registry_url = kafka::without_userinfo(&shown.kafka.schema_registry_url);
         shown
     }
 }

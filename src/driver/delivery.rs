@@ -5,7 +5,8 @@
 //! which bounds how many there are. Must not: decide when to try again or who is next; `backlog` does.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering as Atomic};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::unknown::Unknown;
 use crate::backlog::{Backlog, Ended, Held, LineKey, Policies, Quotas, Terms};
 use crate::execute::{Call, Executor};
 use crate::telemetry::Metrics;
-use crate::types::{FunctionDefinition, FunctionName, Invocation, Status};
+use crate::types::{FunctionDefinition, FunctionName, Invocation, Status, Timestamp};
 
 impl Held for Call<Ticket> {
     fn terms(&self) -> &Terms {
@@ -31,6 +32,10 @@ impl Held for Call<Ticket> {
         self.attempt
     }
 
+    fn deadline(&self) -> Option<Timestamp> {
+        self.invocation.deadline
+    }
+
     fn next_attempt(&mut self) {
         self.attempt = self.attempt.saturating_add(1);
     }
@@ -42,6 +47,10 @@ pub struct Delivery {
     me: Weak<Self>,
     executor: OnceLock<Executor<Arc<Outbox>>>,
     unknown: OnceLock<Unknown>,
+    /// By function that the registry is asked about: the calls that came since.
+    held: Mutex<HashMap<FunctionName, Vec<Call<Ticket>>>>,
+    /// Whether there is such a function, which is asked first.
+    any_held: AtomicBool,
     policies: RwLock<Policies>,
     /// Whether they say that every call is an ordinary one, which is asked first.
     all_ordinary: AtomicBool,
@@ -71,6 +80,8 @@ impl Delivery {
             me: Weak::clone(me),
             executor: OnceLock::new(),
             unknown: OnceLock::new(),
+            held: Mutex::default(),
+            any_held: AtomicBool::new(false),
             all_ordinary: AtomicBool::new(policies.are_ordinary()),
             policies: RwLock::new(policies),
             desk: Mutex::new(Desk { backlog: Backlog::new(quotas), stopped: false }),
@@ -115,13 +126,88 @@ impl Delivery {
         any.then(|| self.policies.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether this call may end as a dead letter.
+    /// Whether this call may end as a dead letter. Where its function is not known yet, it may.
     pub fn tries_again(&self, invocation: &Invocation) -> bool {
         self.policies().is_some_and(|policies| policies.tries_again(&invocation.function))
+            || self.executor.get().is_some_and(|executor| !executor.knows(&invocation.function))
     }
 
-    /// Takes a call that was received.
-    pub fn submit(&self, mut call: Call<Ticket>) {
+    /// Takes a call that was received. While calls of its function are held, it goes behind them.
+    pub fn submit(&self, call: Call<Ticket>) {
+        if self.any_held.load(Atomic::Acquire) {
+            let mut held = self.held();
+            if let Some(behind) = held.get_mut(&call.invocation.function) {
+                return behind.push(call);
+            }
+        }
+        self.enter(call);
+    }
+
+    /// A call went out, and its function is not known: it waits for what the registry says, and those after it behind it.
+    fn hold(&self, mut call: Call<Ticket>) {
+        let mut out = Vec::new();
+        let first = {
+            let mut held = self.held();
+            // It comes again as if for the first time.
+            self.desk().backlog.withdraw(&call, &mut out);
+            call.ticket.terms = Terms::default();
+            match held.entry(call.invocation.function.clone()) {
+                Entry::Occupied(mut behind) => {
+                    behind.get_mut().push(call);
+                    None
+                }
+                Entry::Vacant(behind) => {
+                    behind.insert(Vec::new());
+                    self.any_held.store(true, Atomic::Release);
+                    Some(call)
+                }
+            }
+        };
+        if let Some(call) = first {
+            self.ask(vec![call]);
+        }
+        self.let_go(out);
+    }
+
+    /// Asks the registry about calls of one function.
+    fn ask(&self, calls: Vec<Call<Ticket>>) {
+        match self.unknown.get() {
+            Some(unknown) => unknown.hold(calls, &self.me),
+            None => self.judge(calls),
+        }
+    }
+
+    /// Calls of one function that were held: the registry has been read as far as it went when they came, or cannot be asked.
+    /// Then those behind them; where there is still no such function, the registry is asked for them all at once.
+    pub(super) fn judge(&self, calls: Vec<Call<Ticket>>) {
+        let Some(function) = calls.first().map(|call| call.invocation.function.clone()) else { return };
+        for mut call in calls {
+            call.ticket.was_held = true;
+            self.enter(call);
+        }
+        loop {
+            let behind = {
+                let mut held = self.held();
+                let behind = held.get_mut(&function).map(std::mem::take).unwrap_or_default();
+                if behind.is_empty() {
+                    held.remove(&function);
+                    self.any_held.store(!held.is_empty(), Atomic::Release);
+                    return;
+                }
+                behind
+            };
+            if !self.executor.get().is_some_and(|executor| executor.knows(&function)) {
+                return self.ask(behind);
+            }
+            behind.into_iter().for_each(|call| self.enter(call));
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<FunctionName, Vec<Call<Ticket>>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, mut call: Call<Ticket>) {
         if let Some(policies) = self.policies() {
             let Invocation { function, tenant, .. } = &call.invocation;
             let partition = call.ticket.position.map(|position| position.partition);
@@ -143,16 +229,15 @@ impl Delivery {
         }
     }
 
-    /// A call ended with `status`. Says whether it is over, and so this its outcome, or is tried again.
-    pub fn ended(&self, call: Call<Ticket>, status: Status) -> Ended<Call<Ticket>> {
+    /// A call ended with `status`. Says whether it is over, and so this its outcome, or is tried again. Puts into `out` what may
+    /// go out now: for [`let_go`](Self::let_go), once the outcome is on its way, as it may run on this very thread.
+    pub fn ended(&self, call: Call<Ticket>, status: Status, out: &mut Vec<Call<Ticket>>) -> Ended<Call<Ticket>> {
         let age = call.received_at.elapsed();
-        let mut out = Vec::new();
-        let ended = self.desk().backlog.ended(self.clock.now(), call, status, age, chance(), &mut out);
+        let ended = self.desk().backlog.ended(self.clock.now(), call, status, age, chance(), out);
         if matches!(ended, Ended::Again) {
             self.metrics.retries.add(1);
             self.changed.notify_one();
         }
-        self.let_go(out);
         ended
     }
 
@@ -163,21 +248,20 @@ impl Delivery {
         self.let_go(out);
     }
 
-    /// The outcome of a call of this line is on its way: the next one may go out.
-    pub fn leave(&self, line: &LineKey) {
-        let mut out = Vec::new();
-        self.desk().backlog.leave(line, &mut out);
-        self.let_go(out);
+    /// The outcome of a call of this line is on its way: the next one may go out. Puts it into `out`, as [`ended`](Self::ended).
+    pub fn leave(&self, line: &LineKey, out: &mut Vec<Call<Ticket>>) {
+        self.desk().backlog.leave(line, out);
     }
 
-    /// Partitions went to another node: what waits here of their calls is run there.
-    pub fn forget(&self, partitions: &[i32]) {
+    /// Partitions go to another node: what waits here of their calls is run there. Answers how many calls those were.
+    pub fn forget(&self, partitions: &[i32]) -> usize {
         let mut out = Vec::new();
         let dropped = self.desk().backlog.forget(partitions, &mut out);
         self.let_go(out);
         if dropped > 0 {
             tracing::info!(calls = dropped, ?partitions, "waiting calls go on where their partitions are now");
         }
+        dropped
     }
 
     /// No more attempts are begun.
@@ -190,11 +274,7 @@ impl Delivery {
         let Some(executor) = self.executor.get() else { return };
         let Err(call) = executor.submit(call) else { return };
         match self.unknown.get().filter(|_| !call.ticket.was_held) {
-            Some(unknown) => {
-                // It comes again as if for the first time.
-                self.withdraw(&call);
-                unknown.hold(*call, &self.me);
-            }
+            Some(_) => self.hold(*call),
             None => {
                 let name = &call.invocation.function;
                 let message = format!("function {name} is not registered: deploy it, or check the name");
@@ -204,7 +284,7 @@ impl Delivery {
     }
 
     /// Hands calls over, and those that their ends let go, one after another.
-    fn let_go(&self, calls: Vec<Call<Ticket>>) {
+    pub fn let_go(&self, calls: Vec<Call<Ticket>>) {
         if calls.is_empty() {
             return;
         }

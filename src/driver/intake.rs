@@ -74,6 +74,10 @@ impl Sink for Intake {
         tracing::info!(topic = self.topic, ?partitions, "partitions revoked");
     }
 
+    fn gives_up_waiting(&mut self, partitions: &[i32]) -> usize {
+        self.delivery.forget(partitions)
+    }
+
     fn gave_up(&mut self, partitions: &[i32]) {
         for partition in partitions {
             if let Some(cancelled) = self.partitions.remove(partition) {

@@ -302,11 +302,11 @@ impl Outcomes for Arc<Outbox> {
             }
             return;
         }
-        let mut used_up = false;
+        let (mut used_up, mut out) = (false, Vec::new());
         if let Some(delivery) = &delivery {
             call.invocation.id.clone_from(&result.invocation_id);
-            match delivery.ended(call, result.status) {
-                Ended::Again => return,
+            match delivery.ended(call, result.status, &mut out) {
+                Ended::Again => return delivery.let_go(out),
                 Ended::Over { call: over, used_up: is_used_up } => (call, used_up) = (over, is_used_up),
             }
         }
@@ -321,8 +321,11 @@ impl Outcomes for Arc<Outbox> {
                 self.send(Outcome { position, bytes, record, dead_letter });
             }
         }
-        if let (Some(delivery), Some(line)) = (delivery, terms.line) {
-            delivery.leave(&line);
+        if let Some(delivery) = delivery {
+            if let Some(line) = terms.line {
+                delivery.leave(&line, &mut out);
+            }
+            delivery.let_go(out);
         }
     }
 }
@@ -341,10 +344,24 @@ impl Deliveries for Replies {
         let codec = &outbox.settings.codec;
         let result: InvocationResult =
             codec.decode(record.payload.as_deref()?, content_type(record), &OurSchemas(codec)).ok()?;
-        // Without a payload it is as small as it can be said.
-        result.payload.as_ref()?;
-        let result = without_payload(result, &refusal.to_string());
-        outbox.result_record(&result, record.key.clone(), record.headers.clone())
+        let Record { key, headers, .. } = record.clone();
+        match (refusal, key) {
+            // A compacted topic takes no record without a key.
+            (Refusal::Invalid(_), None) => {
+                outbox.result_record(&result, Some(result.invocation_id.clone().into_bytes()), headers)
+            }
+            (_, key) if result.payload.is_some() => {
+                outbox.result_record(&without_payload(result, &refusal.to_string()), key, headers)
+            }
+            // Now it is what the caller chose that is too much.
+            (Refusal::TooLarge, Some(key)) => {
+                let content_type = content_type_of(outbox.settings.format).as_bytes().to_vec();
+                let headers = vec![("content-type".to_owned(), content_type)];
+                outbox.result_record(&without_key(result, key.len()), None, headers)
+            }
+            // Without all that it is as small as it can be said.
+            _ => None,
+        }
     }
 
     fn failed_for_good(&self, reason: &str) {
@@ -367,6 +384,15 @@ impl WriterSchemas for OurSchemas<'_> {
     fn by_id(&self, _: u32) -> Result<Arc<Schema>, SchemaLookup> {
         Ok(Arc::new(self.0.schema(EventKind::InvocationResult).clone()))
     }
+}
+
+/// The outcome of a call whose key is larger than the topic of results takes.
+fn without_key(result: InvocationResult, bytes: usize) -> InvocationResult {
+    let said = result.error.as_ref().map_or("", |error| error.message.as_str());
+    let message =
+        format!("{said}; the call's key of {bytes} bytes is left out, as the topic of results does not take it");
+    let error = result.error.unwrap_or(InvocationError { message: String::new(), code: None, backtrace: None });
+    InvocationResult { error: Some(InvocationError { message, ..error }), ..result }
 }
 
 /// The outcome of a call whose answer cannot be published.

@@ -19,22 +19,21 @@ impl Unknown {
         Self(fences)
     }
 
-    /// Holds a call; it is submitted again, and rejected if its function is still not known then.
-    pub(super) fn hold(&self, mut call: Call<Ticket>, delivery: &Weak<Delivery>) {
-        call.ticket.was_held = true;
+    /// Holds calls; they are judged by what is known when the fence was passed.
+    pub(super) fn hold(&self, calls: Vec<Call<Ticket>>, delivery: &Weak<Delivery>) {
         let again = Weak::clone(delivery);
-        let slot = Arc::new(Mutex::new(Some(call)));
+        let slot = Arc::new(Mutex::new(Some(calls)));
         let held = Arc::clone(&slot);
-        let take = |slot: &Mutex<Option<Call<Ticket>>>| slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let take = |slot: &Mutex<Option<Vec<Call<Ticket>>>>| slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         let accepted = self.0.fence(move |fenced| {
-            // Else a shutdown: the call comes again, as its offset has not moved.
-            if let (Fenced::Read, Some(call), Some(delivery)) = (fenced, take(&held), again.upgrade()) {
-                delivery.submit(call);
+            // Else a shutdown: the calls come again, as their offsets have not moved.
+            if let (Fenced::Read, Some(calls), Some(delivery)) = (fenced, take(&held), again.upgrade()) {
+                delivery.judge(calls);
             }
         });
-        if !accepted && let (Some(call), Some(delivery)) = (take(&slot), delivery.upgrade()) {
+        if !accepted && let (Some(calls), Some(delivery)) = (take(&slot), delivery.upgrade()) {
             // Too many are held already, or the registry is stopping: judged by what is known now.
-            delivery.submit(call);
+            delivery.judge(calls);
         }
     }
 }

@@ -58,7 +58,7 @@ impl<O: Outcomes> Executor<O> {
 impl<O: Outcomes> Node<O> {
     fn dispatch(self: &Arc<Self>, function: Arc<Function<O::Ticket>>, call: Call<O::Ticket>) {
         let pending = Pending { call, dispatched_at: Instant::now() };
-        if past(pending.call.invocation.deadline) {
+        if pending.call.cancelled.is_set() || past(pending.call.invocation.deadline) {
             return self.reject_expired(pending);
         }
         let mut state = function.state();
@@ -114,8 +114,9 @@ impl<O: Outcomes> Node<O> {
     ) {
         loop {
             // The instance goes back before the outcome goes out: who calls again on seeing the outcome finds it there.
-            let next = if past(pending.call.invocation.deadline) {
+            let next = if pending.call.cancelled.is_set() || past(pending.call.invocation.deadline) {
                 let next = self.after(&function, ready, true);
+                // What a cancelled call came to is not published.
                 self.reject_expired(pending);
                 next
             } else {
@@ -144,9 +145,16 @@ impl<O: Outcomes> Node<O> {
         let start = Start::of(&pending, ready, taken_at);
         let version = Arc::clone(&ready.version);
         let limits = &version.definition.limits;
-        let deadline = taken_at + Duration::from_millis(limits.timeout_ms);
+        let limit = Duration::from_millis(limits.timeout_ms);
         let Call { invocation, attempt, cancelled, .. } = &pending.call;
-        let ended = ready.instance.call(invocation, *attempt, cancelled, deadline, limits.payload_out_bytes).await;
+        let left = invocation.deadline.map_or(limit, |deadline| deadline.since(wall_clock()));
+        let until = taken_at + left.min(limit);
+        let mut ended = ready.instance.call(invocation, *attempt, cancelled, until, limits.payload_out_bytes).await;
+        if let Err(fault) = &mut ended.answer
+            && left < limit
+        {
+            fault.was_the_deadline();
+        }
         let execute = taken_at.elapsed();
         function.executed(execute);
         ready.uses = ready.uses.saturating_add(1);
@@ -193,12 +201,11 @@ impl<O: Outcomes> Node<O> {
         next
     }
 
-    /// Answers every waiting call whose deadline has passed.
+    /// Answers every waiting call whose deadline has passed, or that nobody wants any more.
     pub(super) fn abandon_expired(&self, function: &Function<O::Ticket>, now: Timestamp) {
-        let expired = function
-            .state()
-            .shelf
-            .abandon_if(|pending| pending.call.invocation.deadline.is_some_and(|deadline| deadline <= now));
+        let expired = function.state().shelf.abandon_if(|Pending { call, .. }| {
+            call.cancelled.is_set() || call.invocation.deadline.is_some_and(|deadline| deadline <= now)
+        });
         for pending in expired {
             self.reject_expired(pending);
         }

@@ -15,6 +15,8 @@ use crate::types::{InvocationError, Status};
 /// Longest text of one field of an error, in bytes.
 const TEXT_BYTES_MAX: usize = 4 << 10;
 
+const PAST_LIMIT: &str = "the call ran past its time limit";
+
 /// How a guest ended that did not answer.
 #[derive(Debug, PartialEq)]
 pub(super) struct Fault {
@@ -41,9 +43,17 @@ impl Fault {
         fault
     }
 
+    /// The time limit that a guest ran past was its call's deadline.
+    pub(super) fn was_the_deadline(&mut self) {
+        if self.status == Status::Timeout {
+            self.error.code = Some("deadline".to_owned());
+            self.error.message = self.error.message.replacen(PAST_LIMIT, "the call ran past its deadline", 1);
+        }
+    }
+
     fn classify(error: &wasmtime::Error, memory_refused: Option<u64>) -> Self {
         if error.is::<TimedOut>() {
-            return Self::new(Status::Timeout, "timeout", "the call ran past its time limit");
+            return Self::new(Status::Timeout, "timeout", PAST_LIMIT);
         }
         if let Some(answer) = error.downcast_ref::<AnswerTooLarge>() {
             return Self::new(Status::Limit, "payload_out", answer.to_string());

@@ -51,6 +51,11 @@ impl Doubt {
         self.since = self.since.filter(|since| asked_at <= *since);
     }
 
+    /// A commit was not taken.
+    pub(super) fn refused(&mut self, now: Instant) {
+        self.since = Some(now);
+    }
+
     /// There is nothing to commit, so nothing to prove it by: nothing is owned, or nothing of it was ever read.
     pub(super) fn nothing_to_commit(&mut self, now: Instant) {
         self.since = self.since.filter(|since| now.duration_since(*since) < self.unproven);

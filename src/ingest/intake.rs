@@ -221,7 +221,10 @@ impl<S: Sink> Intake<S> {
             return;
         }
         let received_at = Instant::now();
-        self.control.health.works();
+        // What was fetched before says nothing of now.
+        if !self.doubt.is_in() {
+            self.control.health.works();
+        }
         let (headers, left_out) = headers::read(message);
         let of_headers: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         let bytes = message.key_len() + message.payload_len() + of_headers;
@@ -356,7 +359,9 @@ impl<S: Sink> Intake<S> {
         if self.commits.refused_metadata(error.rdkafka_error_code()) {
             return;
         }
-        self.commits.retry_at = Instant::now() + self.settings.commit_interval.max(POLL);
+        let now = Instant::now();
+        self.commits.retry_at = now + self.settings.commit_interval.max(POLL);
+        self.doubt.refused(now);
         if is_rebalancing(&error) {
             tracing::debug!(%error, "commit not taken during a rebalance");
         } else {

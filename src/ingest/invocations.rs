@@ -14,7 +14,7 @@ use super::offsets::{Answer, Offsets};
 use super::transactions::Preparation;
 use super::{Counters, IngestError, Settings, Sink};
 use crate::codec::{Codec, WriterSchemas};
-use crate::kafka::{ClientError, Connection, Consumed, Health, Prepared, Settled, Unprepared};
+use crate::kafka::{ClientError, Connection, Consumed, Health, PanicGuard, Prepared, Settled, Unprepared};
 use crate::types::Position;
 
 /// What the poll thread is told by others.
@@ -94,17 +94,6 @@ impl Readiness {
     }
 }
 
-/// Turns a panic on the poll thread, such as one in the sink, into a consumer that failed for good.
-struct PanicGuard(Arc<Control>);
-
-impl Drop for PanicGuard {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.health.failed_for_good("the thread that reads invocations panicked");
-        }
-    }
-}
-
 impl Invocations {
     /// Joins the group and begins to read. The sink is called on the thread `invocations`.
     ///
@@ -129,7 +118,7 @@ impl Invocations {
         let consumer: InvocationConsumer = connection
             .group_member()
             .create_with_context(Context::new(Arc::clone(&health)))
-            .map_err(|source| ClientError::Create { role: ROLE, source })?;
+            .map_err(|error| ClientError::create(ROLE, &error))?;
         let consumer = Arc::new(consumer);
         consumer
             .subscribe(&[&settings.topic])
@@ -145,9 +134,11 @@ impl Invocations {
             counters: Arc::default(),
             health,
         });
-        let offsets = Offsets::start(&consumer, &settings.topic, notes.clone())?;
+        let offsets = Offsets::start(&consumer, &settings.topic, notes.clone(), Arc::clone(&control.health))?;
         let (end, ended) = sync_channel(1);
-        let guard = PanicGuard(Arc::clone(&control));
+        let health = Arc::clone(&control.health);
+        // Such as one in the sink.
+        let guard = PanicGuard(move || health.failed_for_good("the thread that reads invocations panicked"));
         let intake = Intake::new(consumer, settings, codec, writers, sink, Arc::clone(&control), offsets, inbox);
         let thread = std::thread::Builder::new()
             .name(ROLE.to_owned())

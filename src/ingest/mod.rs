@@ -140,6 +140,14 @@ pub trait Sink: Send + 'static {
         let _ = partitions;
     }
 
+    /// Partitions are on their way to another node. Gives up their calls that wait here, for calls before them or for another
+    /// attempt, and answers how many those were: they have no outcome here, and run there. Called over and over until
+    /// [`gave_up`](Self::gave_up).
+    fn gives_up_waiting(&mut self, partitions: &[i32]) -> usize {
+        let _ = partitions;
+        0
+    }
+
     /// How many partitions this node owns now, and how many there are in all; 0 where that is not known.
     fn shares(&mut self, owned: usize, all: usize) {
         let _ = (owned, all);

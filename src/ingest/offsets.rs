@@ -17,7 +17,7 @@ use rdkafka::{Offset as At, TopicPartitionList};
 
 use super::context::InvocationConsumer;
 use super::invocations::Note;
-use crate::kafka::{ClientError, partition_ids};
+use crate::kafka::{ClientError, Health, PanicGuard, partition_ids};
 use crate::progress::Commit;
 use crate::types::NextOffset;
 
@@ -77,12 +77,16 @@ impl Offsets {
         consumer: &Arc<InvocationConsumer>,
         topic: &str,
         notes: Sender<Note>,
+        health: Arc<Health>,
     ) -> Result<Self, ClientError> {
         let (requests, asked) = sync_channel(WAITING_MAX);
         let worker = Worker { consumer: Arc::clone(consumer), topic: topic.to_owned(), notes };
         let thread = std::thread::Builder::new()
             .name(THREAD.to_owned())
-            .spawn(move || worker.run(&asked))
+            .spawn(move || {
+                let _guard = PanicGuard(|| health.failed_for_good("the thread that commits offsets panicked"));
+                worker.run(&asked);
+            })
             .map_err(|source| ClientError::Thread { name: THREAD.to_owned(), source })?;
         Ok(Self { requests: Some(requests), thread: Some(thread) })
     }
@@ -184,7 +188,6 @@ pub(super) fn is_rebalancing(error: &KafkaError) -> bool {
                 | Code::StaleMemberEpoch
                 | Code::FencedMemberEpoch
                 | Code::AssignmentLost
-                | Code::WaitingForCoordinator
         )
     )
 }

@@ -39,7 +39,7 @@ pub(super) enum UnderWay {
     Giving {
         partitions: TopicPartitionList,
         lost: bool,
-        /// Messages that were put aside and will not be run here: they count as in flight and never end.
+        /// Messages that were put aside or wait, and will not be run here: they count as in flight and never end.
         put_aside: usize,
         drain_by: Instant,
         /// None until the commit was asked for.
@@ -156,6 +156,8 @@ impl<S: Sink> Intake<S> {
             taking @ UnderWay::Taking { .. } => Some(taking),
             UnderWay::Giving { partitions, lost, put_aside, drain_by, commit_by } => {
                 let ids = ids(&partitions);
+                // A wait for an attempt may be longer than any drain, and is no work that would be lost.
+                let put_aside = put_aside + self.sink.gives_up_waiting(&ids);
                 let in_flight: usize = ids.iter().map(|&id| self.partitions.in_flight_of(id)).sum();
                 let may_wait = !lost && !self.consumer.assignment_lost();
                 let commit_by = if may_wait && in_flight > put_aside && now < drain_by {

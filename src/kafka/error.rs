@@ -10,12 +10,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// librdkafka refused the settings.
-    #[error("kafka client for {role} not created: {source}; check kafka.bootstrap-servers and kafka.properties")]
+    #[error("kafka client for {role} not created: {cause}; check kafka.bootstrap-servers and kafka.properties")]
     Create {
         /// What the client is for.
         role: &'static str,
-        /// librdkafka's own words.
-        source: KafkaError,
+        /// librdkafka's own words, without the value that it refused: that may be a secret.
+        cause: String,
     },
     /// The brokers do not let this client make transactions.
     #[error(
@@ -82,8 +82,41 @@ pub enum ClientError {
     },
 }
 
+impl ClientError {
+    /// A client that was not created.
+    pub fn create(role: &'static str, error: &KafkaError) -> Self {
+        let cause = match error {
+            // A secret stands here under whatever name it was given, also a misspelt one.
+            KafkaError::ClientConfig(_, description, key, value) => {
+                let description = description.replace(&format!("\"{value}\""), "\"…\"");
+                format!("{description} (property {key})")
+            }
+            error => error.to_string(),
+        };
+        Self::Create { role, cause }
+    }
+}
+
 /// Whether an error is about the connection to one broker. librdkafka tries on, and reports it where no broker is left.
 pub fn is_of_one_broker(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{BrokerTransportFailure, OperationTimedOut, Resolve};
     matches!(error.rdkafka_error_code(), Some(BrokerTransportFailure | OperationTimedOut | Resolve))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// librdkafka itself refuses these, with its own words for each.
+    #[test]
+    fn a_value_that_librdkafka_refuses_is_not_repeated() {
+        for key in ["sasl.pasword", "sasl.password.word", "security.protocol", "linger.ms", "transactional.idd"] {
+            let mut config = rdkafka::ClientConfig::new();
+            config.set(key, "hush-hush");
+            let error = config.create::<rdkafka::producer::BaseProducer>().err().expect(key);
+            let error = ClientError::create("test", &error);
+            let said = format!("{error} {error:?} {:?}", std::error::Error::source(&error).map(ToString::to_string));
+            assert!(said.contains(key) && !said.contains("hush"), "{said}");
+        }
+    }
 }

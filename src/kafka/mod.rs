@@ -14,6 +14,7 @@
 mod client;
 mod error;
 mod fence;
+mod guard;
 pub mod headers;
 mod health;
 pub mod tail;
@@ -22,6 +23,7 @@ mod transaction;
 
 pub use client::{Connection, Quiet, log};
 pub use error::{ClientError, is_of_one_broker};
+pub use guard::PanicGuard;
 pub use health::Health;
 pub use topics::{TopicFinding, TopicSpec, ensure_topics, partition_ids};
 pub use transaction::{Consumed, Prepared, Settled, Unprepared};

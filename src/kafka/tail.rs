@@ -122,7 +122,7 @@ impl Tail {
         let consumer: BaseConsumer<Context> = connection
             .reader()
             .create_with_context(Context { shared: Arc::clone(&shared), role: name })
-            .map_err(|source| ClientError::Create { role: name, source })?;
+            .map_err(|error| ClientError::create(name, &error))?;
         let reader = Reader {
             shared: Arc::clone(&shared),
             consumer,

@@ -63,7 +63,7 @@ pub fn ensure_topics(
     let admin: AdminClient<Quiet> = connection
         .admin()
         .create_with_context(Quiet { role: ROLE })
-        .map_err(|source| ClientError::Create { role: ROLE, source })?;
+        .map_err(|error| ClientError::create(ROLE, &error))?;
     let options = AdminOptions::new().operation_timeout(Some(timeout)).request_timeout(Some(timeout));
     let mut findings = Vec::new();
     for topic in topics {

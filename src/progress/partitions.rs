@@ -295,6 +295,51 @@ mod tests {
     }
 
     #[test]
+    fn what_a_transaction_did_not_know_of_is_committed_after_it() {
+        // Offset 14 is done, and 11 to 13 hold no message.
+        let mut before = Partitions::default();
+        before.take_over(0, Some(NextOffset(10)), "");
+        received(&mut before, 0, 10..11);
+        let done = received(&mut before, 0, 14..15);
+        assert_eq!(before.completed(done[0].0, 1), Completion::Counted);
+        let metadata = before.commits(None)[0].1.metadata.clone();
+        let mut table = Partitions::default();
+        table.take_over(0, Some(NextOffset(10)), &metadata);
+        let last = received(&mut table, 0, 10..11);
+        let trial = table.trial(&last, true);
+        assert_eq!(trial.commits[0].1.next, NextOffset(11));
+        assert_eq!(table.received(0, Offset(14), 1), Verdict::Known);
+        // The transaction is committed.
+        assert_eq!(table.completed(last[0].0, 1), Completion::Counted);
+        table.committed(&trial.commits);
+        assert_eq!(table.commits(None)[0].1.next, NextOffset(15));
+    }
+
+    #[test]
+    fn a_partition_whose_metadata_has_no_more_room_pauses_until_its_gaps_are_closed() {
+        let mut table = Partitions::default();
+        table.take_over(0, Some(NextOffset(0)), "");
+        table.take_over(1, Some(NextOffset(0)), "");
+        // Every second call ends; the others leave gaps.
+        let mut open = Vec::new();
+        while table.regulate(|_| false) == (vec![], vec![]) {
+            assert!(open.len() < 100_000, "never paused");
+            let next = open.len() as i64 * 2;
+            let both = received(&mut table, 0, next..next + 2);
+            open.push(both[0]);
+            assert_eq!(table.completed(both[1].0, 1), Completion::Counted);
+        }
+        assert!(open.len() > 500, "paused with {} gaps", open.len());
+        let commit = &table.commits(Some(&[0]))[0].1;
+        assert_eq!((commit.next, commit.runs_left_out), (NextOffset(0), 0));
+        assert_eq!(table.regulate(|_| false), (vec![], vec![]), "said once");
+        for (position, bytes) in open {
+            assert_eq!(table.completed(position, bytes), Completion::Counted);
+        }
+        assert_eq!(table.regulate(|_| false), (vec![], vec![0]));
+    }
+
+    #[test]
     fn a_transaction_holds_what_its_offsets_can_say_and_asking_changes_nothing() {
         let mut table = Partitions::default();
         table.take_over(0, Some(NextOffset(0)), "");

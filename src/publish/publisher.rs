@@ -16,7 +16,7 @@ use super::record::{Deliveries, Destination, Outcome, Record, Refusal, Topics};
 use super::reports::{Context, is_of_the_record};
 use super::resend::{Backoff, Envelope, Resend, Waits};
 use super::transactions::{TransactionSettings, Transactions};
-use crate::kafka::{ClientError, Connection, Consumed, Health, headers, partition_ids};
+use crate::kafka::{ClientError, Connection, Consumed, Health, PanicGuard, headers, partition_ids};
 
 pub(super) const ROLE: &str = "publish";
 /// How long the thread waits for delivery reports before it looks for records to send again.
@@ -46,12 +46,17 @@ pub(super) struct Shared {
     pub(super) topics: Topics,
     pub(super) deliveries: Arc<dyn Deliveries>,
     pub(super) counters: Arc<Counters>,
+    /// Of what calls wait for.
     pub(super) health: Health,
+    /// Of everything else: it says what is wrong, and keeps no call from being taken.
+    health_loose: Health,
     resend: Mutex<Resend>,
-    /// Records that were not taken at least once, and are not stored yet.
+    /// Records that calls wait for, and that are not stored yet.
+    waited_for: AtomicU64,
+    /// Those of them that were not taken at least once.
     failing: AtomicU64,
     started: Instant,
-    /// When something was last stored, or first handed in after all was: milliseconds since `started`.
+    /// When one of them was last stored, or first handed in after all were: milliseconds since `started`.
     moved_at_ms: AtomicU64,
     flushing: AtomicBool,
     flushed: Condvar,
@@ -98,6 +103,8 @@ impl Publisher {
             deliveries,
             counters: Arc::default(),
             health: Health::new(ROLE),
+            health_loose: Health::new("publish, what no call waits for"),
+            waited_for: AtomicU64::new(0),
             resend: Mutex::new(Resend::new(backoff)),
             failing: AtomicU64::new(0),
             started: Instant::now(),
@@ -112,13 +119,16 @@ impl Publisher {
             Some(settings) => Some(Transactions::new(connection, settings, backoff, Arc::clone(&shared))?),
         };
         let config = connection.producer();
-        let batched = producer(&config, &shared).map_err(|source| ClientError::Create { role: ROLE, source })?;
+        let batched = producer(&config, &shared).map_err(|error| ClientError::create(ROLE, &error))?;
         let producers = Arc::new(Producers { config, shared: Arc::clone(&shared), batched, alone: OnceLock::new() });
         let thread = std::thread::Builder::new()
             .name(ROLE.to_owned())
             .spawn({
                 let producers = Arc::clone(&producers);
-                move || producers.run()
+                move || {
+                    let _guard = PanicGuard(|| producers.shared.failed_for_good("the thread that publishes panicked"));
+                    producers.run();
+                }
             })
             .map_err(|source| ClientError::Thread { name: ROLE.to_owned(), source })?;
         Ok(Self { shared, producers, thread: Some(thread), transactions })
@@ -142,9 +152,9 @@ impl Publisher {
     /// Where the producer has failed for good.
     pub fn publish(&self, outcome: Outcome) -> Result<(), PublishError> {
         if let Some(transactions) = &self.transactions {
-            self.shared.begin();
+            self.shared.begin(true);
             if outcome.dead_letter.is_some() {
-                self.shared.begin();
+                self.shared.begin(true);
             }
             transactions.push(outcome);
             return self.working();
@@ -169,7 +179,7 @@ impl Publisher {
     }
 
     fn send(&self, record: Record, waits: Option<Waits>) {
-        self.shared.begin();
+        self.shared.begin(waits.is_some());
         self.producers.send(record, Envelope { waits, attempts: 0, alone: false });
     }
 
@@ -201,12 +211,12 @@ impl Publisher {
         &self.shared.health
     }
 
-    /// Whether what is handed in now can be stored soon, as far as is known: the brokers answer, and of what waits to be stored
-    /// something was within the last second.
+    /// Whether an outcome that is handed in now can be stored soon, as far as is known: the brokers answer, and of those that
+    /// wait to be stored one was within the last second.
     pub fn can_store(&self) -> bool {
-        let Shared { counters, started, moved_at_ms, .. } = &*self.shared;
+        let Shared { waited_for, started, moved_at_ms, .. } = &*self.shared;
         let moved_at = Duration::from_millis(moved_at_ms.load(Ordering::Acquire));
-        let waits = counters.unacknowledged.load(Ordering::Acquire) > 0;
+        let waits = waited_for.load(Ordering::Acquire) > 0;
         let is_stalled = waits && started.elapsed().saturating_sub(moved_at) >= STALLED;
         !self.shared.health.is_down() && !is_stalled
     }
@@ -269,11 +279,11 @@ impl Producers {
             match error.rdkafka_error_code() {
                 Some(Code::MessageSizeTooLarge) => match self.shared.instead_of(record, &opaque, &Refusal::TooLarge) {
                     Some(smaller) => record = smaller,
-                    None => return self.shared.end(),
+                    None => return self.shared.end(opaque.waits.is_some()),
                 },
                 Some(Code::Fatal) => {
                     self.shared.failed_for_good(&error.to_string());
-                    return self.shared.end();
+                    return self.shared.end(opaque.waits.is_some());
                 }
                 _ => return self.shared.send_later(record, *opaque, &error),
             }
@@ -309,7 +319,7 @@ impl Producers {
         let topic = &self.shared.topics.results;
         // Brokers that answer may not store yet; where records wait for that, the first one that is stored says so.
         if let Ok(Some(_)) = partition_ids(self.batched.client(), topic, PROBE_EVERY)
-            && self.shared.counters.unacknowledged.load(Ordering::Acquire) == 0
+            && self.shared.waited_for.load(Ordering::Acquire) == 0
         {
             self.shared.works();
         }
@@ -325,9 +335,11 @@ impl Shared {
         self.resend.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn begin(&self) {
+    /// A record begins; `is_waited_for` says whether a call waits for it.
+    pub(super) fn begin(&self, is_waited_for: bool) {
         count(&self.counters.published);
-        if self.counters.unacknowledged.fetch_add(1, Ordering::AcqRel) == 0 {
+        count(&self.counters.unacknowledged);
+        if is_waited_for && self.waited_for.fetch_add(1, Ordering::AcqRel) == 0 {
             self.moved();
         }
     }
@@ -338,7 +350,10 @@ impl Shared {
     }
 
     /// One record has ended, in whatever way.
-    pub(super) fn end(&self) {
+    pub(super) fn end(&self, is_waited_for: bool) {
+        if is_waited_for {
+            self.waited_for.fetch_sub(1, Ordering::AcqRel);
+        }
         if self.counters.unacknowledged.fetch_sub(1, Ordering::AcqRel) == 1 && self.flushing.load(Ordering::SeqCst) {
             // The lock orders this with a flush that has just looked at the number.
             drop(self.flush.lock().unwrap_or_else(PoisonError::into_inner));
@@ -385,7 +400,8 @@ impl Shared {
         smaller
     }
 
-    /// Something was stored, which makes the brokers good again where nothing waits that they did not take.
+    /// Something that a call waits for was stored, which makes the brokers good again where nothing of that kind waits that they
+    /// did not take.
     pub(super) fn works(&self) {
         self.moved();
         if !self.health.is_down() || self.failing.load(Ordering::Acquire) == 0 {
@@ -394,18 +410,20 @@ impl Shared {
     }
 
     fn send_later(&self, record: Record, envelope: Envelope, error: &KafkaError) {
-        if envelope.attempts == 0 {
+        let is_waited_for = envelope.waits.is_some();
+        if is_waited_for && envelope.attempts == 0 {
             self.failing.fetch_add(1, Ordering::AcqRel);
         }
         let topic = self.topics.of(record.destination);
         // A queue that is full and a record that is no good say nothing about the brokers.
         if !error.rdkafka_error_code().is_some_and(|code| code == Code::QueueFull || is_of_the_record(code)) {
-            self.health.failed(&format_args!("topic {topic}: {error}"));
+            let health = if is_waited_for { &self.health } else { &self.health_loose };
+            health.failed(&format_args!("topic {topic}: {error}"));
         }
+        // One that is waited for is always taken.
         if !self.resend().push(Instant::now(), record, envelope) {
             count(&self.counters.dropped);
-            self.failing.fetch_sub(1, Ordering::AcqRel);
-            self.end();
+            self.end(is_waited_for);
         }
     }
 
@@ -414,26 +432,31 @@ impl Shared {
             Some(smaller) => self.send_later(smaller, envelope, error),
             // The publisher has failed, or it is left out: then nobody waits for it.
             None => {
-                if envelope.attempts > 0 {
-                    self.failing.fetch_sub(1, Ordering::AcqRel);
-                }
-                self.end();
+                self.not_failing(&envelope);
+                self.end(envelope.waits.is_some());
             }
         }
     }
 
-    pub(super) fn delivered(&self, envelope: &Envelope) {
-        if envelope.attempts > 0 {
+    fn not_failing(&self, envelope: &Envelope) {
+        if envelope.waits.is_some() && envelope.attempts > 0 {
             self.failing.fetch_sub(1, Ordering::AcqRel);
         }
-        self.works();
+    }
+
+    pub(super) fn delivered(&self, envelope: &Envelope) {
+        self.not_failing(envelope);
         count(&self.counters.acknowledged);
-        if let Some(waits) = &envelope.waits
-            && waits.stored()
-        {
-            self.deliveries.acknowledged(waits.position, waits.bytes);
+        match &envelope.waits {
+            Some(waits) => {
+                self.works();
+                if waits.stored() {
+                    self.deliveries.acknowledged(waits.position, waits.bytes);
+                }
+            }
+            None => self.health_loose.works(),
         }
-        self.end();
+        self.end(envelope.waits.is_some());
     }
 
     pub(super) fn not_delivered(&self, error: &KafkaError, message: &BorrowedMessage<'_>, envelope: Envelope) {

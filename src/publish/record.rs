@@ -8,7 +8,7 @@ use crate::types::Position;
 pub enum Destination {
     /// Outcomes of calls.
     Results,
-    /// Messages that are no event.
+    /// Messages that are no event, and calls that failed as often as they may.
     DeadLetters,
     /// How pre-triggers ended.
     PreTriggerOutcomes,

@@ -24,7 +24,7 @@ use super::record::{Outcome, Record, Refusal};
 use super::reports::is_of_the_record;
 use super::resend::Backoff;
 use super::sent::{Context, Sent};
-use crate::kafka::{ClientError, Connection, Consumed, Prepared, Settled, Unprepared, headers};
+use crate::kafka::{ClientError, Connection, Consumed, PanicGuard, Prepared, Settled, Unprepared, headers};
 use crate::types::Fate;
 
 /// How long one request to a coordinator may take before it is looked whether to go on.
@@ -120,7 +120,7 @@ impl Transactions {
         let config = connection.transactional(&settings.id);
         let producer: ThreadedProducer<Context> = config
             .create_with_context(Context::new(Arc::clone(&shared)))
-            .map_err(|source| ClientError::Create { role: ROLE, source })?;
+            .map_err(|error| ClientError::create(ROLE, &error))?;
         producer
             .init_transactions(START)
             .map_err(|source| ClientError::Transactions { id: settings.id.clone(), source })?;
@@ -145,7 +145,11 @@ impl Transactions {
         let name = "transactions".to_owned();
         let thread = std::thread::Builder::new()
             .name(name.clone())
-            .spawn(move || maker.run(&*consumed))
+            .spawn(move || {
+                let shared = Arc::clone(&maker.shared);
+                let _guard = PanicGuard(|| shared.failed_for_good("the thread that makes transactions panicked"));
+                maker.run(&*consumed);
+            })
             .map_err(|source| ClientError::Thread { name, source })?;
         *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(())
@@ -405,9 +409,9 @@ impl Maker {
 
     /// An outcome has ended, in whatever way.
     fn end(&self, outcome: &Outcome) {
-        self.shared.end();
+        self.shared.end(true);
         if outcome.dead_letter.is_some() {
-            self.shared.end();
+            self.shared.end(true);
         }
     }
 

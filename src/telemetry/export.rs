@@ -103,13 +103,17 @@ fn observe(meter: &Meter, metrics: &Arc<Metrics>) {
         })
         .build();
     let read = Arc::clone(metrics);
-    labelled("forewarm.dead_letters", "{message}", "Messages that are no event.")
-        .with_callback(move |observer| {
-            for (reason, count) in read.dead_letters_by_reason() {
-                observer.observe(count, &[KeyValue::new("forewarm.reason", reason)]);
-            }
-        })
-        .build();
+    labelled(
+        "forewarm.dead_letters",
+        "{message}",
+        "Messages that are no event, and calls that failed as often as they may, by reason.",
+    )
+    .with_callback(move |observer| {
+        for (reason, count) in read.dead_letters_by_reason() {
+            observer.observe(count, &[KeyValue::new("forewarm.reason", reason)]);
+        }
+    })
+    .build();
     let read = Arc::clone(metrics);
     labelled("forewarm.pre_triggers", "{pre_trigger}", "Pre-triggers judged.")
         .with_callback(move |observer| {

@@ -84,7 +84,7 @@ pub struct Invocation {
     /// The media type of `payload`.
     #[serde(default)]
     pub content_type: Option<String>,
-    /// Past this moment the call is not started any more.
+    /// Past this moment the call is not started any more (rejected), and ended where it runs (timeout).
     #[serde(default)]
     pub deadline: Option<Timestamp>,
     /// When the caller sent it.

@@ -260,7 +260,8 @@ pub struct Retry {
     pub backoff_ms: u64,
     /// The longest wait, in milliseconds.
     pub backoff_max_ms: u64,
-    /// From the first attempt on, in milliseconds: what would begin later is not tried again.
+    /// From when the node had the call in hand, in milliseconds: what would begin later is not tried again; nor what would
+    /// begin at the call's deadline or later.
     pub age_max_ms: u64,
     /// Which outcomes are tried again.
     pub statuses: Vec<RetryStatus>,
@@ -370,7 +371,8 @@ pub struct FunctionDefinition {
     /// What the user says of chains that begin with this function.
     #[serde(default)]
     pub chains: Vec<ChainRule>,
-    /// Whose quota its warm instances count against, and its calls that name no tenant themselves.
+    /// Whose quotas its calls and warm instances count against. Without one, a call counts against the tenant that it names
+    /// itself.
     #[serde(default)]
     pub tenant: Option<String>,
 }

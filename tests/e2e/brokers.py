@@ -16,6 +16,8 @@ AWAY_S = 60
 AWAY_CPU_SHARE_MAX = 0.25
 AWAY_MEMORY_BYTES_MAX = 64 << 20
 AWAY_LOG_LINES_MAX = 60
+# Calls made at the most while leaders change.
+CALLS_MAX = 100_000
 
 
 def broker_away(bench):
@@ -160,6 +162,10 @@ def message_too_large(bench):
         assert (result.status, result.error_code, result.payload) == ("limit", "result", None), result.event
         assert result.key == b"%d" % number and result.error_message, result.event
     assert {results.one(name).status for name in others} == {"ok"}
+    # A key is the caller's, and a result has it too.
+    result = results.one(bench.call("echo", b"y", key=b"k" * 20_000))
+    assert (result.status, result.key) == ("limit", None), result.event
+    assert "key of 20000 bytes is left out" in result.error_message, result.event
     # First a value that is too much, then headers as well.
     value, note, flood = b"no event " * 5_000, ("note", b"kept"), ("flood", b"h" * 20_000)
     topic = bench.topics["invocations"]
@@ -176,6 +182,18 @@ def message_too_large(bench):
     assert service.stop() == 0
     assert results.duplicates() == 0 and len(letters.letters) == 2
     return f"{len(large)} results among {len(others)} others, 2 dead letters"
+
+
+def compacted_results(bench):
+    """Where results are compacted, calls without a key have their id for one: without any, brokers take no record."""
+    bench.make_topics(changes={"results": {"config": {"cleanup.policy": "compact"}}})
+    service, results = bench.service().start(), bench.results()
+    bench.define(definition("echo", ECHO))
+    for key in (b"key", None):
+        id = bench.call("echo", b"x", key=key)
+        result = results.one(id)
+        assert (result.status, result.payload, result.key) == ("ok", b"x", key or id.encode()), result.event
+    assert service.stop() == 0
 
 
 def place(letter):
@@ -197,25 +215,28 @@ def leader_change(bench):
     bench.make_topics(changes=changes)
     service, results = ready(bench)
     assert leaders(bench) == {2}
-    away = under_load(bench, results, 7_000, second.stop, 1)
+    away = under_load(bench, results, second.stop, 1)
     second.start()
     both = [confluent_kafka.TopicPartition(bench.topics[role], number) for role in changes for number in range(4)]
-    back = under_load(bench, results, 3_000, lambda: elect(bench, both), 2)
+    back = under_load(bench, results, lambda: elect(bench, both), 2)
     check(results, away + back, 120)
     assert service.stop() == 0
     settle(bench, results)
     return f"2 changes under {len(away) + len(back)} calls, {results.duplicates()} duplicates"
 
 
-def under_load(bench, results, count, change, leader):
-    """Makes another broker the leader of everything in the middle of so many calls; their ids."""
+def under_load(bench, results, change, leader):
+    """Makes another broker the leader of everything while calls come, before it and after it; their ids."""
     before = len(results.seen)
-    load = Load(bench, count, 1_000)
+    load = Load(bench, CALLS_MAX, 1_000)
     load.start()
     results.wait_count(before + 500, 120)
     change()
     wait_for_leader(bench, leader)
-    assert len(load.ids) < count, "the change came too late to prove anything"
+    changed = len(load.ids)
+    assert changed < CALLS_MAX, "the change came too late to prove anything"
+    results.wait_count(before + changed + 500, 120)
+    load.enough.set()
     return load.finish()
 
 
@@ -248,4 +269,4 @@ def elect(bench, partitions):
         time.sleep(0.2)
 
 
-SCENARIOS = [topic_recreated, partitions_added, message_too_large, leader_change, broker_away]
+SCENARIOS = [topic_recreated, partitions_added, message_too_large, compacted_results, leader_change, broker_away]

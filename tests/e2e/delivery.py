@@ -9,20 +9,26 @@ import time
 
 import events
 from bench import ECHO, HOSTILE, REPOSITORY, Skipped, definition
+from streams import PARTITIONS
 
 PREFIX = "forewarm.dead-letter."
 # Rate of the load under which something is broken, in calls per second: slow enough that the break comes in the middle.
 RATE = 4_000
+# How many functions are deployed and called at once.
+DEPLOYED = 20
+# By when a partition is taken over that nothing holds back; the drain alone would be twice as long.
+HAND_OVER_S = 20
 
 
 class Load(threading.Thread):
-    """Publishes calls at a steady rate on a thread of its own."""
+    """Publishes calls at a steady rate on a thread of its own: so many, or fewer where it is told that they are enough."""
 
     def __init__(self, bench, count, rate):
         super().__init__(name="load", daemon=True)
         self.bench, self.count, self.rate = bench, count, rate
         self.ids = []
         self.fault = None
+        self.enough = threading.Event()
 
     def run(self):
         try:
@@ -31,6 +37,8 @@ class Load(threading.Thread):
                 ahead = number / self.rate - (time.monotonic() - began)
                 if ahead > 0.01:
                     time.sleep(ahead)
+                if self.enough.is_set():
+                    break
                 self.ids.append(self.bench.call("echo", b"x", key=str(number).encode()))
             self.bench.sender.flush(180)
         except Exception as fault:
@@ -41,7 +49,7 @@ class Load(threading.Thread):
         self.join(600)
         if self.fault:
             raise self.fault
-        assert len(self.ids) == self.count, f"the load published {len(self.ids)} of {self.count} calls"
+        assert self.enough.is_set() or len(self.ids) == self.count, f"the load published {len(self.ids)} of {self.count} calls"
         return self.ids
 
 
@@ -171,7 +179,89 @@ def two_nodes(bench):
     check(results, load.finish(), 300)
     assert second.stop() == 0
     settle(bench, results)
-    return f"{results.duplicates()} duplicates"
+    assert results.duplicates() == 0, f"{results.duplicates()} duplicates without any fault"
+
+
+def handed_over_while_waiting(bench):
+    """Partitions go to another node at once although calls of theirs wait for an attempt; those run there."""
+    # A drain may last for longer than this scenario.
+    patience = {"kafka.properties": {"session.timeout.ms": "45000"}, "ingest": {"drain-timeout": "40s"}, "shutdown": {"deadline": "60s"}}
+    first, results = bench.service(**patience).start(), bench.results()
+    bench.define(definition("patient", HOSTILE, retry={"attempts_max": 3, "backoff_ms": 600_000, "backoff_max_ms": 600_000}))
+    assert results.one(bench.call("patient")).status == "ok"
+    waiting = [bench.call("patient", b"third-time", partition=number) for number in range(PARTITIONS)]
+    passed = [bench.call("patient", b"x", partition=number) for number in range(PARTITIONS)]
+    bench.sender.flush()
+    results.wait_all(passed, 60)
+    assert not set(waiting) & set(results.seen)
+    # Of this version they need no third time.
+    bench.define(definition("patient", ECHO, version="2"))
+    first.wait_log('function=patient version="2"')
+    second = bench.service(**patience).start()
+    began = time.monotonic()
+    moved = PARTITIONS // 2
+    results.wait(
+        lambda: len(set(waiting) & set(results.seen)) == moved,
+        HAND_OVER_S,
+        lambda: f"results of {len(set(waiting) & set(results.seen))} calls that moved, not {moved}",
+    )
+    took_s = time.monotonic() - began
+    assert len(second.log_lines("partitions taken over")) == 1
+    assert {results.one(name).status for name in waiting if name in results.seen} == {"ok"}
+    return f"{moved} calls answered elsewhere {took_s:.1f} s after the second node was started"
+
+
+def deployed_and_called(bench):
+    """Functions are deployed under load and called at once: their calls have their order and their dead letters."""
+    service, results, letters = bench.service().start(), bench.results(), bench.dead_letters()
+    bench.define(definition("echo", ECHO))
+    assert results.one(bench.call("echo")).status == "ok"
+    load = Load(bench, 4_000, 1_000)
+    load.start()
+    sent, failing = {}, []
+    for number in range(DEPLOYED):
+        name = f"new-{number}"
+        retry = {"attempts_max": 2, "backoff_ms": 10}
+        bench.define(definition(name, HOSTILE, ordering="key", retry=retry))
+        failing.append(bench.call(name, b"trap", key=b"key"))
+        sent[name] = [failing[-1], *(bench.call(name, b"x", key=b"key") for _ in range(60))]
+        bench.sender.flush()
+    ids = [id for names in sent.values() for id in names]
+    results.wait_all(ids, 120)
+    results.wait_all(load.finish(), 120)
+    overtaken = 0
+    for names in sent.values():
+        offsets = [results.one(name).offset for name in names]
+        overtaken += sum(later < earlier for earlier, later in itertools.pairwise(offsets))
+    assert overtaken == 0, f"{overtaken} calls were overtaken"
+    assert {results.one(name).status for name in ids if name not in failing} == {"ok"}
+    assert {(results.one(name).status, results.one(name).attempt) for name in failing} == {("trap", 2)}
+    lettered = {letter.header(f"{PREFIX}invocation-id").decode() for letter in letters.wait_for(len(failing), 60)}
+    assert lettered == set(failing), lettered ^ set(failing)
+    assert service.stop() == 0
+    return f"{DEPLOYED} functions, {len(ids)} calls"
+
+
+def deadlines(bench):
+    """A call is ended at its deadline; it is not tried again after it, and a failed one is a dead letter then."""
+    service, results, letters = bench.service().start(), bench.results(), bench.dead_letters()
+    bench.define(definition("hangs", HOSTILE, limits={"timeout_ms": 60_000}))
+    bench.define(definition("patient", HOSTILE, retry={"attempts_max": 3, "backoff_ms": 60_000}))
+    for name in ("hangs", "patient"):
+        assert results.one(bench.call(name)).status == "ok"
+    runs = {payload: bench.call("hangs", payload, deadline=events.now_ms() + 1_000) for payload in (b"loop", b"sleep")}
+    for payload, name in runs.items():
+        result = results.one(name)
+        assert (result.status, result.error_code) == ("timeout", "deadline"), (payload, result.event)
+        assert result.execute_us < 30_000_000, result.event
+    failed = bench.call("patient", b"third-time", deadline=events.now_ms() + 30_000)
+    result = results.one(failed, 20)
+    assert (result.status, result.attempt) == ("function_error", 1), result.event
+    (letter,) = letters.wait_for(1, 60)
+    assert letter.header(f"{PREFIX}invocation-id") == failed.encode() and letter.header(f"{PREFIX}attempts") == b"1"
+    late = results.one(bench.call("hangs", b"loop", deadline=events.now_ms() - 1))
+    assert (late.status, late.error_code) == ("rejected", "deadline"), late.event
+    assert service.stop() == 0
 
 
 def broker_restart(bench):
@@ -306,6 +396,10 @@ def redrive(bench):
     assert attempts == {3}, attempts
     listed = service.command("dead-letters", "list").splitlines()
     assert len(listed) == 21 and sum("fails" in line and "trap after 3 attempts" in line for line in listed) == 20, listed
+    # After a crash a call may have a second letter.
+    again = next(letter for letter in letters.letters if letter.header(f"{PREFIX}reason") == b"attempts_used_up")
+    bench.sender.send(again.topic, again.value, again.key, again.headers)
+    bench.sender.flush()
     shown = service.command("dead-letters", "show", listed[0].split()[0])
     assert "value" in shown and "from" in shown, shown
     # The repair: the same function, of other code.
@@ -325,7 +419,7 @@ def redrive(bench):
     for id in ids:
         first, second = results.kept[id]
         assert (first.status, second.status, second.payload) == ("trap", "ok", b"trap"), (first.event, second.event)
-    assert sum("put back" in line for line in service.command("dead-letters", "list").splitlines()) == 20
+    assert sum("put back" in line for line in service.command("dead-letters", "list").splitlines()) == 21
     assert service.stop() == 0
 
 
@@ -338,5 +432,8 @@ SCENARIOS = [
     drain,
     second_signal,
     two_nodes,
+    handed_over_while_waiting,
+    deployed_and_called,
+    deadlines,
     broker_restart,
 ]

@@ -122,6 +122,37 @@ fn a_topic_that_comes_late_gets_everything() {
 }
 
 #[test]
+fn what_no_call_waits_for_keeps_no_call_waiting() {
+    let Some(brokers) = Brokers::real() else { return };
+    let results = brokers.topic("results", 1);
+    let topics = Topics { results, pre_trigger_outcomes: unique("missing"), ..Topics::default() };
+    for gives_up in [false, true] {
+        let ends = Arc::new(Ends::default());
+        let mut connection = brokers.connection("");
+        if gives_up {
+            // librdkafka gives the record back soon; else it keeps it for longer than this test lasts.
+            connection.properties.insert("topic.metadata.propagation.max.ms".to_owned(), "200".to_owned());
+            connection.properties.insert("message.timeout.ms".to_owned(), "500".to_owned());
+        }
+        let deliveries = Arc::clone(&ends) as Arc<dyn Deliveries>;
+        let publisher = Publisher::start(&connection, topics.clone(), deliveries).unwrap();
+        let loose = Record { destination: Destination::PreTriggerOutcomes, ..result("k", b"x".to_vec()) };
+        publisher.publish_loose(loose).unwrap();
+        let counters = publisher.counters();
+        if gives_up {
+            eventually("it is tried again", || counters.resent.load(Ordering::Relaxed) > 0);
+        } else {
+            assert_eq!(publisher.flush(Duration::from_millis(1_500)), 1);
+        }
+        assert!(publisher.can_store());
+        publisher.publish(outcome(result("k", b"x".to_vec()), 1, 9)).unwrap();
+        eventually("the outcome is stored", || !ends.acknowledged.lock().unwrap().is_empty());
+        assert!(publisher.can_store() && publisher.health().is_up());
+        assert_eq!(counters.unacknowledged.load(Ordering::Relaxed), 1);
+    }
+}
+
+#[test]
 fn brokers_that_are_away_for_a_while_cost_nothing() {
     let brokers = Brokers::mock();
     let mock = brokers.mock.as_ref().unwrap();

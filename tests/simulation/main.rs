@@ -89,6 +89,8 @@ fn a_fault_that_is_put_in_is_found_by_name() {
         (Sabotage::IgnoreFate, "one-outcome"),
         (Sabotage::GoOnAfterUnknown, "outcome-before-commit|one-outcome"),
         (Sabotage::LoseAnOutcome, "every-call-ends"),
+        (Sabotage::IgnoreQuotas, "quota-of-a-tenant"),
+        (Sabotage::DamageMetadata, "metadata-is-sound"),
     ] {
         let (violations, _) = run(400, sabotage);
         let is_it = |violation: &&String| name.split('|').any(|name| violation.starts_with(name));

@@ -58,6 +58,8 @@ impl Held for Call {
 /// A partition that is being given up.
 struct Giving {
     drain_by: Timestamp,
+    /// Calls that wait and will not be run here: they count as in flight and never end.
+    put_aside: usize,
     commit_by: Option<Timestamp>,
 }
 
@@ -86,6 +88,8 @@ pub struct Node {
     skew: Duration,
     read_from: BTreeMap<i32, i64>,
     running: Vec<(Timestamp, Call)>,
+    /// Calls that may go out since others of theirs went elsewhere.
+    let_out: Vec<Call>,
     taking: BTreeMap<i32, Timestamp>,
     giving: BTreeMap<i32, Giving>,
     committing: Option<Committing>,
@@ -121,7 +125,7 @@ impl Node {
             paused_until: None,
             generation: broker.generation,
             partitions: Partitions::default(),
-            backlog: Backlog::new(quotas),
+            backlog: Backlog::new(if sabotage == Sabotage::IgnoreQuotas { Arc::default() } else { quotas }),
             sends: Sends::new(broker.exactly_once, epoch),
             commit_under_way: false,
             sabotage,
@@ -131,6 +135,7 @@ impl Node {
             skew,
             read_from: BTreeMap::new(),
             running: Vec::new(),
+            let_out: Vec::new(),
             taking: BTreeMap::new(),
             giving: BTreeMap::new(),
             committing: None,
@@ -153,6 +158,7 @@ impl Node {
         }
         self.generation = broker.generation;
         self.follow_assignment(now, broker, chance);
+        self.begin_let_out(now, broker, chance);
         self.end_calls(now, broker, chance, faults, sum);
         let mut out = Vec::new();
         while self.backlog.due(now, &mut out) {
@@ -160,7 +166,9 @@ impl Node {
         }
         self.begin_all(now, out, broker, chance);
         Sends::step(self, now, broker, chance, faults, sum);
+        self.begin_let_out(now, broker, chance);
         self.give_up_what_is_drained(now, broker, chance);
+        self.begin_let_out(now, broker, chance);
         self.commit(now, broker, chance, faults);
         self.poll(now, broker, chance);
         self.tick(now, broker, chance);
@@ -179,13 +187,22 @@ impl Node {
     }
 
     fn give_away(&mut self, ids: &[i32]) {
-        // The calls that it lets out belong to other partitions and follow with the next step.
-        let mut out = Vec::new();
-        self.backlog.forget(ids, &mut out);
-        self.running.extend(out.into_iter().map(|call| (Timestamp::ZERO, call)));
+        self.backlog.forget(ids, &mut self.let_out);
         for &id in ids {
             self.partitions.forget(id);
             self.read_from.remove(&id);
+        }
+    }
+
+    /// Those that were let out, of partitions that are still here.
+    fn begin_let_out(&mut self, now: Timestamp, broker: &mut Broker, chance: &mut Chance) {
+        let mut out = std::mem::take(&mut self.let_out);
+        while let Some(call) = out.pop() {
+            if self.partitions.tracker(call.position.partition).is_some() {
+                self.begin(now, call, broker, chance);
+            } else {
+                self.backlog.withdraw(&call, &mut out);
+            }
         }
     }
 
@@ -200,7 +217,7 @@ impl Node {
             if is_to_go {
                 self.taking.remove(&id);
                 self.partitions.drain(&[id]);
-                self.giving.entry(id).or_insert(Giving { drain_by: now + DRAIN, commit_by: None });
+                self.giving.entry(id).or_insert(Giving { drain_by: now + DRAIN, put_aside: 0, commit_by: None });
             } else if self.partitions.tracker(id).is_none() && !self.giving.contains_key(&id) {
                 self.taking.entry(id).or_insert_with(|| now + chance.millis(1, 20));
             }
@@ -224,7 +241,8 @@ impl Node {
         for id in ids {
             let in_flight = self.partitions.in_flight_of(id);
             let Some(giving) = self.giving.get_mut(&id) else { continue };
-            if in_flight > 0 && now < giving.drain_by {
+            giving.put_aside += self.backlog.forget(&[id], &mut self.let_out);
+            if in_flight > giving.put_aside && now < giving.drain_by {
                 continue;
             }
             let by = *giving.commit_by.get_or_insert(now + LAST_COMMIT);
@@ -248,7 +266,13 @@ impl Node {
 
     // --- plain commits
 
-    fn ask_commit(&mut self, now: Timestamp, commits: Vec<(i32, Commit)>, chance: &mut Chance) {
+    fn ask_commit(&mut self, now: Timestamp, mut commits: Vec<(i32, Commit)>, chance: &mut Chance) {
+        if self.sabotage == Sabotage::DamageMetadata {
+            // One character more or less is what a text comes to on a bad way.
+            for (_, commit) in &mut commits {
+                commit.metadata.pop();
+            }
+        }
         self.commit_under_way = true;
         self.committing = Some(Committing { due: now + chance.millis(1, 15), generation: self.generation, commits });
     }
@@ -436,6 +460,22 @@ impl Node {
         }
         let usage = usage.into_iter().map(|(function, usage)| (self.functions[function].name.clone(), usage)).collect();
         self.tell(now, Event::Ticked { usage }, broker);
+    }
+
+    /// What this node has of a partition, for people.
+    pub fn about(&self, partition: i32) -> String {
+        format!(
+            "node {}: owned {}, in flight {}, taking {}, giving {}, waiting {}, running {}, to be sent {}, commit under way {}",
+            self.id,
+            self.partitions.tracker(partition).is_some(),
+            self.partitions.in_flight_of(partition),
+            self.taking.contains_key(&partition),
+            self.giving.contains_key(&partition),
+            self.backlog.len(),
+            self.running.len(),
+            self.sends.len(),
+            self.commit_under_way,
+        )
     }
 
     /// Something happens on the control plane; its invariants hold after it.

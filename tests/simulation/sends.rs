@@ -57,6 +57,11 @@ impl Sends {
         Self { exactly_once, epoch, stage, queue: Vec::new(), sent: Vec::new() }
     }
 
+    /// Outcomes that wait to be stored.
+    pub fn len(&self) -> usize {
+        self.queue.len() + self.sent.len()
+    }
+
     pub fn push(&mut self, now: Timestamp, outcome: Outcome, chance: &mut Chance, faults: &Faults) {
         if self.exactly_once {
             return self.queue.push(outcome);

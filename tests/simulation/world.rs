@@ -38,6 +38,10 @@ pub enum Sabotage {
     GoOnAfterUnknown,
     /// An outcome is not published.
     LoseAnOutcome,
+    /// Tenants have no limit.
+    IgnoreQuotas,
+    /// The set of calls that are done reaches the brokers damaged.
+    DamageMetadata,
 }
 
 /// How likely things go wrong in this run.
@@ -207,9 +211,14 @@ impl World {
             }
         }
         let open = self.broker.calls.iter().filter(|call| call.results == 0).count();
-        let behind = (0..self.broker.partitions() as i32).filter(|id| !self.broker.is_done(*id)).count();
+        let behind: Vec<i32> = (0..self.broker.partitions() as i32).filter(|id| !self.broker.is_done(*id)).collect();
+        for id in &behind {
+            for node in self.nodes.iter().flatten() {
+                self.say(|| format!("partition {id} stands at {:?}; {}", self.broker.committed(*id), node.about(*id)));
+            }
+        }
         Err(format!(
-            "every-call-ends: {open} calls have no outcome and {behind} partitions are not committed at the end"
+            "every-call-ends: {open} calls have no outcome and partitions {behind:?} are not committed at the end"
         ))
     }
 
