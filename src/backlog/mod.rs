@@ -176,11 +176,11 @@ mod tests {
     use crate::types::{Artifact, FunctionDefinition, FunctionKind, FunctionName, Ordering, Retry, Sha256};
 
     #[derive(Debug, Clone, PartialEq)]
-    struct One {
-        id: u32,
-        terms: Terms,
-        partition: i32,
-        attempt: u32,
+    pub(super) struct One {
+        pub(super) id: u32,
+        pub(super) terms: Terms,
+        pub(super) partition: i32,
+        pub(super) attempt: u32,
     }
 
     impl Held for One {

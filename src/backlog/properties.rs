@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Backlog, Ended, Held, LineKey, Policies, Quota, Quotas, Terms};
+use super::tests::One;
+use super::{Backlog, Ended, LineKey, Policies, Quota, Quotas};
 use crate::retry;
 use crate::types::{
     Artifact, FunctionDefinition, FunctionKind, FunctionName, Ordering, Retry, Sha256, Status, Timestamp,
@@ -14,32 +15,6 @@ use crate::types::{
 
 const CALLS_MAX: usize = 2;
 const WAITING_MAX: usize = 4;
-
-#[derive(Debug, Clone)]
-struct One {
-    id: u32,
-    terms: Terms,
-    partition: i32,
-    attempt: u32,
-}
-
-impl Held for One {
-    fn terms(&self) -> &Terms {
-        &self.terms
-    }
-
-    fn partition(&self) -> Option<i32> {
-        Some(self.partition)
-    }
-
-    fn attempt(&self) -> u32 {
-        self.attempt
-    }
-
-    fn next_attempt(&mut self) {
-        self.attempt += 1;
-    }
-}
 
 /// Where a call is. Those with a number go by it, smallest first.
 #[derive(Debug, Clone, PartialEq)]
