@@ -331,6 +331,50 @@ mod tests {
     }
 
     #[test]
+    fn a_call_counts_against_its_function_s_tenant_whatever_it_says() {
+        let quotas = Arc::new(Quotas::new(Quota { calls_max: 1, waiting_max: 0 }, [("big", Quota::default())]));
+        let mut policies = Policies::new(quotas);
+        let artifact = Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) };
+        for (name, tenant) in [("owned", Some("owner")), ("shared", None)] {
+            let name = FunctionName::new(name).unwrap();
+            let mut definition = FunctionDefinition::new(name, "1", artifact.clone(), FunctionKind::Component);
+            definition.tenant = tenant.map(str::to_owned);
+            policies.define(&definition);
+        }
+        let tenant = |function: &str, says: Option<&str>| {
+            let terms = policies.terms(&FunctionName::new(function).unwrap(), None, Some(0), says);
+            terms.tenant.map(|tenant| tenant.to_string())
+        };
+        assert_eq!(tenant("owned", Some("invented")).as_deref(), Some("owner"));
+        assert_eq!(tenant("owned", None).as_deref(), Some("owner"));
+        assert_eq!(tenant("shared", Some("caller")).as_deref(), Some("caller"));
+        assert_eq!(tenant("shared", None), None);
+    }
+
+    #[test]
+    fn calls_that_wait_behind_their_key_or_for_an_attempt_count_against_their_tenant_s_quota() {
+        let quotas = Arc::new(Quotas::new(Quota { calls_max: 9, waiting_max: 2 }, [("big", Quota::default())]));
+        let mut policies = Policies::new(Arc::clone(&quotas));
+        let artifact = Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) };
+        let mut definition =
+            FunctionDefinition::new(FunctionName::new("f").unwrap(), "1", artifact, FunctionKind::Component);
+        definition.ordering = Ordering::Key;
+        definition.retry = Retry { attempts_max: 2, backoff_ms: 100, ..Retry::default() };
+        policies.define(&definition);
+        let mut backlog = Backlog::new(quotas);
+        // All of them have one key.
+        let first = enter(&mut backlog, of("a", 1, 0, &policies)).pop().unwrap();
+        assert_eq!(enter(&mut backlog, of("a", 2, 0, &policies)), []);
+        assert_eq!(ended(&mut backlog, first, Status::Trap), Ended::Again);
+        assert_eq!(backlog.enter(of("a", 3, 0, &policies), &mut Vec::new()).unwrap().id, 3);
+        // What goes out makes room.
+        let first = out(|out| assert!(backlog.due(NOW + Duration::from_millis(100), out))).pop().unwrap();
+        assert_eq!(enter(&mut backlog, of("a", 3, 0, &policies)), []);
+        assert!(backlog.enter(of("a", 4, 0, &policies), &mut Vec::new()).is_some());
+        assert_eq!((first.id, first.attempt, backlog.len()), (1, 2, 2));
+    }
+
+    #[test]
     fn a_call_that_waits_for_its_tenant_keeps_its_line_and_lets_it_go_with_its_partition() {
         let quotas = Arc::new(Quotas::new(Quota { calls_max: 1, waiting_max: 0 }, [("big", Quota::default())]));
         let mut policies = Policies::new(Arc::clone(&quotas));

@@ -90,5 +90,11 @@ mod tests {
         assert!(doubt.is_in());
         doubt.nothing_to_commit(at(270));
         assert!(!doubt.is_in());
+        // One that was not taken begins it, until a later one is.
+        doubt.refused(at(300));
+        doubt.committed(at(300));
+        assert!(doubt.is_in());
+        doubt.committed(at(301));
+        assert!(!doubt.is_in());
     }
 }
