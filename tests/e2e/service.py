@@ -36,6 +36,8 @@ class Service:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.config = self.directory / "config.toml"
         self.log = self.directory / "service.log"
+        # Of an earlier scenario of that name in the same run.
+        self.log.unlink(missing_ok=True)
         self.process = None
         # Variables that it gets on top of those of the test.
         self.environment = {}
