@@ -16,6 +16,12 @@ pub struct Quota {
     pub waiting_max: u32,
 }
 
+impl Quota {
+    fn is_set(&self) -> bool {
+        self.calls_max > 0 || self.waiting_max > 0
+    }
+}
+
 /// The quotas of all tenants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Quotas {
@@ -31,7 +37,7 @@ impl Quotas {
 
     /// Whether any tenant has a limit.
     pub fn are_set(&self) -> bool {
-        self.each.calls_max > 0 || self.named.values().any(|quota| quota.calls_max > 0)
+        self.each.is_set() || self.named.values().any(Quota::is_set)
     }
 
     fn of(&self, tenant: &str) -> Quota {
@@ -81,7 +87,7 @@ impl<C: Held> Gate<C> {
     }
 
     /// A call that waited is here no more, and did not go out.
-    pub(super) fn drop(&mut self, call: &C) {
+    pub(super) fn dropped(&mut self, call: &C) {
         self.change(call, |tenant| tenant.held = tenant.held.saturating_sub(1));
     }
 

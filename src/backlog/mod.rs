@@ -149,7 +149,7 @@ impl<C: Held> Backlog<C> {
         let due: Vec<_> = self.waiting.iter().filter(|(_, call)| is_gone(call)).map(|(due, _)| *due).collect();
         let mut dropped: Vec<C> = due.into_iter().filter_map(|due| self.waiting.remove(&due)).collect();
         dropped.extend(self.gate.forget(is_gone));
-        behind.iter().chain(&dropped).for_each(|call| self.gate.drop(call));
+        behind.iter().chain(&dropped).for_each(|call| self.gate.dropped(call));
         for call in &dropped {
             // Each of them was the one that is out in its line.
             if let Some(line) = &call.terms().line {
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn calls_that_wait_behind_their_key_or_for_an_attempt_count_against_their_tenant_s_quota() {
-        let quotas = Arc::new(Quotas::new(Quota { calls_max: 9, waiting_max: 2 }, [("big", Quota::default())]));
+        let quotas = Arc::new(Quotas::new(Quota { calls_max: 0, waiting_max: 2 }, [("big", Quota::default())]));
         let mut policies = Policies::new(Arc::clone(&quotas));
         let artifact = Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) };
         let mut definition =

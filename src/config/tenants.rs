@@ -31,19 +31,9 @@ pub struct NamedTenant {
 impl Tenants {
     pub(super) fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        let unbounded = |calls_max: u32, waiting_max: u32| calls_max == 0 && waiting_max > 0;
-        if unbounded(self.calls_max, self.waiting_max) {
-            faults.push("tenants.waiting-max without tenants.calls-max has no effect: nothing waits".to_owned());
-        }
         for (index, named) in self.named.iter().enumerate() {
             if named.tenant.is_empty() || self.named[..index].iter().any(|other| other.tenant == named.tenant) {
                 faults.push(format!("tenants.named: each tenant has a name, and one entry: {:?}", named.tenant));
-            }
-            if unbounded(named.calls_max, named.waiting_max) {
-                let tenant = &named.tenant;
-                faults.push(format!(
-                    "tenants.named: waiting-max of {tenant:?} without calls-max has no effect: nothing waits"
-                ));
             }
         }
         faults

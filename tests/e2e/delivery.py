@@ -249,7 +249,7 @@ def deadlines(bench):
     bench.define(definition("patient", HOSTILE, retry={"attempts_max": 3, "backoff_ms": 60_000}))
     for name in ("hangs", "patient"):
         assert results.one(bench.call(name)).status == "ok"
-    runs = {payload: bench.call("hangs", payload, deadline=events.now_ms() + 1_000) for payload in (b"loop", b"sleep")}
+    runs = {payload: bench.call("hangs", payload, deadline=events.now_ms() + 3_000) for payload in (b"loop", b"sleep")}
     for payload, name in runs.items():
         result = results.one(name)
         assert (result.status, result.error_code) == ("timeout", "deadline"), (payload, result.event)
