@@ -3,6 +3,7 @@
 //! Must not: hold logic of its own. The order of starting is the order of needing: what publishes before what runs, what
 //! runs before what reads. The way down is the way up, backwards.
 
+mod hung;
 mod node;
 mod settings;
 mod shutdown;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+pub use self::hung::EXIT_HUNG;
 pub use self::settings::model;
 use self::settings::{ingest_settings, quotas, transactions};
 pub use self::shutdown::Ended;
@@ -29,7 +31,7 @@ use crate::execute::{ExecuteError, Executor, Parts, Runtime};
 use crate::ingest::pre_triggers::{PreTriggerEvent, PreTriggers};
 use crate::ingest::{self, IngestError, Invocations};
 use crate::kafka::tail::Start;
-use crate::kafka::{ClientError, Connection, TopicFinding, TopicSpec, ensure_topics};
+use crate::kafka::{ClientError, Connection, TopicFinding, TopicSpec, Watch, Witness, WitnessThread, ensure_topics};
 use crate::publish;
 use crate::registry::{self, Registry, RegistryError, RegistryEvent, SchemaRegistry, SchemaRegistrySettings};
 use crate::telemetry::{Metrics, Telemetry};
@@ -99,6 +101,7 @@ pub struct Service {
     control: ControlPlane,
     executor: Executor<Arc<Outbox>>,
     _runtime: Runtime,
+    _witness: WitnessThread,
 }
 
 /// What every Kafka client of a configuration needs.
@@ -108,6 +111,8 @@ pub fn connection(config: &Config) -> Connection {
         client_id: format!("forewarm-{}", config.node_id()),
         group_id: config.ingest.group_id.clone(),
         properties: config.kafka.properties.clone(),
+        watch: Watch::default(),
+        witness: Witness::default(),
     }
 }
 
@@ -118,7 +123,11 @@ impl Service {
     /// Where any part cannot start; those that had started are ended.
     pub fn start(config: Config, telemetry: &Telemetry) -> Result<Self, StartError> {
         let (metrics, failure) = (telemetry.metrics(), Failure::default());
-        let connection = connection(&config);
+        let watch = Watch::start(|overdue| hung::end(&overdue))?;
+        let connection = Connection { watch, ..connection(&config) };
+        let looked_at = [&config.topics.invocations, &config.topics.results].map(String::clone).to_vec();
+        let (witness, witness_thread) = Witness::start(&connection, looked_at)?;
+        let connection = Connection { witness, ..connection };
         if config.topics.create {
             create_topics(&connection, &config)?;
         }
@@ -247,6 +256,7 @@ impl Service {
             control,
             executor,
             _runtime: runtime,
+            _witness: witness_thread,
         })
     }
 

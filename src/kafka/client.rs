@@ -9,6 +9,8 @@ use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 
+use super::{Watch, Witness};
+
 /// What every client needs to reach the brokers.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Connection {
@@ -20,6 +22,10 @@ pub struct Connection {
     pub group_id: String,
     /// librdkafka's own settings, as they are. A client takes those that it knows what to do with.
     pub properties: BTreeMap<String, String>,
+    /// Watches the calls into librdkafka whose time limit may not hold.
+    pub watch: Watch,
+    /// Looks whether brokers that do not answer one client answer another.
+    pub witness: Witness,
 }
 
 impl fmt::Debug for Connection {
@@ -195,6 +201,8 @@ mod tests {
             client_id: "node-1".to_owned(),
             group_id: "calls".to_owned(),
             properties: properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            watch: Watch::default(),
+            witness: Witness::default(),
         }
     }
 

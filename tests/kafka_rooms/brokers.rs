@@ -60,6 +60,7 @@ impl Brokers {
             client_id: "test".to_owned(),
             group_id: group.to_owned(),
             properties: self.properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            ..Connection::default()
         }
     }
 
