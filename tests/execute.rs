@@ -3,6 +3,9 @@
 #![cfg(feature = "service")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
+#[path = "execute/leaving.rs"]
+mod leaving;
+
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -63,13 +66,23 @@ const FLOOD: &str = r#"(module
       (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
       (br $again))))"#;
 
-struct Collect(Sender<(u32, InvocationResult)>);
+/// How a call ended, by its ticket.
+enum Ended {
+    With(u32, Box<InvocationResult>),
+    GivenBack(u32),
+}
+
+struct Collect(Sender<Ended>);
 
 impl Outcomes for Collect {
     type Ticket = u32;
 
     fn completed(&self, call: Call<u32>, result: InvocationResult) {
-        self.0.send((call.ticket, result)).expect("the test outlives the executor");
+        self.0.send(Ended::With(call.ticket, Box::new(result))).expect("the test outlives the executor");
+    }
+
+    fn given_back(&self, call: Call<u32>) {
+        self.0.send(Ended::GivenBack(call.ticket)).expect("the test outlives the executor");
     }
 }
 
@@ -85,7 +98,7 @@ impl ArtifactStore for InMemory {
 struct Bench {
     executor: Executor<Collect>,
     _runtime: Runtime,
-    outcomes: Receiver<(u32, InvocationResult)>,
+    outcomes: Receiver<Ended>,
     announced: Receiver<PreTrigger>,
     artifacts: Arc<InMemory>,
     _cache: tempfile::TempDir,
@@ -155,7 +168,14 @@ impl Bench {
     }
 
     fn outcome(&self) -> (u32, InvocationResult) {
-        self.outcomes.recv_timeout(PATIENCE).expect("an outcome")
+        match self.ended() {
+            Ended::With(ticket, result) => (ticket, *result),
+            Ended::GivenBack(ticket) => panic!("call {ticket} was given back"),
+        }
+    }
+
+    fn ended(&self) -> Ended {
+        self.outcomes.recv_timeout(PATIENCE).expect("an end")
     }
 
     fn call(&self, name: &str, payload: &[u8]) -> InvocationResult {
@@ -412,27 +432,6 @@ fn a_call_is_ended_at_its_deadline_where_that_comes_before_its_time_limit() {
         assert_eq!((ended.status, code(&ended)), (Status::Timeout, "deadline"), "{payload}");
         assert!(ended.error.unwrap().message.starts_with("the call ran past its deadline"));
     }
-}
-
-#[test]
-fn calls_that_nobody_wants_any_more_are_ended_and_those_behind_them_do_not_run() {
-    let bench = Bench::new();
-    bench.define("hostile", FunctionKind::Component, HOSTILE, |definition| {
-        definition.limits.timeout_ms = 3_600_000;
-        definition.limits.concurrency = 1;
-    });
-    bench.settle();
-    let cancelled = Cancelled::not_yet();
-    bench.submit_with(1, "hostile", b"loop", None, &cancelled);
-    bench.submit_with(2, "hostile", b"trap", None, &cancelled);
-    bench.submit_with(3, "hostile", b"behave", None, &Cancelled::default());
-    wait_for("the first call to run", || bench.usage("hostile").busy == 1);
-    assert!(bench.outcomes.try_recv().is_err());
-    cancelled.set();
-    let mut ended: Vec<_> = (0..3).map(|_| bench.outcome()).map(|(ticket, result)| (ticket, result.status)).collect();
-    // Each thread tells its own.
-    ended.sort_by_key(|(ticket, _)| *ticket);
-    assert_eq!(ended, [(1, Status::Timeout), (2, Status::Rejected), (3, Status::Ok)]);
 }
 
 #[test]

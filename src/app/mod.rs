@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 pub use self::hung::EXIT_HUNG;
 pub use self::settings::model;
-use self::settings::{ingest_settings, quotas, transactions};
+use self::settings::{ingest_settings, membership, quotas, transactions};
 pub use self::shutdown::Ended;
 pub use self::signals::Signals;
 use crate::admin::{Admin, AdminError, Node};
@@ -38,6 +38,8 @@ use crate::telemetry::{Metrics, Telemetry};
 
 /// How long one request for topics may take at start.
 const TOPICS_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the way down may take beyond its deadline before the process ends at once.
+const SHUTDOWN_OVERDUE: Duration = Duration::from_secs(20);
 /// How long one request to the schema registry may take.
 const SCHEMA_REGISTRY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -90,6 +92,7 @@ pub struct Service {
     config: Config,
     metrics: Arc<Metrics>,
     failure: Failure,
+    watch: Watch,
     node: Arc<node::Answers>,
     // From here on in the order in which they end.
     admin: Option<Admin>,
@@ -111,8 +114,8 @@ pub fn connection(config: &Config) -> Connection {
         client_id: format!("forewarm-{}", config.node_id()),
         group_id: config.ingest.group_id.clone(),
         properties: config.kafka.properties.clone(),
-        watch: Watch::default(),
-        witness: Witness::default(),
+        membership: membership(config),
+        ..Connection::default()
     }
 }
 
@@ -231,6 +234,7 @@ impl Service {
             outbox: Arc::clone(&outbox),
             failure: failure.clone(),
             asked: control.asked(),
+            watch: connection.watch.clone(),
         });
         let admin = match config.admin.listen.as_str() {
             "" => None,
@@ -246,6 +250,7 @@ impl Service {
             config,
             metrics,
             failure,
+            watch: connection.watch,
             node,
             admin,
             invocations,
@@ -332,6 +337,8 @@ impl Service {
         let began = Instant::now();
         let deadline = self.config.shutdown.deadline;
         let left = || deadline.saturating_sub(began.elapsed());
+        // Whatever hangs on the way down, the process ends.
+        let _watched = self.watch.begin("shutdown", deadline + SHUTDOWN_OVERDUE);
         self.mirror_counters();
         let failure = self.why_not();
         let Self { metrics, admin, invocations, delivery, pre_triggers, registry, outbox, control, executor, .. } =

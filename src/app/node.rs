@@ -3,10 +3,12 @@
 //! Must not: hold anything of its own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::admin::Node;
 use crate::driver::{Asked, Failure, Outbox};
 use crate::ingest::Readiness;
+use crate::kafka::Watch;
 use crate::types::{ChainExplanation, FunctionExplanation, FunctionName, FunctionSummary};
 
 /// The parts that know.
@@ -15,7 +17,11 @@ pub(super) struct Answers {
     pub(super) outbox: Arc<Outbox>,
     pub(super) failure: Failure,
     pub(super) asked: Asked,
+    pub(super) watch: Watch,
 }
+
+/// A thread that has not gone on for so long makes the node not ready.
+const THREAD_LATE: Duration = Duration::from_secs(3);
 
 impl Node for Answers {
     fn failure(&self) -> Option<String> {
@@ -29,7 +35,11 @@ impl Node for Answers {
         }
         // A producer that has had nothing to send yet is no reason to wait.
         let publisher = self.outbox.publisher();
-        (!publisher.can_store()).then(|| because("the brokers do not take results", &publisher.health().reason()))
+        if !publisher.can_store() {
+            return Some(because("the brokers do not take results", &publisher.health().reason()));
+        }
+        let late = self.watch.late(THREAD_LATE);
+        late.map(|(thread, late)| format!("the thread {thread} has not gone on for {} s", late.as_secs()))
     }
 
     fn functions(&self, after: Option<&str>, limit: usize) -> Vec<FunctionSummary> {

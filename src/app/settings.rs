@@ -8,6 +8,7 @@ use super::StartError;
 use crate::backlog::{Quota, Quotas};
 use crate::config::{Config, Delivery, ForecastConfig, Tenants};
 use crate::forecast::history::Model;
+use crate::kafka::Membership;
 use crate::{ingest, publish};
 
 /// Completions after which a commit is made before its interval is over.
@@ -24,6 +25,20 @@ pub fn model(config: &ForecastConfig) -> Result<Model, StartError> {
     let fault = |cause: String| StartError::Model { path: config.model.clone(), cause };
     let bytes = std::fs::read(&config.model).map_err(|error| fault(error.to_string()))?;
     Model::read(&bytes).map_err(|error| fault(error.to_string()))
+}
+
+/// How the group knows this node, where the free properties leave that open (docs/decisions/0027).
+pub(super) fn membership(config: &Config) -> Membership {
+    let kafka = &config.kafka;
+    if kafka.properties.contains_key("group.instance.id") || kafka.asks_for_newer_protocol() {
+        Membership::AsGiven
+    } else if config.node.is_named {
+        Membership::Named(config.node_id())
+    } else if kafka.leaves_group_protocol_open() {
+        Membership::Newer
+    } else {
+        Membership::AsGiven
+    }
 }
 
 /// The quotas of tenants.
@@ -61,5 +76,30 @@ pub(super) fn ingest_settings(config: &Config) -> ingest::Settings {
         drain_timeout: ingest.drain_timeout,
         doubt_after: DOUBT_AFTER.min(config.kafka.session_timeout() / 2),
         doubt_for: config.kafka.heartbeat_interval() * 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(lines: &str) -> Membership {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("forewarm.toml");
+        std::fs::write(&file, lines).expect("written");
+        membership(&crate::config::load(Some(&file), []).expect("sound"))
+    }
+
+    #[test]
+    fn a_node_with_a_name_keeps_its_membership_and_one_without_has_the_newer_protocol() {
+        let named = Membership::Named("n1".to_owned());
+        assert_eq!(of(""), Membership::Newer);
+        assert_eq!(of("node.id = \"n1\""), named);
+        assert_eq!(of("node.id = \"n1\"\n[kafka.properties]\n\"session.timeout.ms\" = \"20000\""), named);
+        assert_eq!(of("[kafka.properties]\n\"session.timeout.ms\" = \"20000\""), Membership::AsGiven);
+        for given in ["\"group.protocol\" = \"consumer\"", "\"group.instance.id\" = \"mine\""] {
+            assert_eq!(of(&format!("node.id = \"n1\"\n[kafka.properties]\n{given}")), Membership::AsGiven);
+        }
+        assert_eq!(of("[kafka.properties]\n\"group.protocol\" = \"classic\""), Membership::AsGiven);
     }
 }

@@ -31,7 +31,22 @@ const SESSION_TIMEOUT_MS: u64 = 45_000;
 /// librdkafka's own `heartbeat.interval.ms`.
 const HEARTBEAT_INTERVAL_MS: u64 = 3_000;
 
+/// What the group protocol of Kafka 4 leaves to the brokers; librdkafka refuses it there.
+const CLASSIC_ONLY: [&str; 4] =
+    ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy", "group.protocol.type"];
+
 impl Kafka {
+    /// Whether the free properties say nothing of the group protocol.
+    pub fn leaves_group_protocol_open(&self) -> bool {
+        !self.properties.contains_key("group.protocol")
+            && !CLASSIC_ONLY.iter().any(|key| self.properties.contains_key(*key))
+    }
+
+    /// Whether the free properties ask for the group protocol of Kafka 4.
+    pub fn asks_for_newer_protocol(&self) -> bool {
+        self.properties.get("group.protocol").is_some_and(|protocol| protocol == "consumer")
+    }
+
     /// How often a member says that it is there, and hears what the group wants.
     pub fn heartbeat_interval(&self) -> Duration {
         self.millis("heartbeat.interval.ms", HEARTBEAT_INTERVAL_MS)

@@ -83,7 +83,8 @@ pub fn load(
     if faults.is_empty() {
         match merge(&given) {
             Ok(mut config) => {
-                if config.node.id.is_empty() {
+                config.node.is_named = !config.node.id.is_empty();
+                if !config.node.is_named {
                     config.node.id = host_name().unwrap_or_default();
                 }
                 faults = config.kafka.read_property_files();

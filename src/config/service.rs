@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 pub struct Node {
     /// The node's name on results and in telemetry; empty: the host's name.
     pub id: String,
+    /// Whether that name was configured, and so outlives the process; the host's may not.
+    #[serde(skip)]
+    pub is_named: bool,
 }
 
 /// The keys of `[registry]`.

@@ -51,6 +51,8 @@ impl EmbeddedBroker {
         config.topics.create = false;
         // The mock cluster answers a fetch only when this time is over, even where messages came meanwhile.
         config.kafka.properties.entry("fetch.wait.max.ms".to_owned()).or_insert_with(|| "10".to_owned());
+        // The mock cluster's group protocol of Kafka 4 has no assignor of its own.
+        config.kafka.properties.entry("group.protocol".to_owned()).or_insert_with(|| "classic".to_owned());
         config.pre_triggers.start = crate::config::PreTriggerStart::Earliest;
         config.artifacts.directory = directory.join("artifacts");
         config.execute.cache_directory = directory.join("code");

@@ -264,6 +264,13 @@ impl Delivery {
         dropped
     }
 
+    /// Calls of some partitions are not to begin here: those that wait for an instance go back now.
+    pub fn hand_back(&self) {
+        if let Some(executor) = self.executor.get() {
+            executor.give_back_waiting();
+        }
+    }
+
     /// No more attempts are begun.
     pub fn stop(&self) {
         self.desk().stopped = true;

@@ -74,6 +74,15 @@ impl Sink for Intake {
         tracing::info!(topic = self.topic, ?partitions, "partitions revoked");
     }
 
+    fn hands_back(&mut self, partitions: &[i32]) {
+        for partition in partitions {
+            if let Some(cancelled) = self.partitions.get(partition) {
+                cancelled.begin_no_more();
+            }
+        }
+        self.delivery.hand_back();
+    }
+
     fn gives_up_waiting(&mut self, partitions: &[i32]) -> usize {
         self.delivery.forget(partitions)
     }

@@ -295,7 +295,7 @@ impl Outcomes for Arc<Outbox> {
         });
         let delivery = if call.ticket.terms.are_ordinary() { None } else { self.settings.delivery.upgrade() };
         if call.cancelled.is_set() {
-            // Its partition is another node's, or was taken up anew: whoever reads the call there publishes its outcome.
+            // It ran to its end, or was ended; its partition is another node's, or was taken up anew: whoever reads the call there publishes its outcome.
             metrics.outcomes_dropped.add(1);
             if let Some(delivery) = delivery {
                 delivery.withdraw(&call);
@@ -326,6 +326,22 @@ impl Outcomes for Arc<Outbox> {
                 delivery.leave(&line, &mut out);
             }
             delivery.let_go(out);
+        }
+    }
+
+    fn given_back(&self, call: Call<Ticket>) {
+        let OutboxSettings { observations, delivery, .. } = &self.settings;
+        observations.see(Event::InvocationEnded {
+            function: call.invocation.function.clone(),
+            status: Status::Rejected,
+            start_kind: None,
+            execute: Duration::ZERO,
+        });
+        if let Some(delivery) = delivery.upgrade().filter(|_| !call.ticket.terms.are_ordinary()) {
+            delivery.withdraw(&call);
+        }
+        if let Some(position) = call.ticket.position {
+            self.replies.acknowledger.wait().give_back(position);
         }
     }
 }

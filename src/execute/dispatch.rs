@@ -58,8 +58,8 @@ impl<O: Outcomes> Executor<O> {
 impl<O: Outcomes> Node<O> {
     fn dispatch(self: &Arc<Self>, function: Arc<Function<O::Ticket>>, call: Call<O::Ticket>) {
         let pending = Pending { call, dispatched_at: Instant::now() };
-        if pending.call.cancelled.is_set() || past(pending.call.invocation.deadline) {
-            return self.reject_expired(pending);
+        if !may_begin(&pending, wall_clock) {
+            return self.not_begun(pending);
         }
         let mut state = function.state();
         match &state.phase {
@@ -114,10 +114,9 @@ impl<O: Outcomes> Node<O> {
     ) {
         loop {
             // The instance goes back before the outcome goes out: who calls again on seeing the outcome finds it there.
-            let next = if pending.call.cancelled.is_set() || past(pending.call.invocation.deadline) {
+            let next = if !may_begin(&pending, wall_clock) {
                 let next = self.after(&function, ready, true);
-                // What a cancelled call came to is not published.
-                self.reject_expired(pending);
+                self.not_begun(pending);
                 next
             } else {
                 let ended = self.serve_one(&function, &mut ready, pending).await;
@@ -201,18 +200,21 @@ impl<O: Outcomes> Node<O> {
         next
     }
 
-    /// Answers every waiting call whose deadline has passed, or that nobody wants any more.
+    /// Takes every waiting call out that may not begin any more.
     pub(super) fn abandon_expired(&self, function: &Function<O::Ticket>, now: Timestamp) {
-        let expired = function.state().shelf.abandon_if(|Pending { call, .. }| {
-            call.cancelled.is_set() || call.invocation.deadline.is_some_and(|deadline| deadline <= now)
-        });
+        let expired = function.state().shelf.abandon_if(|pending| !may_begin(pending, || now));
         for pending in expired {
-            self.reject_expired(pending);
+            self.not_begun(pending);
         }
     }
 
-    fn reject_expired(&self, pending: Pending<O::Ticket>) {
-        self.reject(pending, "deadline", "its deadline had passed before it could run".to_owned());
+    /// A call that may not begin goes back where its partition is on its way to another node, and is answered otherwise.
+    fn not_begun(&self, pending: Pending<O::Ticket>) {
+        if pending.call.cancelled.may_begin() {
+            self.reject(pending, "deadline", "its deadline had passed before it could run".to_owned());
+        } else {
+            self.outcomes.given_back(pending.call);
+        }
     }
 
     /// Answers a call that was not run.
@@ -252,8 +254,10 @@ impl<O: Outcomes> Node<O> {
     }
 }
 
-fn past(deadline: Option<Timestamp>) -> bool {
-    deadline.is_some_and(|deadline| deadline <= wall_clock())
+/// Whether its partition is still here, and its deadline to come. The clock is asked only where there is a deadline.
+fn may_begin<T>(pending: &Pending<T>, now: impl FnOnce() -> Timestamp) -> bool {
+    let Call { cancelled, invocation, .. } = &pending.call;
+    cancelled.may_begin() && invocation.deadline.is_none_or(|deadline| deadline > now())
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -2,7 +2,7 @@
 //!
 //! Must not: spawn or wait; `dispatch` and `prepare` carry out what is decided under its lock.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,13 +25,18 @@ pub struct Call<T> {
     pub received_at: Instant,
     /// Which attempt this is, from 1.
     pub attempt: u32,
-    /// Ends the guest at its next epoch, once it is set.
+    /// Keeps it from beginning, or ends the guest at its next epoch, once that is said.
     pub cancelled: Cancelled,
 }
 
-/// Whether nobody wants what a call comes to any more. Shared by calls that end together; cheap to clone.
+/// Whether calls may begin, and whether anybody wants what they come to. Shared by calls that end together; cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Cancelled(Option<Arc<AtomicBool>>);
+pub struct Cancelled(Option<Arc<AtomicU8>>);
+
+/// Calls that run may go on; none begins.
+const NO_MORE: u8 = 1;
+/// Calls that run are ended, too.
+const SET: u8 = 2;
 
 impl Cancelled {
     /// One that can be set; the default one cannot.
@@ -42,13 +47,29 @@ impl Cancelled {
     /// Nobody wants them any more.
     pub fn set(&self) {
         if let Some(flag) = &self.0 {
-            flag.store(true, Ordering::Release);
+            flag.store(SET, Ordering::Release);
         }
     }
 
     /// Whether that was said.
     pub fn is_set(&self) -> bool {
-        self.0.as_ref().is_some_and(|flag| flag.load(Ordering::Acquire))
+        self.state() == SET
+    }
+
+    /// None of them begins here any more; those that run may end.
+    pub fn begin_no_more(&self) {
+        if let Some(flag) = &self.0 {
+            flag.fetch_max(NO_MORE, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether one may begin.
+    pub fn may_begin(&self) -> bool {
+        self.state() == 0
+    }
+
+    fn state(&self) -> u8 {
+        self.0.as_ref().map_or(0, |flag| flag.load(Ordering::Acquire))
     }
 }
 

@@ -57,9 +57,12 @@ pub trait Outcomes: Send + Sync + 'static {
     /// What the caller wants back with the outcome.
     type Ticket: Send + 'static;
 
-    /// A call has its outcome. Called exactly once for each submitted call. The call's own id has moved into the result;
-    /// all else is as it was submitted, so that it can be submitted again.
+    /// A call has its outcome. Either this or [`given_back`](Self::given_back) is called exactly once for each submitted call.
+    /// The call's own id has moved into the result; all else is as it was submitted, so that it can be submitted again.
     fn completed(&self, call: Call<Self::Ticket>, result: InvocationResult);
+
+    /// A call did not begin, because [`Cancelled::begin_no_more`] or [`Cancelled::set`] was said of it: it has no outcome here.
+    fn given_back(&self, call: Call<Self::Ticket>);
 }
 
 /// Runs functions. Cheap to clone; the guests' threads live in [`Runtime`].
@@ -216,6 +219,14 @@ impl<O: Outcomes> Executor<O> {
             usage.push((function.name.clone(), function.state().shelf.look(function.instance_bytes())));
         }
         usage
+    }
+
+    /// Gives every waiting call back that may not begin any more, without waiting for the next tick.
+    pub fn give_back_waiting(&self) {
+        let now = wall_clock();
+        for function in self.0.all() {
+            self.0.abandon_expired(&function, now);
+        }
     }
 
     /// Brings every shelf to its target, and sees to it that no waiting call is forgotten. To be called at every control

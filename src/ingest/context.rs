@@ -91,6 +91,10 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if self.closing.load(Ordering::Acquire) {
+            // Its end says nothing about the brokers, nor about the consumer that may have taken its place.
+            return tracing::debug!(client = ROLE, %error, reason, "a consumer that ends reports");
+        }
         match error.rdkafka_error_code() {
             // The poll returns these too.
             Some(Code::Fatal | Code::PollExceeded) => {}

@@ -25,6 +25,12 @@ pub struct Counters {
     pub fenced: AtomicU64,
     /// Acknowledged without being in flight: acknowledged twice, or never received.
     pub unknown: AtomicU64,
+    /// Handed back without having begun, because their partition was on its way to another node, or the node on its way down.
+    pub handed_back: AtomicU64,
+    /// Offsets passed that hold no call: control records of transactions, and records of aborted ones.
+    pub passed: AtomicU64,
+    /// Consumers that were made anew.
+    pub consumers_renewed: AtomicU64,
     /// Still in flight when their partition went away.
     pub abandoned: AtomicU64,
     /// Commits that went through.
@@ -47,6 +53,8 @@ pub struct Counters {
     pub pauses: AtomicU64,
     /// Messages in flight now.
     pub in_flight: AtomicUsize,
+    /// Of those, the ones that have begun, or may begin any moment.
+    pub unfinished: AtomicUsize,
     /// Bytes in flight now.
     pub in_flight_bytes: AtomicUsize,
     /// Partitions read now.

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::Consumer;
-
-use super::context::{Context, InvocationConsumer, ROLE};
+use super::consumers::Consumers;
+use super::context::ROLE;
+use super::doubt::Doubts;
+use super::ends::Passed;
 use super::intake::Intake;
 use super::offsets::{Answer, Offsets};
 use super::transactions::Preparation;
@@ -21,8 +22,12 @@ use crate::types::Position;
 pub(super) enum Note {
     /// An outcome is stored.
     Stored(Position, usize),
-    /// The coordinator answered.
-    Answer(Answer),
+    /// A call went back without having begun.
+    GivenBack(Position),
+    /// The coordinator answered the consumer of this epoch.
+    Answer(u64, Answer),
+    /// Which partitions have nothing behind where they stand, and up to where.
+    Ends(Vec<Passed>),
     /// A transaction is about to be made.
     Prepare(Preparation),
     /// The transaction that was prepared has ended.
@@ -39,6 +44,15 @@ impl Acknowledger {
     pub fn acknowledge(&self, position: Position, bytes: usize) {
         // The poll thread is gone where this fails, and with it everything that the note would change.
         let _ = self.0.send(Note::Stored(position, bytes));
+    }
+}
+
+impl Acknowledger {
+    /// The message at `position` goes back to the group without having begun. It stays uncommitted, and is read by whoever
+    /// comes next.
+    pub fn give_back(&self, position: Position) {
+        // As in `acknowledge`.
+        let _ = self.0.send(Note::GivenBack(position));
     }
 }
 
@@ -66,6 +80,9 @@ pub(super) struct Control {
     pub(super) end_by: Mutex<Option<Instant>>,
     /// Whether the group has answered at least once.
     pub(super) joined: AtomicBool,
+    /// The poll thread, once it runs.
+    pub(super) poller: OnceLock<Thread>,
+    pub(super) doubts: Doubts,
     pub(super) counters: Arc<Counters>,
     pub(super) health: Arc<Health>,
 }
@@ -85,12 +102,13 @@ pub struct Readiness(Arc<Control>);
 impl Readiness {
     /// Whether the brokers answer and the group has let this node in.
     pub fn is_ready(&self) -> bool {
-        self.0.joined.load(Ordering::Acquire) && self.0.health.is_up()
+        self.0.joined.load(Ordering::Acquire) && self.0.health.is_up() && self.0.doubts.reason().is_none()
     }
 
     /// Why not, as far as was said; empty where nothing was.
     pub fn reason(&self) -> String {
-        self.0.health.reason()
+        let reason = self.0.health.reason();
+        if reason.is_empty() { self.0.doubts.reason().unwrap_or_default() } else { reason }
     }
 }
 
@@ -115,31 +133,29 @@ impl Invocations {
             return Err(IngestError::ZeroBound { setting });
         }
         let health = Arc::new(Health::new(ROLE));
-        let consumer: InvocationConsumer = connection
-            .group_member()
-            .create_with_context(Context::new(Arc::clone(&health)))
-            .map_err(|error| ClientError::create(ROLE, &error))?;
-        let consumer = Arc::new(consumer);
-        consumer
-            .subscribe(&[&settings.topic])
-            .map_err(|source| ClientError::Subscribe { topic: settings.topic.clone(), source })?;
-        // Not a bounded channel: a note is an acknowledgement of a message in flight, of which there is a bound, or one of four
-        // answers. A sender that had to wait would be the publisher's thread.
+        // Not a bounded channel: a note is the end of a message in flight, of which there is a bound, or one of a few answers. A
+        // sender that had to wait would be the publisher's thread.
         let (notes, inbox) = mpsc::channel();
         let control = Arc::new(Control {
             stop_intake: AtomicBool::new(false),
             intake_stopped: AtomicBool::new(false),
             end_by: Mutex::new(None),
             joined: AtomicBool::new(false),
+            poller: OnceLock::new(),
+            doubts: Doubts::default(),
             counters: Arc::default(),
             health,
         });
-        let offsets = Offsets::start(&consumer, &settings.topic, notes.clone(), Arc::clone(&control.health))?;
+        let consumers = Consumers::new(connection, &settings.topic, Arc::clone(&control));
+        let consumer = consumers.make()?;
+        let (health, watch) = (Arc::clone(&control.health), connection.watch.clone());
+        let offsets = Offsets::start(&consumer, &settings.topic, notes.clone(), health, watch)?;
         let (end, ended) = sync_channel(1);
         let health = Arc::clone(&control.health);
         // Such as one in the sink.
         let guard = PanicGuard(move || health.failed_for_good("the thread that reads invocations panicked"));
-        let intake = Intake::new(consumer, settings, codec, writers, sink, Arc::clone(&control), offsets, inbox);
+        let intake =
+            Intake::new(consumers, consumer, settings, codec, writers, sink, Arc::clone(&control), offsets, inbox);
         let thread = std::thread::Builder::new()
             .name(ROLE.to_owned())
             .spawn(move || {
@@ -194,11 +210,11 @@ impl Invocations {
     }
 
     /// Stops intake, waits up to `timeout` for what is in flight, commits, leaves the group, and ends the thread. The commit
-    /// and leaving may add 5 s where the brokers do not answer. Returns how many messages were still in flight; they are read
-    /// again.
+    /// and leaving may add 5 s where the brokers do not answer. Messages that have not begun go back to the group at once.
+    /// Returns how many had begun and not ended; they are read again.
     pub fn shutdown(mut self, timeout: Duration) -> usize {
         self.end(timeout);
-        self.in_flight()
+        self.control.counters.unfinished.load(Ordering::Acquire)
     }
 
     fn end(&mut self, timeout: Duration) {

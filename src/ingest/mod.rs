@@ -18,15 +18,20 @@
 //! [`Acknowledger::acknowledge`]; the message that reaches a bound is still taken. Everything that holds something per
 //! message (the acknowledgements on their way, the trackers, messages put aside) is bounded by that.
 
+mod commits;
+mod consumers;
 mod context;
 mod counters;
 mod doubt;
+mod ends;
 mod held;
 mod intake;
 mod invocations;
+mod leaving;
 mod offsets;
 pub mod pre_triggers;
 mod rebalance;
+mod receive;
 pub mod snapshots;
 mod transactions;
 
@@ -57,7 +62,7 @@ pub struct Settings {
     /// How long a partition that goes to another node may take to finish what is in flight.
     pub drain_timeout: Duration,
     /// A poll thread that did not run for this long, as in a process that was stopped, may be out of its group without
-    /// knowing: what was fetched ahead may be another node's by now.
+    /// knowing: what was fetched ahead may be another node's by now. So may one whose commit is not answered for so long.
     pub doubt_after: Duration,
     /// For how long it then takes nothing, where it has nothing whose commit would show that it is in its group.
     pub doubt_for: Duration,
@@ -131,6 +136,12 @@ pub trait Sink: Send + 'static {
 
     /// These partitions go to another node. Nothing more of them comes; what is in flight may end within the drain timeout.
     fn revoked(&mut self, partitions: &[i32]) {
+        let _ = partitions;
+    }
+
+    /// Calls of these partitions that have not begun are not to begin here: each is given back
+    /// ([`Acknowledger::give_back`]), and has no outcome here. Those that run go on.
+    fn hands_back(&mut self, partitions: &[i32]) {
         let _ = partitions;
     }
 

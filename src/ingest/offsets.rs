@@ -4,7 +4,7 @@
 //!
 //! A commit is a synchronous one, because only its result comes back (see [`crate::kafka`]). librdkafka gives no way to
 //! bound its wait: it may be as long as the session timeout where the coordinator is away. The poll thread does not wait
-//! for it; at most one commit is under way.
+//! for it; at most one commit is under way. The watch ends the process where a request never returns.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
@@ -17,13 +17,15 @@ use rdkafka::{Offset as At, TopicPartitionList};
 
 use super::context::InvocationConsumer;
 use super::invocations::Note;
-use crate::kafka::{ClientError, Health, PanicGuard, partition_ids};
+use crate::kafka::{ClientError, Health, PanicGuard, Watch, partition_ids};
 use crate::progress::Commit;
 use crate::types::NextOffset;
 
 const THREAD: &str = "offsets";
 /// How long asking for committed offsets or metadata may take.
 const REQUEST: Duration = Duration::from_secs(5);
+/// How much longer than that it may take in truth, and how long a commit may take: above any session timeout in use.
+const OVERDUE: Duration = Duration::from_secs(120);
 /// Requests that may wait: one commit, one look-up and one probe at a time, and a commit at the end.
 const WAITING_MAX: usize = 4;
 
@@ -70,6 +72,12 @@ pub(super) struct Standing {
 pub(super) struct Offsets {
     requests: Option<SyncSender<Request>>,
     thread: Option<JoinHandle<()>>,
+    notes: Sender<Note>,
+    topic: String,
+    health: Arc<Health>,
+    watch: Watch,
+    /// How many consumers there were before the one that it asks with.
+    epoch: u64,
 }
 
 impl Offsets {
@@ -78,9 +86,23 @@ impl Offsets {
         topic: &str,
         notes: Sender<Note>,
         health: Arc<Health>,
+        watch: Watch,
     ) -> Result<Self, ClientError> {
+        let (requests, thread) = (None, None);
+        let none = Self { requests, thread, notes, topic: topic.to_owned(), health, watch, epoch: 0 };
+        none.spawn(consumer, 0)
+    }
+
+    /// The same for another consumer. Answers of this one's thread are told apart by its [`epoch`](Self::epoch).
+    pub(super) fn start_again(&self, consumer: &Arc<InvocationConsumer>) -> Result<Self, ClientError> {
+        self.spawn(consumer, self.epoch + 1)
+    }
+
+    fn spawn(&self, consumer: &Arc<InvocationConsumer>, epoch: u64) -> Result<Self, ClientError> {
         let (requests, asked) = sync_channel(WAITING_MAX);
-        let worker = Worker { consumer: Arc::clone(consumer), topic: topic.to_owned(), notes };
+        let (topic, notes, watch) = (self.topic.clone(), self.notes.clone(), self.watch.clone());
+        let worker = Worker { consumer: Arc::clone(consumer), topic, notes, watch, epoch };
+        let health = Arc::clone(&self.health);
         let thread = std::thread::Builder::new()
             .name(THREAD.to_owned())
             .spawn(move || {
@@ -88,7 +110,25 @@ impl Offsets {
                 worker.run(&asked);
             })
             .map_err(|source| ClientError::Thread { name: THREAD.to_owned(), source })?;
-        Ok(Self { requests: Some(requests), thread: Some(thread) })
+        Ok(Self {
+            requests: Some(requests),
+            thread: Some(thread),
+            notes: self.notes.clone(),
+            topic: self.topic.clone(),
+            health: Arc::clone(&self.health),
+            watch: self.watch.clone(),
+            epoch,
+        })
+    }
+
+    /// Where answers go.
+    pub(super) fn notes(&self) -> Sender<Note> {
+        self.notes.clone()
+    }
+
+    /// See [`start_again`](Self::start_again).
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Hands a request over without waiting. False where too many wait, or the thread is gone.
@@ -111,11 +151,14 @@ struct Worker {
     consumer: Arc<InvocationConsumer>,
     topic: String,
     notes: Sender<Note>,
+    watch: Watch,
+    epoch: u64,
 }
 
 impl Worker {
     fn run(self, asked: &Receiver<Request>) {
         for request in asked {
+            let watched = self.watch.begin("commit, committed offsets or metadata of invocations", OVERDUE);
             let answer = match request {
                 Request::Commit { commits, with_metadata } => {
                     let result = self.commit(&commits, with_metadata);
@@ -130,7 +173,8 @@ impl Worker {
                     Answer::Probe(matches!(partition_ids(self.consumer.client(), &self.topic, REQUEST), Ok(Some(_))))
                 }
             };
-            if self.notes.send(Note::Answer(answer)).is_err() {
+            drop(watched);
+            if self.notes.send(Note::Answer(self.epoch, answer)).is_err() {
                 return;
             }
         }
@@ -188,6 +232,20 @@ pub(super) fn is_rebalancing(error: &KafkaError) -> bool {
                 | Code::StaleMemberEpoch
                 | Code::FencedMemberEpoch
                 | Code::AssignmentLost
+        )
+    )
+}
+
+/// Whether a request failed because the group's coordinator is on its way to another broker. That passes within seconds.
+pub(super) fn is_moving(error: &KafkaError) -> bool {
+    use rdkafka::error::RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::CoordinatorLoadInProgress
+                | Code::CoordinatorNotAvailable
+                | Code::NotCoordinator
+                | Code::WaitingForCoordinator
         )
     )
 }

@@ -15,13 +15,16 @@ use super::Sink;
 use super::context::{RebalanceEvent, assign, unassign};
 use super::counters::{add, count};
 use super::intake::Intake;
-use super::offsets::{Request, Standing};
+use super::offsets::{Request, Standing, is_moving};
 
 /// How long to wait before the committed offsets are asked for again: from the one, doubled each time, to the other. Each
 /// request that librdkafka gave up on it goes on repeating every second where a transaction holds the offsets, so there
 /// should be few of them.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Times in a row that a coordinator may be found on its way to another broker before that counts as brokers that do not
+/// answer; about six seconds.
+const MOVES_MAX: u32 = 6;
 /// How long the commit of partitions that go may take. Longer, and the group would wait for one commit.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
 
@@ -141,6 +144,8 @@ impl<S: Sink> Intake<S> {
         self.transactions.read_anew.retain(|id| !ids.contains(id));
         ids.iter().for_each(|&id| self.held.forget(id));
         self.sink.revoked(&ids);
+        // What has not begun is begun elsewhere, so the hand-over waits only for what runs.
+        self.sink.hands_back(&ids);
         tracing::info!(partitions = ?ids, lost, "partitions go to another node");
         let drain_by = now + self.settings.drain_timeout;
         UnderWay::Giving { partitions, lost, put_aside, drain_by, commit_by: None }
@@ -158,7 +163,8 @@ impl<S: Sink> Intake<S> {
                 let ids = ids(&partitions);
                 // A wait for an attempt may be longer than any drain, and is no work that would be lost.
                 let put_aside = put_aside + self.sink.gives_up_waiting(&ids);
-                let in_flight: usize = ids.iter().map(|&id| self.partitions.in_flight_of(id)).sum();
+                let runs = |id: i32| self.partitions.in_flight_of(id) - self.partitions.given_back_of(id);
+                let in_flight: usize = ids.iter().map(|&id| runs(id)).sum();
                 let may_wait = !lost && !self.consumer.assignment_lost();
                 let commit_by = if may_wait && in_flight > put_aside && now < drain_by {
                     None
@@ -198,12 +204,13 @@ impl<S: Sink> Intake<S> {
     fn finish_giving(&mut self, partitions: &TopicPartitionList, ids: &[i32], lost: bool) {
         self.sink.gave_up(ids);
         for &id in ids {
+            let given_back = self.partitions.given_back_of(id);
             let abandoned = self.partitions.forget(id);
             add(&self.control.counters.abandoned, abandoned.messages);
-            if abandoned.messages > 0 {
+            if abandoned.messages > given_back {
                 tracing::warn!(
                     partition = id,
-                    messages = abandoned.messages,
+                    messages = abandoned.messages - given_back,
                     lost,
                     "partition given up with calls in flight; they run again elsewhere"
                 );
@@ -235,7 +242,11 @@ impl<S: Sink> Intake<S> {
         if let Err(error) = taken {
             let ids = ids(&partitions);
             let hint = if error.rdkafka_error_code() == Some(Code::OperationTimedOut) { HELD } else { "" };
-            self.control.health.failed(&format_args!("partitions {ids:?} not taken over: {error}{hint}"));
+            if is_moving(&error) && failures < MOVES_MAX {
+                tracing::debug!(partitions = ?ids, %error, "partitions not taken over while the coordinator moves; asked again");
+            } else {
+                self.control.health.failed(&format_args!("partitions {ids:?} not taken over: {error}{hint}"));
+            }
             let retry_at = now + backoff(failures);
             self.under_way =
                 Some(UnderWay::Taking { partitions, asked: false, retry_at, failures: failures.saturating_add(1) });

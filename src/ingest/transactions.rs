@@ -8,7 +8,7 @@ use std::sync::mpsc::SyncSender;
 use rdkafka::consumer::Consumer;
 
 use super::Sink;
-use super::counters::{add, count};
+use super::counters::count;
 use super::intake::Intake;
 use super::offsets::list;
 use super::rebalance::UnderWay;
@@ -31,6 +31,13 @@ pub(super) struct Transactions {
     under_way: Option<Prospect>,
     /// Partitions that are to be read from their committed offsets, as what became of a transaction is not known.
     pub(super) read_anew: Vec<i32>,
+}
+
+impl Transactions {
+    /// Whether one was prepared that has not ended.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
 }
 
 /// What becomes true when the transaction is committed.
@@ -89,12 +96,7 @@ impl<S: Sink> Intake<S> {
             partitions = ?ids,
             "whether a transaction was committed is not known: reading on from what is; calls in flight run again"
         );
-        self.sink.gave_up(&ids);
-        for &id in &ids {
-            self.held.forget(id);
-            let abandoned = self.partitions.forget(id);
-            add(&self.control.counters.abandoned, abandoned.messages);
-        }
+        self.give_up(&ids);
         // Those that go away are looked up by whoever takes them over.
         let going = self.under_way.as_ref().map(UnderWay::giving).unwrap_or_default();
         self.transactions.read_anew.extend(ids.into_iter().filter(|id| !going.contains(id)));

@@ -11,6 +11,19 @@ use rdkafka::config::RDKafkaLogLevel;
 
 use super::{Watch, Witness};
 
+/// How a node is a member of its consumer group, as far as the free properties leave that open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Membership {
+    /// As the free properties say; librdkafka's own default is a nameless member of the classic group protocol.
+    #[default]
+    AsGiven,
+    /// By the classic group protocol and under a name that outlives the process (`group.instance.id`): a node that crashed and
+    /// is started again goes on with its partitions at once, where a nameless one waits for its predecessor's session to end.
+    Named(String),
+    /// By the group protocol of Kafka 4, if the brokers know it.
+    Newer,
+}
+
 /// What every client needs to reach the brokers.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Connection {
@@ -20,6 +33,8 @@ pub struct Connection {
     pub client_id: String,
     /// The consumer group of the invocations. Readers without a group use its name too (see [`reader`](Self::reader)).
     pub group_id: String,
+    /// How the group knows this node.
+    pub membership: Membership,
     /// librdkafka's own settings, as they are. A client takes those that it knows what to do with.
     pub properties: BTreeMap<String, String>,
     /// Watches the calls into librdkafka whose time limit may not hold.
@@ -55,8 +70,15 @@ impl Connection {
         // Defaults that a free property may change: a group that is new begins where the topic begins, as calls that were
         // made before the first node came up wait for an answer too.
         let mut defaults = vec![("auto.offset.reset", "earliest")];
+        match &self.membership {
+            Membership::AsGiven => {}
+            Membership::Named(name) => defaults.push(("group.instance.id", name)),
+            Membership::Newer => defaults.push(("group.protocol", "consumer")),
+        }
         // With the group protocol of Kafka 4 the broker assigns, and librdkafka refuses a strategy of the client's.
-        if self.properties.get("group.protocol").is_none_or(|protocol| protocol != "consumer") {
+        let given = self.properties.get("group.protocol").map(String::as_str);
+        let is_newer = given == Some("consumer") || (given.is_none() && self.membership == Membership::Newer);
+        if !is_newer {
             defaults.push(("partition.assignment.strategy", "cooperative-sticky"));
         }
         let mut config = self.base(&defaults);
@@ -201,8 +223,7 @@ mod tests {
             client_id: "node-1".to_owned(),
             group_id: "calls".to_owned(),
             properties: properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-            watch: Watch::default(),
-            witness: Witness::default(),
+            ..Connection::default()
         }
     }
 
@@ -239,6 +260,20 @@ mod tests {
             |connection: Connection| connection.group_member().get("partition.assignment.strategy").map(str::to_owned);
         assert_eq!(strategy(connection(&[])).as_deref(), Some("cooperative-sticky"));
         assert_eq!(strategy(connection(&[("group.protocol", "consumer")])), None);
+        let newer = |properties| Connection { membership: Membership::Newer, ..connection(properties) };
+        assert_eq!(strategy(newer(&[])), None);
+        assert_eq!(strategy(newer(&[("group.protocol", "classic")])).as_deref(), Some("cooperative-sticky"));
+    }
+
+    #[test]
+    fn a_member_has_the_name_that_is_given_before_the_one_that_is_assumed() {
+        let named =
+            |properties| Connection { membership: Membership::Named("n1".to_owned()), ..connection(properties) };
+        let name = |connection: Connection| connection.group_member().get("group.instance.id").map(str::to_owned);
+        assert_eq!(name(named(&[])).as_deref(), Some("n1"));
+        assert_eq!(name(named(&[("group.instance.id", "mine")])).as_deref(), Some("mine"));
+        assert_eq!(name(connection(&[])), None);
+        assert_eq!(named(&[]).reader().get("group.instance.id"), None);
     }
 
     #[test]

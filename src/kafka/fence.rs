@@ -4,7 +4,8 @@
 //! Must not: read the topic; `tail` does, and answers.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
 use std::time::Duration;
 
 use super::Health;
@@ -34,6 +35,8 @@ pub(super) struct Shared {
     pub(super) asked: Mutex<Asked>,
     pub(super) stopping: Condvar,
     pub(super) caught_up: AtomicBool,
+    /// The thread that reads, once it does.
+    pub(super) reader: OnceLock<Thread>,
     pub(super) health: Health,
 }
 

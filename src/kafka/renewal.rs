@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::Watch;
+
 /// How long a client has to be down, and a fresh one to reach the brokers, before it is made anew. librdkafka tries brokers
 /// again every second, and hears of leaders and coordinators within another.
 const PROVEN: Duration = Duration::from_secs(4);
@@ -34,6 +36,11 @@ pub struct Renewal {
 }
 
 impl Renewal {
+    /// For a client that is made now: what happened to the clock before does not concern it.
+    pub fn new(watch: &Watch) -> Self {
+        Self { set_back: watch.set_back(), ..Self::default() }
+    }
+
     /// How a client is now: whether it is down, since when every look of a fresh client has found its brokers (see
     /// [`Witness`](super::Witness)), and how often the clock was set back (see [`Watch::set_back`](super::Watch::set_back)).
     ///

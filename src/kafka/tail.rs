@@ -13,21 +13,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{Offset as At, TopicPartitionList};
 
+mod client;
+
+use self::client::{Context, consumer};
 pub use super::fence::{FENCES_WAITING_MAX, Fenced, Fences};
 use super::fence::{Shared, Then};
 use super::headers::{self, Headers};
-use super::{ClientError, Connection, Health, is_of_one_broker, topics};
+use super::{ClientError, Connection, Health, Renew, Renewal, is_of_one_broker, retire, topics};
 use crate::types::{Offset, Timestamp};
 
 /// How long a poll waits, and so how soon a fence or a stop is noticed.
@@ -39,6 +40,8 @@ const PARTITIONS_EVERY: Duration = Duration::from_secs(30);
 /// Waits between attempts that failed: this at first, doubling up to the next.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long requests may take in truth, in spite of their limits, before the watch says so.
+const OVERDUE: Duration = Duration::from_secs(120);
 /// How long a fence waits for messages before it asks for the end of the partition to be reported anew.
 const FENCE_SEEK_AFTER: Duration = Duration::from_millis(100);
 
@@ -117,14 +120,14 @@ impl Tail {
             asked: Mutex::default(),
             stopping: Condvar::new(),
             caught_up: AtomicBool::new(false),
+            reader: OnceLock::new(),
             health: Health::new(name),
         });
-        let consumer: BaseConsumer<Context> = connection
-            .reader()
-            .create_with_context(Context { shared: Arc::clone(&shared), role: name })
-            .map_err(|error| ClientError::create(name, &error))?;
+        let consumer = consumer(connection, &shared, name)?;
         let reader = Reader {
             shared: Arc::clone(&shared),
+            renewal: Renewal::new(&connection.watch),
+            connection: connection.clone(),
             consumer,
             follower,
             start,
@@ -183,30 +186,6 @@ impl Drop for Tail {
     }
 }
 
-struct Context {
-    shared: Arc<Shared>,
-    role: &'static str,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        super::log(self.role, level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        // One broker of many does not matter; where none is left, that is an error of its own. The end of a partition is
-        // told as an error too, and is what this reader waits for.
-        let at_end = error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF);
-        if is_of_one_broker(&error) {
-            self.shared.health.heard(reason);
-        } else if !at_end {
-            self.shared.health.failed(&format_args!("{error}: {reason}"));
-        }
-    }
-}
-
-impl ConsumerContext for Context {}
-
 /// Fences that wait for the same ends.
 struct Batch {
     waiting: Vec<Then>,
@@ -218,7 +197,9 @@ struct Batch {
 
 struct Reader<F> {
     shared: Arc<Shared>,
-    consumer: BaseConsumer<Context>,
+    connection: Connection,
+    renewal: Renewal,
+    consumer: Arc<BaseConsumer<Context>>,
     follower: F,
     start: Start,
     /// Partition → the next offset to read.
@@ -233,15 +214,20 @@ struct Reader<F> {
 
 impl<F: Follower> Reader<F> {
     fn run(mut self) {
+        // Once: no other thread reads.
+        let _ = self.shared.reader.set(std::thread::current());
         while !self.shared.asked().stop {
+            self.renew_where_dead();
             // The look for partitions is also how a quiet topic's reader learns that the brokers are back.
+            let watched = self.connection.watch.begin("requests of a topic's reader", OVERDUE);
             let every = if self.shared.health.is_down() { self.backoff } else { PARTITIONS_EVERY };
             if self.looked_at.is_none_or(|looked_at| looked_at.elapsed() >= every) {
                 self.look_for_partitions();
             }
             self.take_fences();
-            // Without an assignment a poll returns at once where an error event waits; it never spins, as it waits otherwise.
-            match self.consumer.poll(POLL) {
+            drop(watched);
+            let consumer = Arc::clone(&self.consumer);
+            match consumer.poll(Duration::ZERO) {
                 Some(Ok(message)) => {
                     self.shared.health.works();
                     if !offer(&self.shared, &mut self.follower, &message) {
@@ -258,11 +244,42 @@ impl<F: Follower> Reader<F> {
                 }
                 Some(Err(error)) if is_of_one_broker(&error) => {}
                 Some(Err(error)) => self.failed(&error),
-                None => {}
+                // It waits by itself: librdkafka would wait by the wall clock, and for as long as that was set back.
+                None => std::thread::park_timeout(POLL),
             }
             self.push_batch();
         }
         self.stop();
+    }
+
+    /// Takes another consumer where this one stays down while the brokers answer others, or where the clock was set back.
+    fn renew_where_dead(&mut self) {
+        let Connection { watch, witness, .. } = &self.connection;
+        let is_down = self.shared.health.is_down();
+        let found_since = is_down.then(|| witness.look()).flatten().and_then(|look| look.leaders_since);
+        if self.renewal.look(Instant::now(), is_down, found_since, watch.set_back()) == Renew::No {
+            return;
+        }
+        let (topic, role) = (&self.shared.topic, self.consumer.context().role);
+        tracing::warn!(topic, reason = self.shared.health.reason(), "the reader of a topic is made anew");
+        match consumer(&self.connection, &self.shared, role) {
+            Ok(fresh) => {
+                let old = std::mem::replace(&mut self.consumer, fresh);
+                old.context().replaced.store(true, Ordering::Release);
+                retire(old, watch);
+            }
+            Err(error) => return self.failed(&error),
+        }
+        if let Some(batch) = &mut self.batch {
+            batch.sought = false;
+        }
+        if !self.partitions.is_empty()
+            && let Err(error) = self.assign()
+        {
+            self.failed(&error);
+        }
+        // Looked for at once, which is how a quiet topic's reader learns that the brokers answer it.
+        self.looked_at = None;
     }
 
     fn stop(&mut self) {

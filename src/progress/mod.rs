@@ -26,5 +26,5 @@ mod runs;
 mod tracker;
 
 pub use metadata::{METADATA_BYTES_MAX, MetadataFault};
-pub use partitions::{Abandoned, Partitions, Trial, Verdict};
+pub use partitions::{Abandoned, Partitions, Quiet, Trial, Verdict};
 pub use tracker::{Commit, Completion, Receipt, Tracker};

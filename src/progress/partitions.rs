@@ -22,9 +22,22 @@ pub enum Verdict {
 struct Partition {
     tracker: Tracker,
     bytes: usize,
+    /// Messages in flight that will not run here: they went back without having begun.
+    given_back: usize,
     draining: bool,
     /// Whether the consumer was told to pause it.
     paused: bool,
+}
+
+/// Where a partition stands that has nothing in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quiet {
+    /// Its number.
+    pub partition: i32,
+    /// Its assignment.
+    pub generation: Generation,
+    /// Everything below is done.
+    pub next: NextOffset,
 }
 
 /// What was left in flight when partitions were forgotten.
@@ -68,7 +81,8 @@ impl Partitions {
     ) -> (Abandoned, Option<MetadataFault>) {
         let abandoned = self.forget(partition);
         let (tracker, fault) = Tracker::resume(self.next_generation(), committed, metadata);
-        self.partitions.insert(partition, Partition { tracker, bytes: 0, draining: false, paused: false });
+        self.partitions
+            .insert(partition, Partition { tracker, bytes: 0, given_back: 0, draining: false, paused: false });
         (abandoned, fault)
     }
 
@@ -123,6 +137,42 @@ impl Partitions {
             self.in_flight -= 1;
         }
         completion
+    }
+
+    /// Takes note that a message in flight goes back without having begun; it stays in flight, and is read by whoever comes
+    /// next. False where its assignment has ended.
+    pub fn given_back(&mut self, position: Position) -> bool {
+        let state = self.partitions.get_mut(&position.partition);
+        let Some(state) = state.filter(|state| state.tracker.generation() == position.generation) else { return false };
+        state.given_back += 1;
+        true
+    }
+
+    /// Messages in flight that went back without having begun, of one partition.
+    pub fn given_back_of(&self, partition: i32) -> usize {
+        self.partitions.get(&partition).map_or(0, |state| state.given_back)
+    }
+
+    /// The same of all partitions.
+    pub fn given_back_in_all(&self) -> usize {
+        self.partitions.values().map(|state| state.given_back).sum()
+    }
+
+    /// Partitions with nothing in flight, whose watermark is known, and where that stands.
+    pub fn quiet(&self) -> Vec<Quiet> {
+        let quiet = self.partitions.iter().filter(|(_, state)| !state.draining && state.tracker.in_flight() == 0);
+        let place = |(&partition, state): (&i32, &Partition)| {
+            let generation = state.tracker.generation();
+            Some(Quiet { partition, generation, next: state.tracker.watermark()? })
+        };
+        quiet.filter_map(place).collect()
+    }
+
+    /// Nothing that can be delivered lies from where `quiet` stood up to `end` (exclusive). False where the partition has moved
+    /// since.
+    pub fn pass(&mut self, quiet: Quiet, end: NextOffset) -> bool {
+        let state = self.partitions.get_mut(&quiet.partition);
+        state.is_some_and(|state| state.tracker.generation() == quiet.generation && state.tracker.pass(quiet.next, end))
     }
 
     /// What a transaction with these outcomes may hold. A commit says of exactly those calls that they are done which were

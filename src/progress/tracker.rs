@@ -214,6 +214,21 @@ impl Tracker {
         self.low = self.done.pass(reached.max(self.low));
     }
 
+    /// Nothing that can be delivered lies from `next`, the watermark, up to `end` (exclusive): control records of transactions,
+    /// and records of those that were aborted. The watermark passes them, so that the group's lag can reach 0. False, and
+    /// nothing is changed, where the watermark is another by now, or anything is in flight.
+    pub fn pass(&mut self, next: NextOffset, end: NextOffset) -> bool {
+        let is_there = self.watermark() == Some(next) && self.in_flight.is_empty() && self.high <= end.0;
+        if !is_there || end <= next {
+            return false;
+        }
+        self.high = end.0;
+        self.cursor = self.cursor.max(end.0);
+        self.advance();
+        self.changes += 1;
+        true
+    }
+
     /// Everything below is done; None while nothing was committed and nothing has come.
     pub fn watermark(&self) -> Option<NextOffset> {
         self.start.map(|_| NextOffset(self.low))

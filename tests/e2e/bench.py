@@ -82,7 +82,11 @@ class Bench:
         """The service with this scenario's topics, not started. `changes` are keys and tables of the configuration."""
         if not self.topics:
             self.make_topics()
-        directory = self.directory / f"node-{len(self.services)}"
+        number = len(self.services)
+        directory = self.directory / f"node-{number}"
+        if number:
+            # A name is one node's alone.
+            changes.setdefault("node", {"id": f"e2e-node-{number}"})
         service = Service(self.binary, directory, self.bootstrap, self.topics, self.name, self.cache, changes)
         self.services.append(service)
         return service
