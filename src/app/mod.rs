@@ -169,7 +169,7 @@ impl Service {
                 let outbox = Arc::clone(&outbox);
                 move |pre_trigger| outbox.announce(&pre_trigger)
             }),
-            artifacts: Arc::new(DirectoryStore::new(&config.artifacts)),
+            artifacts: Arc::new(DirectoryStore::open(&config.artifacts)),
             cache: CodeCache::open(&config.execute.cache_directory, config.execute.cache_bytes_max),
             metrics: Arc::clone(&metrics),
         })?;
