@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 pub use self::hung::EXIT_HUNG;
 pub use self::settings::model;
-use self::settings::{ingest_settings, membership, quotas, transactions};
+use self::settings::{ingest_settings, membership, quotas, snapshot_settings, transactions};
 pub use self::shutdown::Ended;
 pub use self::signals::Signals;
 use crate::admin::{Admin, AdminError, Node};
@@ -172,7 +172,7 @@ impl Service {
                 let outbox = Arc::clone(&outbox);
                 move |pre_trigger| outbox.announce(&pre_trigger)
             }),
-            artifacts: Arc::new(DirectoryStore::new(&config.artifacts)),
+            artifacts: Arc::new(DirectoryStore::open(&config.artifacts)),
             cache: CodeCache::open(&config.execute.cache_directory, config.execute.cache_bytes_max),
             metrics: Arc::clone(&metrics),
         })?;
@@ -190,15 +190,11 @@ impl Service {
             Registry::start(&connection, &config.topics.functions, Arc::clone(&codec), Arc::clone(&writers), say)?;
         delivery.connect(executor.clone(), Unknown::new(registry.fences()))?;
         catch_up(&registry, &config)?;
-        let snapshots = ingest::snapshots::read(
-            &connection,
-            &config.topics.forecast_snapshots,
-            &config.node_id(),
-            Arc::clone(&codec),
-            config.forecast.functions_max.get() as usize,
-            config.registry.catch_up_timeout,
-        );
-        observations.tell(Event::SnapshotsRead(snapshots));
+        let settings = snapshot_settings(&config, executor.clone());
+        let found =
+            ingest::snapshots::read(&connection, &config.topics.forecast_snapshots, Arc::clone(&codec), settings);
+        outbox.forget_stale_snapshots(found.stale, found.more_stale);
+        observations.tell(Event::SnapshotsRead(found.snapshots));
         let start = match config.pre_triggers.start {
             PreTriggerStart::Earliest => Start::Beginning,
             PreTriggerStart::Window => Start::Since(wall_clock() - config.forecast.window_max),

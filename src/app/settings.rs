@@ -2,11 +2,13 @@
 //!
 //! Must not: start anything.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::StartError;
+use super::{Outbox, StartError};
 use crate::backlog::{Quota, Quotas};
 use crate::config::{Config, Delivery, ForecastConfig, Tenants};
+use crate::execute::{Executor, wall_clock};
 use crate::forecast::history::Model;
 use crate::kafka::Membership;
 use crate::{ingest, publish};
@@ -58,6 +60,18 @@ pub(super) fn transactions(config: &Config) -> Option<publish::TransactionSettin
         id: format!("{}-{}", config.ingest.group_id, config.node_id()),
         interval: config.publish.transaction_interval,
     })
+}
+
+/// How forecast snapshots are read, when `executor` has every definition.
+pub(super) fn snapshot_settings(config: &Config, executor: Executor<Arc<Outbox>>) -> ingest::snapshots::Settings {
+    ingest::snapshots::Settings {
+        node: config.node_id(),
+        functions_max: config.forecast.functions_max.get() as usize,
+        keep: config.forecast.snapshot_keep,
+        now: wall_clock(),
+        is_defined: Box::new(move |function| executor.knows(function)),
+        timeout: config.registry.catch_up_timeout,
+    }
 }
 
 /// A poll thread that did not run for so long asks the group whether this node is still in it. That costs one commit; the

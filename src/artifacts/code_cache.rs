@@ -1,178 +1,270 @@
 //! Machine code on disk, by the artifact's digest and the engine that made it.
 //!
-//! Loading machine code is trusting it, so each file's name carries the digest of its own content, and a file is handed out
-//! only after that was checked. The directory is for this user alone. A cache that cannot be used (missing, read-only, full)
-//! is no fault: everything works without it, and that is said once.
+//! Loading machine code is trusting it. So each file's name carries the digest of its own content, only files that nobody but
+//! this user and root may write are read (`trust` has the rule), and what was checked is handed out open, never by its path.
+//! A cache that is filled and read-only serves as it is. One that cannot be written (full, read-only, not believed) is no
+//! fault: everything works without it; that is said once, and so is its end.
+//!
+//! Bounds: at most `bytes_max` bytes, files that are not whole yet among them. What has to go for that, or because the disk is
+//! full, goes in this order: what a killed process left half written, code of other engines, the least recently used.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use super::store::write_whole;
+use super::folder::{Entry, Folder, FolderError};
+use super::leftovers::{self, LEFT_OVER_AFTER};
 use crate::types::Sha256;
 
-const EXTENSION: &str = "cwasm";
+const EXTENSION: &str = ".cwasm";
+/// A file takes whole blocks of this many bytes, as a rule, and its name some more.
+const BLOCK: u64 = 4_096;
 
 /// See the head of this file.
 #[derive(Debug)]
 pub struct CodeCache {
-    directory: Option<PathBuf>,
+    directory: PathBuf,
     bytes_max: u64,
+    /// `None` where it could not be opened.
+    folder: Mutex<Option<Arc<Folder>>>,
+    /// It was said that code is not kept, and not yet that it is again.
     complained: AtomicBool,
 }
 
+/// A file of machine code that was checked.
+#[derive(Debug)]
+pub struct CodeFile {
+    file: File,
+    name: String,
+}
+
+impl CodeFile {
+    /// Where this very file can be opened, for as long as this value lives, whatever stands under its name meanwhile.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
+    }
+
+    /// Its name in the cache.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 impl CodeCache {
-    /// A cache in `directory` of at most `bytes_max` bytes; the directory is made where it is missing.
+    /// A cache in `directory` of at most `bytes_max` bytes. The directory is made where it is missing, and again where it is
+    /// removed later; a filled one is only read. Files that a killed process left half written are removed.
     pub fn open(directory: &Path, bytes_max: u64) -> Self {
-        let made = fs::create_dir_all(directory)
-            .and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(0o700)));
-        let cache = Self { directory: Some(directory.to_owned()), bytes_max, complained: AtomicBool::new(false) };
-        match made {
-            Ok(()) => cache,
-            Err(fault) => {
-                cache.complain(directory, &fault);
-                Self { directory: None, ..cache }
+        let cache = Self {
+            directory: directory.to_owned(),
+            bytes_max,
+            folder: Mutex::default(),
+            complained: AtomicBool::new(false),
+        };
+        if bytes_max > 0 {
+            match cache.open_folder() {
+                Ok(folder) => sweep(&folder, SystemTime::now()),
+                Err(fault) => cache.complain(&fault),
             }
         }
+        cache
     }
 
-    /// The checked file with the code of `artifact` for the engine with this hash.
-    pub fn path(&self, artifact: Sha256, engine_hash: u64) -> Option<PathBuf> {
-        let directory = self.directory.as_deref()?;
+    /// The checked code of `artifact` for the engine with this hash: its file and its bytes.
+    pub fn find(&self, artifact: Sha256, engine_hash: u64) -> Option<(CodeFile, Vec<u8>)> {
+        let folder = self.folder()?;
         let prefix = prefix(artifact, engine_hash);
-        let (path, digest) = entries(directory).into_iter().find_map(|path| {
-            let digest = path.file_stem()?.to_str()?.strip_prefix(&prefix)?.parse::<Sha256>().ok()?;
-            Some((path, digest))
-        })?;
-        let intact = fs::read(&path).is_ok_and(|bytes| Sha256::of(&bytes) == digest);
-        if !intact {
-            tracing::warn!(path = %path.display(), "cached code is damaged; it is made anew");
-            // Where it cannot be removed, it is found damaged again.
-            let _ = fs::remove_file(&path);
-            return None;
-        }
-        // Its time says when it was last used; where that cannot be set it goes a little earlier.
-        if let Ok(file) = fs::File::options().append(true).open(&path) {
-            let _ = file.set_modified(SystemTime::now());
-        }
-        Some(path)
+        let digest = |name: &str| name.strip_prefix(&prefix)?.strip_suffix(EXTENSION)?.parse::<Sha256>().ok();
+        let found = folder.names().into_iter().filter_map(|name| Some((digest(&name)?, name)));
+        found.filter_map(|(digest, name)| check(&folder, name, digest)).next()
     }
 
-    /// Keeps code; answers the file, or `None` where it cannot be kept.
-    pub fn store(&self, artifact: Sha256, engine_hash: u64, code: &[u8]) -> Option<PathBuf> {
-        let directory = self.directory.as_deref()?;
-        if code.len() as u64 > self.bytes_max {
+    /// Keeps code; answers its file, or `None` where it cannot be kept.
+    pub fn store(&self, artifact: Sha256, engine_hash: u64, code: &[u8]) -> Option<CodeFile> {
+        self.store_by(&Folder::write, artifact, engine_hash, code)
+    }
+
+    /// [`store`](Self::store) with the writing given from outside, so that a full disk can be played.
+    fn store_by(&self, write: &Write, artifact: Sha256, engine_hash: u64, code: &[u8]) -> Option<CodeFile> {
+        let bytes = code.len() as u64;
+        if bytes > self.bytes_max {
+            if self.bytes_max > 0 {
+                tracing::info!(%artifact, bytes, "its machine code is not kept: execute.cache-bytes-max is less than it takes");
+            }
             return None;
         }
-        let name = format!("{}{}.{EXTENSION}", prefix(artifact, engine_hash), Sha256::of(code));
-        let path = directory.join(name);
-        let kept =
-            make_room(directory, self.bytes_max - code.len() as u64).and_then(|()| write_whole(directory, &path, code));
-        match kept {
-            Ok(()) => Some(path),
+        let name = format!("{}{}{EXTENSION}", prefix(artifact, engine_hash), Sha256::of(code));
+        match self.keep(write, engine_hash, &name, code) {
+            Ok(file) => {
+                self.relent();
+                Some(CodeFile { file, name })
+            }
             Err(fault) => {
-                self.complain(directory, &fault);
+                self.complain(&fault);
                 None
             }
         }
     }
 
-    fn complain(&self, directory: &Path, fault: &io::Error) {
+    fn keep(&self, write: &Write, engine_hash: u64, name: &str, code: &[u8]) -> Result<File, FolderError> {
+        let folder = match self.folder() {
+            Some(folder) => folder,
+            None => self.open_folder()?,
+        };
+        match self.write(write, &folder, engine_hash, name, code) {
+            // The folder was removed: it is made again.
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => {
+                let folder = self.open_folder()?;
+                self.write(write, &folder, engine_hash, name, code).map_err(|fault| at(&folder, fault))
+            }
+            other => other.map_err(|fault| at(&folder, fault)),
+        }
+    }
+
+    /// Makes room within the bound and writes; on a full disk makes room there too, and tries once more.
+    fn write(&self, write: &Write, folder: &Folder, engine: u64, name: &str, code: &[u8]) -> io::Result<File> {
+        let (bytes, now) = (code.len() as u64, SystemTime::now());
+        let kept = || folder.entries(|name| name.ends_with(EXTENSION) || leftovers::is_partial(name));
+        let held = kept();
+        let sum: u64 = held.iter().map(|entry| entry.bytes).sum();
+        let over = (sum + bytes).saturating_sub(self.bytes_max);
+        remove(folder, &victims(held, engine, now, over))?;
+        match write(folder, name, code) {
+            Err(fault) if is_full(&fault) => {
+                let victims = victims(kept(), engine, now, bytes.next_multiple_of(BLOCK) + BLOCK);
+                if victims.is_empty() {
+                    return Err(fault);
+                }
+                tracing::info!(directory = %folder.path().display(), files = victims.len(), "the disk is full: kept code makes room for new");
+                remove(folder, &victims)?;
+                write(folder, name, code)
+            }
+            other => other,
+        }
+    }
+
+    fn folder(&self) -> Option<Arc<Folder>> {
+        self.folder.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn open_folder(&self) -> Result<Arc<Folder>, FolderError> {
+        let opened = Folder::open(&self.directory).map(Arc::new);
+        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        *folder = opened.as_ref().ok().cloned();
+        opened
+    }
+
+    fn complain(&self, fault: &FolderError) {
         if !self.complained.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                directory = %directory.display(), %fault,
+                directory = %self.directory.display(), %fault,
                 "machine code is not kept: every start compiles anew; check execute.cache-directory"
             );
         }
     }
+
+    fn relent(&self) {
+        if self.complained.swap(false, Ordering::Relaxed) {
+            tracing::info!(directory = %self.directory.display(), "machine code is kept again");
+        }
+    }
 }
+
+type Write = dyn Fn(&Folder, &str, &[u8]) -> io::Result<File>;
 
 fn prefix(artifact: Sha256, engine_hash: u64) -> String {
     format!("{artifact}-{engine_hash:016x}-")
 }
 
-fn entries(directory: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    paths.filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION)).collect()
+/// Whether a file of that name is code of the engine with this hash.
+fn is_of_engine(name: &str, engine_hash: u64) -> bool {
+    name.split('-').nth(1) == Some(&format!("{engine_hash:016x}"))
 }
 
-/// Removes the least recently used files until the rest takes at most `bytes`.
-fn make_room(directory: &Path, bytes: u64) -> io::Result<()> {
-    let mut files: Vec<(SystemTime, u64, PathBuf)> = entries(directory)
-        .into_iter()
-        .filter_map(|path| {
-            let found = path.metadata().ok()?;
-            Some((found.modified().ok()?, found.len(), path))
-        })
-        .collect();
-    files.sort_unstable();
-    let mut sum: u64 = files.iter().map(|(_, len, _)| len).sum();
-    for (_, len, path) in files {
-        if sum <= bytes {
-            break;
-        }
-        fs::remove_file(&path)?;
-        sum -= len;
+fn at(folder: &Folder, source: io::Error) -> FolderError {
+    FolderError::Io { path: folder.path().to_owned(), source }
+}
+
+fn is_full(fault: &io::Error) -> bool {
+    matches!(fault.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// The file and its bytes, where they are what the name says; removed where they are not.
+fn check(folder: &Folder, name: String, digest: Sha256) -> Option<(CodeFile, Vec<u8>)> {
+    let (mut file, distrust) = folder.read(&name).ok()?;
+    let mut bytes = Vec::new();
+    let fault = match distrust {
+        Some(distrust) => distrust.to_string(),
+        None => match file.read_to_end(&mut bytes) {
+            Err(fault) => fault.to_string(),
+            Ok(_) if Sha256::of(&bytes) != digest => "its content is not what its name says".to_owned(),
+            Ok(_) => {
+                // Its time says when it was last used; where that cannot be set it goes a little earlier.
+                let _ = file.set_modified(SystemTime::now());
+                return Some((CodeFile { file, name }, bytes));
+            }
+        },
+    };
+    let path = folder.path().join(&name);
+    tracing::warn!(path = %path.display(), fault, "cached code is not believed; it is made anew");
+    // Where it cannot be removed, it is found not to be believed again.
+    let _ = folder.remove(&name);
+    None
+}
+
+/// Removes what a killed process left half written.
+fn sweep(folder: &Folder, now: SystemTime) {
+    let entries = folder.entries(leftovers::is_partial).into_iter();
+    let left_over = entries.filter(|entry| leftovers::is_older(entry.modified, now, LEFT_OVER_AFTER));
+    // Where one cannot be removed, it counts in the bound, and goes first.
+    let removed = left_over.filter(|entry| folder.remove(&entry.name).is_ok());
+    let (files, bytes) = removed.fold((0, 0), |(files, bytes), entry| (files + 1, bytes + entry.bytes));
+    leftovers::say_removed(folder.path(), files, bytes);
+}
+
+fn remove(folder: &Folder, victims: &[Entry]) -> io::Result<()> {
+    victims.iter().try_for_each(|entry| folder.remove(&entry.name))
+}
+
+/// Which of `held` go to free at least `bytes` bytes, in their order (see the head of this file). Files that somebody may still
+/// be writing never do. Where all that may go is less than that, code of this engine stays: its loss would be in vain.
+fn victims(held: Vec<Entry>, engine_hash: u64, now: SystemTime, bytes: u64) -> Vec<Entry> {
+    #[derive(PartialEq, Eq, PartialOrd, Ord)]
+    enum Worth {
+        LeftOver,
+        OfAnotherEngine,
+        OfThisEngine,
     }
-    Ok(())
+    let worth = |entry: &Entry| {
+        if leftovers::is_partial(&entry.name) {
+            leftovers::is_older(entry.modified, now, LEFT_OVER_AFTER).then_some(Worth::LeftOver)
+        } else if is_of_engine(&entry.name, engine_hash) {
+            Some(Worth::OfThisEngine)
+        } else {
+            Some(Worth::OfAnotherEngine)
+        }
+    };
+    let mut held: Vec<_> = held
+        .into_iter()
+        .filter_map(|entry| Some((worth(&entry)?, entry.modified, entry.name.clone(), entry)))
+        .collect();
+    held.sort_unstable_by(|(worth, modified, name, _), other| {
+        (worth, modified, name).cmp(&(&other.0, &other.1, &other.2))
+    });
+    if held.iter().map(|(.., entry)| entry.bytes).sum::<u64>() < bytes {
+        held.retain(|(worth, ..)| *worth != Worth::OfThisEngine);
+    }
+    let mut freed = 0;
+    let go = held.into_iter().take_while(|(.., entry)| {
+        let goes = freed < bytes;
+        freed += entry.bytes;
+        goes
+    });
+    go.map(|(.., entry)| entry).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: [u8; 3] = [1, 2, 3];
-
-    #[test]
-    fn code_is_found_for_its_engine_only() {
-        let directory = tempfile::tempdir().unwrap();
-        let cache = CodeCache::open(directory.path(), 100);
-        let artifact = Sha256::of(b"wasm");
-        assert_eq!(cache.path(artifact, 1), None);
-        let path = cache.store(artifact, 1, &A).unwrap();
-        assert_eq!(cache.path(artifact, 1), Some(path));
-        assert_eq!(cache.path(artifact, 2), None);
-        assert_eq!(fs::metadata(directory.path()).unwrap().permissions().mode() & 0o777, 0o700);
-    }
-
-    #[test]
-    fn damaged_code_is_never_handed_out() {
-        let directory = tempfile::tempdir().unwrap();
-        let cache = CodeCache::open(directory.path(), 100);
-        let artifact = Sha256::of(b"wasm");
-        let path = cache.store(artifact, 1, &A).unwrap();
-        fs::write(&path, [1, 2, 4]).unwrap();
-        assert_eq!(cache.path(artifact, 1), None);
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn the_least_recently_used_goes_first() {
-        let directory = tempfile::tempdir().unwrap();
-        let cache = CodeCache::open(directory.path(), 8);
-        let [old, used, new] = [b"a", b"b", b"c"].map(|bytes| Sha256::of(bytes));
-        for (seconds, artifact) in [(1, old), (2, used)] {
-            let path = cache.store(artifact, 1, &A).unwrap();
-            let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
-            fs::File::options().append(true).open(path).unwrap().set_modified(time).unwrap();
-        }
-        assert!(cache.store(new, 1, &A).is_some());
-        assert!(cache.path(old, 1).is_none());
-        assert!(cache.path(used, 1).is_some() && cache.path(new, 1).is_some());
-        assert!(cache.store(old, 1, &[0; 9]).is_none(), "larger than the whole cache");
-    }
-
-    #[test]
-    fn a_cache_that_cannot_be_is_no_fault() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("file");
-        fs::write(&file, b"").unwrap();
-        let cache = CodeCache::open(&file, 100);
-        assert_eq!(cache.store(Sha256::of(b"wasm"), 1, &A), None);
-        assert_eq!(cache.path(Sha256::of(b"wasm"), 1), None);
-    }
-}
+mod tests;

@@ -4,7 +4,12 @@
 //! has not checked.
 
 mod code_cache;
+mod folder;
+mod leftovers;
+mod prune;
 mod store;
+mod trust;
 
-pub use code_cache::CodeCache;
+pub use code_cache::{CodeCache, CodeFile};
+pub use prune::{PRUNE_AFTER_MIN, Pruned};
 pub use store::{ArtifactError, ArtifactStore, DirectoryStore};

@@ -3,13 +3,16 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+use super::leftovers;
 use crate::config;
 use crate::types::{Artifact, Sha256};
 
 /// The scheme of the directory store.
 const STORE_SCHEME: &str = "store:";
 const FILE_SCHEME: &str = "file://";
+const EXTENSION: &str = ".wasm";
 
 /// Why an artifact cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -86,12 +89,15 @@ pub struct DirectoryStore {
 }
 
 impl DirectoryStore {
-    /// The store that the configuration names; its directory is made when something is put in.
-    pub fn new(config: &config::Artifacts) -> Self {
+    /// The store that the configuration names; its directory is made when something is put in. Files that a killed process
+    /// left half written are removed.
+    pub fn open(config: &config::Artifacts) -> Self {
+        leftovers::remove(&config.directory, SystemTime::now());
         Self { directory: config.directory.clone(), bytes_max: config.bytes_max.get() }
     }
 
-    /// Puts bytes in and answers their address. The same bytes a second time change nothing.
+    /// Puts bytes in and answers their address. The same bytes a second time make them young again for
+    /// [`prune`](Self::prune), and change nothing else.
     ///
     /// # Errors
     /// Where they are too large or the directory cannot be written.
@@ -102,6 +108,8 @@ impl DirectoryStore {
         }
         let path = self.path_of(artifact.sha256);
         if fs::read(&path).is_ok_and(|there| Sha256::of(&there) == artifact.sha256) {
+            // Where its time cannot be set, it was put in by another user, and goes as early as that one's.
+            let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
             return Ok(artifact);
         }
         let fault = |source| ArtifactError::Write { path: self.directory.clone(), source };
@@ -110,8 +118,18 @@ impl DirectoryStore {
         Ok(artifact)
     }
 
+    /// The directory.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The digest of the artifact whose file has that name; `None` where it is no artifact's.
+    pub(super) fn digest_of(name: &str) -> Option<Sha256> {
+        name.strip_suffix(EXTENSION)?.parse().ok()
+    }
+
     fn path_of(&self, digest: Sha256) -> PathBuf {
-        self.directory.join(format!("{digest}.wasm"))
+        self.directory.join(format!("{digest}{EXTENSION}"))
     }
 
     fn locate(&self, artifact: &Artifact) -> Result<PathBuf, ArtifactError> {
@@ -148,8 +166,8 @@ impl ArtifactStore for DirectoryStore {
 }
 
 /// Writes a file that is either there whole or not there at all.
-pub(super) fn write_whole(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+fn write_whole(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = tempfile::Builder::new().prefix(leftovers::PREFIX).tempfile_in(directory)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|fault| fault.error)?;
@@ -166,7 +184,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let config =
             config::Artifacts { directory: directory.path().join("in/here"), bytes_max: NonZeroU64::new(10).unwrap() };
-        (directory, DirectoryStore::new(&config))
+        (directory, DirectoryStore::open(&config))
     }
 
     #[test]
@@ -175,6 +193,20 @@ mod tests {
         let artifact = store.put(b"bytes").unwrap();
         assert_eq!(store.put(b"bytes").unwrap(), artifact);
         assert_eq!(store.fetch(&artifact).unwrap(), b"bytes");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_goes_when_the_store_is_opened() {
+        let (directory, store) = store();
+        let artifact = store.put(b"bytes").unwrap();
+        let left = directory.path().join("in/here/.tmpAbC");
+        let old = SystemTime::now() - 2 * leftovers::LEFT_OVER_AFTER;
+        File::create(&left).unwrap().set_modified(old).unwrap();
+        let store = DirectoryStore::open(&config::Artifacts {
+            directory: directory.path().join("in/here"),
+            bytes_max: NonZeroU64::new(10).unwrap(),
+        });
+        assert!(!left.exists() && store.fetch(&artifact).is_ok());
     }
 
     #[test]

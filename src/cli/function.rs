@@ -1,6 +1,6 @@
-//! `function deploy|list|show|remove`: the registry topic, for people.
+//! `function deploy|list|show|remove|prune`: the registry topic, and the artifacts' directory, for people.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{ClientArguments, print_json};
-use crate::artifacts::DirectoryStore;
+use crate::artifacts::{DirectoryStore, PRUNE_AFTER_MIN};
 use crate::registry;
 use crate::types::{Artifact, FunctionDefinition, FunctionKind, FunctionName, Reuse, Sha256};
 
@@ -38,6 +38,22 @@ pub(super) enum Command {
         #[command(flatten)]
         client: ClientArguments,
     },
+    /// Remove artifacts from artifacts.directory that no function's definition names, and print them, one a line.
+    ///
+    /// Not for a directory that serves other clusters, or topics of functions, too: their definitions are not read.
+    Prune(Prune),
+}
+
+#[derive(Args)]
+pub(super) struct Prune {
+    /// Only artifacts that were last deployed so long ago or longer; 1h at least.
+    #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = age)]
+    older_than: Duration,
+    /// Only print what would be removed.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    client: ClientArguments,
 }
 
 #[derive(Args)]
@@ -81,15 +97,17 @@ enum Kind {
 pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Deploy(arguments) => deploy(arguments),
+        Command::Prune(arguments) => prune(arguments),
         Command::List { client } => {
-            for definition in definitions(client)?.values() {
+            for definition in definitions(client)?.functions.values() {
                 print_json(definition.as_ref())?;
             }
             Ok(ExitCode::SUCCESS)
         }
         Command::Show { name, client } => {
             let definitions = definitions(client)?;
-            let definition = definitions.get(name).with_context(|| format!("function {name} is not registered"))?;
+            let definition =
+                definitions.functions.get(name).with_context(|| format!("function {name} is not registered"))?;
             print_json(definition.as_ref())?;
             Ok(ExitCode::SUCCESS)
         }
@@ -115,7 +133,7 @@ fn deploy(arguments: &Deploy) -> anyhow::Result<ExitCode> {
         let path = std::fs::canonicalize(path)?;
         Artifact { uri: format!("file://{}", path.display()), sha256 }
     } else {
-        DirectoryStore::new(&arguments.client.load()?.artifacts).put(&wasm)?
+        DirectoryStore::open(&arguments.client.load()?.artifacts).put(&wasm)?
     };
     let mut definition = template(arguments, kind, artifact)?;
     if let Some(floor) = arguments.floor {
@@ -162,7 +180,41 @@ fn kind_of(wasm: &[u8]) -> Option<FunctionKind> {
     }
 }
 
-fn definitions(client: &ClientArguments) -> anyhow::Result<BTreeMap<FunctionName, std::sync::Arc<FunctionDefinition>>> {
+/// Nothing is removed where the topic cannot be read whole and understood whole: any record may name an artifact. A topic
+/// without functions is taken for the wrong one.
+fn prune(arguments: &Prune) -> anyhow::Result<ExitCode> {
+    let config = arguments.client.load()?;
+    let topic = &config.topics.functions;
+    let registry::Definitions { functions, refused } = definitions(&arguments.client)?;
+    anyhow::ensure!(
+        refused.is_empty(),
+        "nothing is removed: the records of {} on topic {topic} are no definitions that can be read here, and may name \
+         artifacts; define these functions anew, or remove them",
+        refused.into_keys().collect::<Vec<_>>().join(", ")
+    );
+    anyhow::ensure!(
+        !functions.is_empty(),
+        "nothing is removed: topic {topic} has no function; check kafka.bootstrap-servers and topics.functions"
+    );
+    let named: BTreeSet<Sha256> = functions.values().map(|definition| definition.artifact.sha256).collect();
+    let directory = config.artifacts.directory.display();
+    let pruned = DirectoryStore::open(&config.artifacts)
+        .prune(&named, arguments.older_than, !arguments.dry_run)
+        .with_context(|| format!("artifacts.directory {directory}"))?;
+    pruned.iter().try_for_each(print_json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    let age = humantime::parse_duration(text).map_err(|fault| fault.to_string())?;
+    if age >= PRUNE_AFTER_MIN {
+        Ok(age)
+    } else {
+        Err("1h is the least: an artifact is deployed before its definition".to_owned())
+    }
+}
+
+fn definitions(client: &ClientArguments) -> anyhow::Result<registry::Definitions> {
     let config = client.load()?;
     Ok(registry::read_all(&crate::app::connection(&config), &config.topics.functions, BROKER_TIMEOUT)?)
 }

@@ -53,6 +53,9 @@ pub struct ForecastConfig {
     /// How often what was learned of a function is kept for the next start, at least.
     #[serde(with = "super::humantime_text")]
     pub snapshot_interval: Duration,
+    /// How old a snapshot of a node or function that is gone must be before a start may remove it (inclusive).
+    #[serde(with = "super::humantime_text")]
+    pub snapshot_keep: Duration,
 }
 
 impl Default for ForecastConfig {
@@ -76,6 +79,7 @@ impl Default for ForecastConfig {
             tenant_budget: Duration::from_hours(40),
             late_grace: Duration::from_secs(10),
             snapshot_interval: Duration::from_mins(5),
+            snapshot_keep: Duration::from_hours(7 * 24),
         }
     }
 }
@@ -112,6 +116,9 @@ impl ForecastConfig {
         }
         if self.snapshot_interval < Duration::from_secs(1) || self.snapshot_interval > day {
             faults.push("forecast.snapshot-interval must be from 1s to 1day".to_owned());
+        }
+        if self.snapshot_keep < self.snapshot_interval || self.snapshot_keep > 10_000 * day {
+            faults.push("forecast.snapshot-keep must be from forecast.snapshot-interval to 10000days".to_owned());
         }
         if self.late_grace > self.window_max {
             faults.push("forecast.late-grace must not be above forecast.window-max".to_owned());
@@ -152,6 +159,7 @@ mod tests {
             source_budget: Duration::ZERO,
             tenant_budget: Duration::MAX,
             snapshot_interval: Duration::ZERO,
+            snapshot_keep: Duration::MAX,
             ..Default::default()
         };
         let faults = wrong.faults();
@@ -165,6 +173,7 @@ mod tests {
             "source-budget",
             "tenant-budget",
             "snapshot-interval",
+            "snapshot-keep",
             "late-grace",
         ];
         let named = named.map(|key| format!("forecast.{key} "));

@@ -123,7 +123,7 @@ fn tune(config: &mut Config) {
 }
 
 fn deploy(client: &Client, config: &Config, rounds: u32) -> Result<(), DemoError> {
-    let store = DirectoryStore::new(&config.artifacts);
+    let store = DirectoryStore::open(&config.artifacts);
     let define = |name: String, kind: FunctionKind, wasm: &[u8]| -> Result<(), DemoError> {
         let artifact = store.put(wasm)?;
         let definition = FunctionDefinition::new(function(&name), "1", artifact, kind);

@@ -231,9 +231,27 @@ impl Outbox {
 
     /// Publishes that a function is no more.
     pub fn forget_snapshot(&self, function: &FunctionName) {
-        let key = Some(snapshots::key(&self.settings.node, function));
-        let record = Record { destination: Destination::ForecastSnapshots, key, headers: Vec::new(), payload: None };
-        self.send_loose(record);
+        self.remove_snapshot(snapshots::key(&self.settings.node, function));
+    }
+
+    /// Publishes that snapshots of nodes and functions that are gone are no more, and says so. Where several nodes say it of
+    /// one snapshot, once would have been enough.
+    pub fn forget_stale_snapshots(&self, stale: Vec<Vec<u8>>, more: bool) {
+        let snapshots = stale.len() as u64;
+        if snapshots == 0 {
+            return;
+        }
+        for key in stale {
+            self.remove_snapshot(key);
+        }
+        self.settings.metrics.snapshots_removed.add(snapshots);
+        let topic = &self.settings.topics.forecast_snapshots;
+        tracing::info!(topic, snapshots, more, "forecast snapshots of nodes and functions that are gone are removed");
+    }
+
+    fn remove_snapshot(&self, key: Vec<u8>) {
+        let destination = Destination::ForecastSnapshots;
+        self.send_loose(Record { destination, key: Some(key), headers: Vec::new(), payload: None });
     }
 
     /// Publishes a pre-trigger of this service's own, under the function's name.

@@ -12,7 +12,7 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use super::bindings::FunctionPre;
 use super::bindings::forewarm::function::pre_triggers;
 use super::host::{Host, Preview2};
-use crate::artifacts::CodeCache;
+use crate::artifacts::{CodeCache, CodeFile};
 use crate::types::{FunctionDefinition, FunctionKind, Sha256, StartKind};
 
 /// Linked code of one version of a function.
@@ -57,31 +57,51 @@ pub(super) fn engine_hash(engine: &Engine) -> u64 {
     hasher.finish()
 }
 
-/// Compiles `wasm` or takes its machine code from `cache`, and links it. Blocks for as long as compiling takes.
-pub(super) fn load(
+/// Takes the machine code of a definition's artifact from `cache` and links it; `None` where it is not there. The artifact
+/// itself is not needed for that: code is kept by the artifact's digest, and says itself whether it is a component's.
+pub(super) fn cached(
+    engine: &Engine,
+    cache: &CodeCache,
+    definition: &FunctionDefinition,
+) -> Result<Option<Code>, CodeError> {
+    let digest = definition.artifact.sha256;
+    Ok(match definition.kind {
+        FunctionKind::Component => match from_cache(engine, cache, digest, &Form::COMPONENT) {
+            Some(component) => Some(Code::Component(link_component(engine, &component)?)),
+            None => None,
+        },
+        FunctionKind::Command => match from_cache(engine, cache, digest, &Form::MODULE) {
+            Some(module) => Some(Code::Command(link_command(engine, &module)?)),
+            None => None,
+        },
+    })
+}
+
+/// Compiles the artifact of a definition, keeps its machine code in `cache`, and links it. Blocks for as long as compiling
+/// takes.
+pub(super) fn compile(
     engine: &Engine,
     cache: &CodeCache,
     definition: &FunctionDefinition,
     wasm: &[u8],
-) -> Result<(Code, Origin), CodeError> {
-    match definition.kind {
+) -> Result<Code, CodeError> {
+    let digest = definition.artifact.sha256;
+    Ok(match definition.kind {
         FunctionKind::Component => {
-            let (component, origin) = from_cache(cache, definition.artifact.sha256, engine, Form::COMPONENT, wasm)?;
-            Ok((Code::Component(link_component(engine, &component)?), origin))
+            Code::Component(link_component(engine, &from_wasm(engine, cache, digest, &Form::COMPONENT, wasm)?)?)
         }
         FunctionKind::Command => {
-            let (module, origin) = from_cache(cache, definition.artifact.sha256, engine, Form::MODULE, wasm)?;
-            Ok((Code::Command(link_command(engine, &module)?), origin))
+            Code::Command(link_command(engine, &from_wasm(engine, cache, digest, &Form::MODULE, wasm)?)?)
         }
-    }
+    })
 }
 
 /// What differs between modules and components on the way through the cache.
 struct Form<T> {
     name: &'static str,
     precompile: fn(&Engine, &[u8]) -> wasmtime::Result<Vec<u8>>,
-    from_file: fn(&Engine, &std::path::Path) -> wasmtime::Result<T>,
-    from_wasm: fn(&Engine, &[u8]) -> wasmtime::Result<T>,
+    from_file: fn(&Engine, &CodeFile) -> wasmtime::Result<T>,
+    from_bytes: fn(&Engine, &[u8]) -> wasmtime::Result<T>,
 }
 
 impl Form<Component> {
@@ -89,7 +109,7 @@ impl Form<Component> {
         name: "component",
         precompile: Engine::precompile_component,
         from_file: component_from_file,
-        from_wasm: Component::from_binary,
+        from_bytes: component_from_bytes,
     };
 }
 
@@ -98,47 +118,72 @@ impl Form<Module> {
         name: "command module",
         precompile: Engine::precompile_module,
         from_file: module_from_file,
-        from_wasm: Module::from_binary,
+        from_bytes: module_from_bytes,
     };
 }
 
-#[expect(unsafe_code, reason = "machine code from our own cache, whose digest CodeCache has just verified")]
-fn component_from_file(engine: &Engine, path: &std::path::Path) -> wasmtime::Result<Component> {
-    // SAFETY: the file was written by `precompile_component` of an engine with the same compatibility hash, and
-    // `CodeCache` hands out a path only after its content matched the digest taken when it was written.
-    unsafe { Component::deserialize_file(engine, path) }
+impl<T> Form<T> {
+    /// Machine code that is in `file` and was checked to be `bytes`. From the file it is mapped and shared; where that cannot be
+    /// (a file system without execution, no /proc) the bytes are copied.
+    fn load(&self, engine: &Engine, file: &CodeFile, bytes: &[u8]) -> wasmtime::Result<T> {
+        (self.from_file)(engine, file).or_else(|fault| {
+            tracing::debug!(file = file.name(), %fault, "machine code is copied, as it cannot be mapped");
+            (self.from_bytes)(engine, bytes)
+        })
+    }
 }
 
 #[expect(unsafe_code, reason = "machine code from our own cache, whose digest CodeCache has just verified")]
-fn module_from_file(engine: &Engine, path: &std::path::Path) -> wasmtime::Result<Module> {
+fn component_from_file(engine: &Engine, file: &CodeFile) -> wasmtime::Result<Component> {
+    // SAFETY: the file was written by `precompile_component` of an engine with the same compatibility hash. `CodeCache` hands
+    // it out open, after its content matched the digest taken when it was written, and the path leads to that very file. It
+    // stays as it is: nobody but this user and root may write to it, and a cache replaces files and never changes them.
+    unsafe { Component::deserialize_file(engine, file.path()) }
+}
+
+#[expect(unsafe_code, reason = "machine code from our own cache, whose digest CodeCache has just verified")]
+fn module_from_file(engine: &Engine, file: &CodeFile) -> wasmtime::Result<Module> {
     // SAFETY: as in `component_from_file`, with `precompile_module`.
-    unsafe { Module::deserialize_file(engine, path) }
+    unsafe { Module::deserialize_file(engine, file.path()) }
 }
 
-fn from_cache<T>(
+#[expect(unsafe_code, reason = "machine code that was just compiled, or whose digest CodeCache has just verified")]
+fn component_from_bytes(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: the bytes were made by `precompile_component` of an engine with the same compatibility hash: just now, or they
+    // match the digest taken then.
+    unsafe { Component::deserialize(engine, bytes) }
+}
+
+#[expect(unsafe_code, reason = "machine code that was just compiled, or whose digest CodeCache has just verified")]
+fn module_from_bytes(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Module> {
+    // SAFETY: as in `component_from_bytes`, with `precompile_module`.
+    unsafe { Module::deserialize(engine, bytes) }
+}
+
+fn from_cache<T>(engine: &Engine, cache: &CodeCache, digest: Sha256, form: &Form<T>) -> Option<T> {
+    let (file, bytes) = cache.find(digest, engine_hash(engine))?;
+    let loaded = form.load(engine, &file, &bytes);
+    loaded
+        .inspect_err(|fault| {
+            tracing::warn!(%digest, file = file.name(), %fault, "cached code was refused; compiling anew");
+        })
+        .ok()
+}
+
+fn from_wasm<T>(
+    engine: &Engine,
     cache: &CodeCache,
     digest: Sha256,
-    engine: &Engine,
-    form: Form<T>,
+    form: &Form<T>,
     wasm: &[u8],
-) -> Result<(T, Origin), CodeError> {
-    let hash = engine_hash(engine);
-    if let Some(path) = cache.path(digest, hash) {
-        match (form.from_file)(engine, &path) {
-            Ok(code) => return Ok((code, Origin::Cached)),
-            Err(fault) => {
-                tracing::warn!(%digest, path = %path.display(), %fault, "cached code was refused; compiling anew")
-            }
-        }
-    }
+) -> Result<T, CodeError> {
     let compile_fault = |fault: wasmtime::Error| CodeError::Compile { kind: form.name, fault: format!("{fault:#}") };
-    let machine_code = (form.precompile)(engine, wasm).map_err(compile_fault)?;
-    // From the file the code is mapped and shared, not copied; without a usable cache it is compiled into memory.
-    let code = match cache.store(digest, hash, &machine_code) {
-        Some(path) => (form.from_file)(engine, &path),
-        None => (form.from_wasm)(engine, wasm),
+    let bytes = (form.precompile)(engine, wasm).map_err(compile_fault)?;
+    let code = match cache.store(digest, engine_hash(engine), &bytes) {
+        Some(file) => form.load(engine, &file, &bytes),
+        None => (form.from_bytes)(engine, &bytes),
     };
-    Ok((code.map_err(compile_fault)?, Origin::Compiled))
+    code.map_err(compile_fault)
 }
 
 fn link_component(engine: &Engine, component: &Component) -> Result<FunctionPre<Host<Preview2>>, CodeError> {

@@ -1,6 +1,7 @@
-//! Takes definitions in and out: fetches the artifact, gets its code, and puts the new version in place of the old one.
+//! Takes definitions in and out: gets the code, and puts the new version in place of the old one.
 //!
-//! Must not: touch a running version before the new one is there. What cannot be loaded is refused with its reason.
+//! Code that is in the cache is taken from there, and then the artifact is not fetched: a function loads although its artifact
+//! is away. Must not: touch a running version before the new one is there. What cannot be loaded is refused with its reason.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -123,8 +124,11 @@ impl<O: Outcomes> Node<O> {
         let (node, definition) = (Arc::clone(self), Arc::clone(definition));
         // Compiling takes seconds of a whole core: not on the threads that run guests.
         let loading = tokio::task::spawn_blocking(move || {
+            if let Some(code) = code::cached(&node.engine, &node.cache, &definition)? {
+                return Ok((code, code::Origin::Cached));
+            }
             let wasm = node.artifacts.fetch(&definition.artifact)?;
-            Ok(code::load(&node.engine, &node.cache, &definition, &wasm)?)
+            Ok((code::compile(&node.engine, &node.cache, &definition, &wasm)?, code::Origin::Compiled))
         });
         loading.await?
     }

@@ -15,7 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use read::read_all;
+pub use read::{Definitions, read_all};
 pub use register::register;
 pub use schemas::{PATIENCE, SchemaRegistry, SchemaRegistrySettings};
 pub use table::{FUNCTIONS_MAX, RegistryEvent};

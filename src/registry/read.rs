@@ -9,23 +9,37 @@ use crate::codec::{Codec, NoSchemaRegistry};
 use crate::kafka::Connection;
 use crate::types::{FunctionDefinition, FunctionName};
 
-/// Reads `topic` to its end and answers with every function's definition. Definitions in Confluent framing are left out.
+/// What a topic of functions says now.
+#[derive(Clone, Debug, Default)]
+pub struct Definitions {
+    /// Every function's newest definition that can be read.
+    pub functions: BTreeMap<FunctionName, Arc<FunctionDefinition>>,
+    /// The keys of records that are no definition that can be read here, as text, each with what is wrong.
+    pub refused: BTreeMap<String, String>,
+}
+
+/// Reads `topic` to its end and answers with every function's definition. Definitions in Confluent framing are refused.
 ///
 /// # Errors
 /// Where the topic cannot be read to its end within `timeout`.
-pub fn read_all(
-    connection: &Connection,
-    topic: &str,
-    timeout: Duration,
-) -> Result<BTreeMap<FunctionName, Arc<FunctionDefinition>>, RegistryError> {
-    let found: Arc<Mutex<BTreeMap<_, _>>> = Arc::default();
+pub fn read_all(connection: &Connection, topic: &str, timeout: Duration) -> Result<Definitions, RegistryError> {
+    let found: Arc<Mutex<Definitions>> = Arc::default();
     let table = Arc::clone(&found);
     let say = move |event| {
-        let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = table.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
-            RegistryEvent::Defined(definition, _) => drop(table.insert(definition.name.clone(), definition)),
-            RegistryEvent::Removed(function) => drop(table.remove(&function)),
-            RegistryEvent::Refused { function, reason } => tracing::warn!(function, reason, "not a definition"),
+            RegistryEvent::Defined(definition, _) => {
+                found.refused.remove(definition.name.as_str());
+                found.functions.insert(definition.name.clone(), definition);
+            }
+            RegistryEvent::Removed(function) => {
+                found.refused.remove(function.as_str());
+                found.functions.remove(&function);
+            }
+            RegistryEvent::Refused { function, reason } => {
+                tracing::warn!(function, reason, "not a definition");
+                found.refused.insert(function, reason);
+            }
             RegistryEvent::CaughtUp => {}
         }
     };

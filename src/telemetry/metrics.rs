@@ -110,6 +110,7 @@ table! {
     Counter instances_evicted "forewarm.instances_evicted" "{instance}" "Instances dropped to make room for another.";
     Counter prepare_failures "forewarm.prepare_failures" "{instance}" "Instances that could not be made.";
     Counter slots_missing "forewarm.slots_missing" "{instance}" "Instances for which there was no room.";
+    Counter snapshots_removed "forewarm.snapshots_removed" "{snapshot}" "Forecast snapshots of nodes and functions that are gone, which this node removed.";
     Gauge instances_ready "forewarm.instances_ready" "{instance}" "Instances on the shelves.";
     Gauge instances_busy "forewarm.instances_busy" "{instance}" "Instances that serve a call.";
     Gauge instances_preparing "forewarm.instances_preparing" "{instance}" "Instances being prepared.";
