@@ -36,8 +36,6 @@ use crate::publish;
 use crate::registry::{self, Registry, RegistryError, RegistryEvent, SchemaRegistry, SchemaRegistrySettings};
 use crate::telemetry::{Metrics, Telemetry};
 
-/// How long one request for topics may take at start.
-const TOPICS_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the way down may take beyond its deadline before the process ends at once.
 const SHUTDOWN_OVERDUE: Duration = Duration::from_secs(20);
 /// How long one request to the schema registry may take.
@@ -74,15 +72,14 @@ pub enum StartError {
     Thread(#[from] std::io::Error),
     /// The registry could not be read in time.
     #[error(
-        "topic {topic} was not read to its end within {waited:?} (registry.catch-up-timeout){reason}; check that the brokers \
-         answer"
+        "topic {topic} was not read to its end within {waited:?} (registry.catch-up-timeout){reason}"
     )]
     CatchUp {
         /// The topic.
         topic: String,
         /// How long it was waited for.
         waited: Duration,
-        /// What the client said last, behind a colon; empty where it said nothing.
+        /// What the client said last, or what to do where it said nothing.
         reason: String,
     },
 }
@@ -369,7 +366,7 @@ fn create_topics(connection: &Connection, config: &Config) -> Result<(), ClientE
     let spec = |name: &str, partitions: i32, compacted: bool| TopicSpec {
         name: name.to_owned(),
         partitions,
-        replication: number(topics.replication_factor),
+        replication: topics.replication_factor,
         compacted,
     };
     let events = [&topics.invocations, &topics.results, &topics.dead_letters];
@@ -377,9 +374,16 @@ fn create_topics(connection: &Connection, config: &Config) -> Result<(), ClientE
     let mut specs: Vec<_> = events.map(|name| spec(name, number(topics.partitions), false)).collect();
     // One partition: what has one name is in order in any case, and a start reads them all.
     specs.extend([&topics.functions, &topics.forecast_snapshots].map(|name| spec(name, 1, true)));
-    for finding in ensure_topics(connection, &specs, true, TOPICS_TIMEOUT)? {
+    for finding in ensure_topics(connection, &specs, true, config.registry.catch_up_timeout)? {
         match finding {
-            TopicFinding::Created { topic } => tracing::info!(topic, "topic created"),
+            TopicFinding::Created { topic, partitions, replicas } => {
+                tracing::info!(topic, partitions, replicas, "topic created");
+            }
+            TopicFinding::OneReplica { topic, brokers } => tracing::warn!(
+                topic,
+                brokers,
+                "this topic has one replica: while its broker is away, nothing of it can be read or written"
+            ),
             TopicFinding::NotCompacted { topic, policy } => {
                 tracing::warn!(topic, policy, "this topic should be compacted, or definitions will be lost");
             }
@@ -474,9 +478,9 @@ fn catch_up(registry: &Registry, config: &Config) -> Result<(), StartError> {
     if registry.fences().wait(waited) {
         return Ok(());
     }
-    let mut reason = registry.health().reason();
-    if !reason.is_empty() {
-        reason.insert_str(0, ": ");
-    }
+    let reason = match registry.health().reason() {
+        said if said.is_empty() => "; where there is much to read, it needs longer".to_owned(),
+        said => format!(": {said}"),
+    };
     Err(StartError::CatchUp { topic: config.topics.functions.clone(), waited, reason })
 }
