@@ -69,6 +69,11 @@ impl<C: Held> Backlog<C> {
         Self { lines: Lines::default(), waiting: BTreeMap::new(), serial: 0, gate: Gate::new(quotas) }
     }
 
+    /// Other quotas hold from now on: calls that waited for their tenant's turn go out where there is room now.
+    pub fn set_quotas(&mut self, quotas: Arc<Quotas>, out: &mut Vec<C>) {
+        out.extend(self.gate.set_quotas(quotas));
+    }
+
     /// A call comes; where it may, it goes out. It is given back where its tenant has as many waiting as it may.
     pub fn enter(&mut self, call: C, out: &mut Vec<C>) -> Option<C> {
         // Refused before it is in its line: behind it nothing must wait.

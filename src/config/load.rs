@@ -3,6 +3,7 @@
 //! Every fault is told at once: each value that the user gave is tried alone above the defaults, so that a bad one is told
 //! with its own key, whatever else is wrong.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -120,6 +121,20 @@ fn defaults() -> Table {
 fn read(path: &Path) -> Result<Table, String> {
     let text = std::fs::read_to_string(path).map_err(|fault| format!("file {}: {fault}", path.display()))?;
     text.parse().map_err(|fault| format!("file {}: {fault}", path.display()))
+}
+
+/// See [`Config::keys_that_differ`].
+pub(super) fn keys_that_differ(one: &Config, other: &Config) -> Vec<String> {
+    let values = |config: &Config| {
+        let mut given = Vec::new();
+        // What was read from TOML can be written as TOML.
+        let table = Table::try_from(config).unwrap_or_default();
+        leaves("", &mut Vec::new(), table, &mut given);
+        given.into_iter().map(|one| (one.key(), one.value)).collect::<BTreeMap<_, _>>()
+    };
+    let (one, other) = (values(one), values(other));
+    let keys: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+    keys.into_iter().filter(|key| one.get(*key) != other.get(*key)).cloned().collect()
 }
 
 /// Takes a table apart into its values. Below a free table nested tables are dotted names: TOML reads

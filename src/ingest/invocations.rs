@@ -76,6 +76,10 @@ pub(super) struct Control {
     pub(super) stop_intake: AtomicBool,
     /// No more messages are taken: the poll thread has seen it.
     pub(super) intake_stopped: AtomicBool,
+    /// This node should be out of its group.
+    pub(super) hand_back: AtomicBool,
+    /// It is on its way out, or out: the poll thread has told the group.
+    pub(super) is_out: AtomicBool,
     /// When the poll thread ends at the latest; None while it is to go on.
     pub(super) end_by: Mutex<Option<Instant>>,
     /// Whether the group has answered at least once.
@@ -102,7 +106,13 @@ pub struct Readiness(Arc<Control>);
 impl Readiness {
     /// Whether the brokers answer and the group has let this node in.
     pub fn is_ready(&self) -> bool {
-        self.0.joined.load(Ordering::Acquire) && self.0.health.is_up() && self.0.doubts.reason().is_none()
+        let is_up = self.0.joined.load(Ordering::Acquire) && self.0.health.is_up();
+        is_up && self.0.doubts.reason().is_none() && !self.is_out()
+    }
+
+    /// Whether this node is out of its group, or on its way out, because it was told to be.
+    pub fn is_out(&self) -> bool {
+        self.0.hand_back.load(Ordering::Acquire) || self.0.is_out.load(Ordering::Acquire)
     }
 
     /// Why not, as far as was said; empty where nothing was.
@@ -139,6 +149,8 @@ impl Invocations {
         let control = Arc::new(Control {
             stop_intake: AtomicBool::new(false),
             intake_stopped: AtomicBool::new(false),
+            hand_back: AtomicBool::new(false),
+            is_out: AtomicBool::new(false),
             end_by: Mutex::new(None),
             joined: AtomicBool::new(false),
             poller: OnceLock::new(),
@@ -177,6 +189,25 @@ impl Invocations {
     /// Takes no more messages. What is in flight may end and is committed; the membership stays.
     pub fn stop_intake(&self) {
         self.control.stop_intake.store(true, Ordering::Release);
+    }
+
+    /// Leaves the group, as in any other move of partitions: calls in flight may end, up to the drain timeout, and what has not
+    /// begun runs elsewhere. Everything else goes on.
+    pub fn hand_back(&self) {
+        self.control.hand_back.store(true, Ordering::Release);
+    }
+
+    /// Joins the group again.
+    pub fn take_again(&self) {
+        self.control.hand_back.store(false, Ordering::Release);
+    }
+
+    /// Whether every partition was handed back, and nothing of them is in flight.
+    pub fn is_handed_back(&self) -> bool {
+        let Control { hand_back, is_out, counters, .. } = &*self.control;
+        hand_back.load(Ordering::Acquire)
+            && is_out.load(Ordering::Acquire)
+            && counters.partitions.load(Ordering::Acquire) == 0
     }
 
     /// Messages in flight.
