@@ -4,7 +4,9 @@
 //! runs before what reads. The way down is the way up, backwards.
 
 mod hung;
+mod manager;
 mod node;
+mod operator;
 mod settings;
 mod shutdown;
 mod signals;
@@ -16,10 +18,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub use self::hung::EXIT_HUNG;
+use self::manager::Manager;
+pub use self::operator::Reload;
 pub use self::settings::model;
 use self::settings::{ingest_settings, membership, quotas, transactions};
 pub use self::shutdown::Ended;
-pub use self::signals::Signals;
+pub use self::signals::{Asked, Signals};
 use crate::admin::{Admin, AdminError, Node};
 use crate::artifacts::{CodeCache, DirectoryStore};
 use crate::codec::{Codec, EventKind, NoSchemaRegistry, WireFormat, WriterSchemas};
@@ -71,9 +75,7 @@ pub enum StartError {
     #[error("a thread could not be started: {0}")]
     Thread(#[from] std::io::Error),
     /// The registry could not be read in time.
-    #[error(
-        "topic {topic} was not read to its end within {waited:?} (registry.catch-up-timeout){reason}"
-    )]
+    #[error("topic {topic} was not read to its end within {waited:?} (registry.catch-up-timeout){reason}")]
     CatchUp {
         /// The topic.
         topic: String,
@@ -283,19 +285,32 @@ impl Service {
         self.node.not_ready().is_none() && self.failure.reason().is_none()
     }
 
-    /// Serves until a signal comes or a part fails for good, and then shuts down.
-    pub fn run_until(self, signals: &Signals) -> Ended {
+    /// Serves until a signal asks for the end or a part fails for good, and then shuts down. `reload` reads the configuration
+    /// again, where there is one to be read.
+    pub fn run_until(mut self, signals: &Signals, reload: Option<&Reload>) -> Ended {
+        let (mut manager, mut handed_back) = (Manager::from_environment(), false);
         loop {
-            if signals.wait(Duration::from_millis(250)) {
-                tracing::info!("a signal asks for the end: no new calls are taken");
-                break;
+            match signals.wait(Duration::from_millis(250)) {
+                Some(Asked::End) => {
+                    tracing::info!("a signal asks for the end: no new calls are taken");
+                    break;
+                }
+                Some(asked) => self.carry_out(asked, reload),
+                None => {}
             }
             if let Some(reason) = self.why_not() {
                 tracing::error!(reason, "the service cannot go on");
                 break;
             }
             self.mirror_counters();
+            if handed_back != self.invocations.is_handed_back() {
+                handed_back = !handed_back;
+                tracing::info!(handed_back, "every partition was handed back, or is taken again");
+            }
+            let rounds = self.invocations.counters().rounds.load(Ordering::Relaxed);
+            manager.look(Instant::now(), &self.stands_by(), rounds);
         }
+        Manager::ends();
         self.shutdown()
     }
 

@@ -168,7 +168,9 @@ impl Topics {
         let mut faults = Vec::new();
         if self.replication_factor != -1 && !(1..=i32::from(i16::MAX)).contains(&self.replication_factor) {
             let given = self.replication_factor;
-            faults.push(format!("topics.replication-factor: {given} is none: use -1 (the brokers' default) or 1 to 32767"));
+            faults.push(format!(
+                "topics.replication-factor: {given} is none: use -1 (the brokers' default) or 1 to 32767"
+            ));
         }
         for (index, (key, name)) in names.iter().enumerate() {
             let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');

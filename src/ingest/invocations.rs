@@ -80,6 +80,8 @@ pub(super) struct Control {
     pub(super) hand_back: AtomicBool,
     /// It is on its way out, or out: the poll thread has told the group.
     pub(super) is_out: AtomicBool,
+    /// The partitions that are read now, in order. Changed with them alone.
+    pub(super) owned: Mutex<Vec<i32>>,
     /// When the poll thread ends at the latest; None while it is to go on.
     pub(super) end_by: Mutex<Option<Instant>>,
     /// Whether the group has answered at least once.
@@ -151,6 +153,7 @@ impl Invocations {
             intake_stopped: AtomicBool::new(false),
             hand_back: AtomicBool::new(false),
             is_out: AtomicBool::new(false),
+            owned: Mutex::default(),
             end_by: Mutex::new(None),
             joined: AtomicBool::new(false),
             poller: OnceLock::new(),
@@ -213,6 +216,11 @@ impl Invocations {
     /// Messages in flight.
     pub fn in_flight(&self) -> usize {
         self.control.counters.in_flight.load(Ordering::Acquire)
+    }
+
+    /// The partitions that this node reads now, in order.
+    pub fn partitions(&self) -> Vec<i32> {
+        self.control.owned.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether intake has stopped and nothing is in flight. Stays true from then on.

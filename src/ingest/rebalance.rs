@@ -219,6 +219,12 @@ impl<S: Sink> Intake<S> {
         Some(by)
     }
 
+    fn show_owned(&self) {
+        let mut ids = self.partitions.ids();
+        ids.sort_unstable();
+        *self.control.owned.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = ids;
+    }
+
     fn finish_giving(&mut self, partitions: &TopicPartitionList, ids: &[i32], lost: bool) {
         self.sink.gave_up(ids);
         for &id in ids {
@@ -238,6 +244,7 @@ impl<S: Sink> Intake<S> {
         if !self.partitions.is_empty() {
             self.sink.shares(self.partitions.len(), self.partitions_of_topic);
         }
+        self.show_owned();
         if lost {
             // Out of the group, until it lets this node in again.
             self.control.joined.store(false, Release);
@@ -305,6 +312,7 @@ impl<S: Sink> Intake<S> {
         self.consumer.resume(&list)?;
         assign(&self.consumer, &list)?;
         self.joined();
+        self.show_owned();
         let ids = ids(&list);
         add(&self.control.counters.assigned, ids.len());
         tracing::info!(partitions = ?ids, "partitions taken over");

@@ -116,7 +116,9 @@ fn of_creation(code: Option<RDKafkaErrorCode>, replication: i32, brokers: usize)
                 -1 => "the brokers' default of replicas (topics.replication-factor = -1) is above that".to_owned(),
                 number => format!("topics.replication-factor = {number} is above that"),
             };
-            format!("; the cluster has {brokers} brokers now, and {wanted}: lower it, or wait for brokers that are away")
+            format!(
+                "; the cluster has {brokers} brokers now, and {wanted}: lower it, or wait for brokers that are away"
+            )
         }
         (_, Refusal::NotAllowed) => "; create it by hand, or allow this client to create topics".to_owned(),
         (_, Refusal::Lasting) => "; create it by hand, or mend [topics] in the configuration".to_owned(),

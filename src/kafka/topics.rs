@@ -217,17 +217,18 @@ impl Asker {
         // What librdkafka reports waits to be picked up.
         self.asking.poll(Duration::ZERO);
         let listener = self.asking.context();
-        looked.map(|looked| {
-            listener.forget();
-            looked
-        })
-        .map_err(|error| match error {
-            ClientError::Metadata { topic, source, .. } => {
-                let heard = listener.heard().unwrap_or_else(|| format!("{} says nothing", self.bootstrap_servers));
-                ClientError::Metadata { topic, source, heard: format!(": {heard}") }
-            }
-            error => error,
-        })
+        looked
+            .map(|looked| {
+                listener.forget();
+                looked
+            })
+            .map_err(|error| match error {
+                ClientError::Metadata { topic, source, .. } => {
+                    let heard = listener.heard().unwrap_or_else(|| format!("{} says nothing", self.bootstrap_servers));
+                    ClientError::Metadata { topic, source, heard: format!(": {heard}") }
+                }
+                error => error,
+            })
     }
 
     /// Whether the topic had to be made, by this node.
