@@ -10,6 +10,7 @@ mod operator;
 mod settings;
 mod shutdown;
 mod signals;
+mod topics;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -35,7 +36,7 @@ use crate::execute::{ExecuteError, Executor, Parts, Runtime};
 use crate::ingest::pre_triggers::{PreTriggerEvent, PreTriggers};
 use crate::ingest::{self, IngestError, Invocations};
 use crate::kafka::tail::Start;
-use crate::kafka::{ClientError, Connection, TopicFinding, TopicSpec, Watch, Witness, WitnessThread, ensure_topics};
+use crate::kafka::{ClientError, Connection, Namesakes, Watch, Witness, WitnessThread, ensure_topics};
 use crate::publish;
 use crate::registry::{self, Registry, RegistryError, RegistryEvent, SchemaRegistry, SchemaRegistrySettings};
 use crate::telemetry::{Metrics, Telemetry};
@@ -104,6 +105,7 @@ pub struct Service {
     executor: Executor<Arc<Outbox>>,
     _runtime: Runtime,
     _witness: WitnessThread,
+    _namesakes: Option<Namesakes>,
 }
 
 /// What every Kafka client of a configuration needs.
@@ -131,7 +133,7 @@ impl Service {
         let (witness, witness_thread) = Witness::start(&connection, looked_at)?;
         let connection = Connection { witness, ..connection };
         if config.topics.create {
-            create_topics(&connection, &config)?;
+            topics::create(&connection, &config)?;
         }
         let codec = Arc::new(Codec::new());
         let (writers, [format, outcome_format]) = schema_registry(&config)?;
@@ -239,6 +241,10 @@ impl Service {
             "" => None,
             address => Some(Admin::start(address, Arc::clone(&node) as Arc<dyn Node>)?),
         };
+        let namesakes = match config.kafka.is_classic() {
+            true => Some(Namesakes::watch(&connection, config.kafka.session_timeout())?),
+            false => None,
+        };
         tracing::info!(
             node = config.node_id(),
             bootstrap_servers = config.kafka.bootstrap_servers,
@@ -261,6 +267,7 @@ impl Service {
             executor,
             _runtime: runtime,
             _witness: witness_thread,
+            _namesakes: namesakes,
         })
     }
 
@@ -287,7 +294,7 @@ impl Service {
 
     /// Serves until a signal asks for the end or a part fails for good, and then shuts down. `reload` reads the configuration
     /// again, where there is one to be read.
-    pub fn run_until(mut self, signals: &Signals, reload: Option<&Reload>) -> Ended {
+    pub fn run_until(mut self, signals: &Signals, reload: Option<&Reload<'_>>) -> Ended {
         let (mut manager, mut handed_back) = (Manager::from_environment(), false);
         loop {
             match signals.wait(Duration::from_millis(250)) {
@@ -373,38 +380,6 @@ impl Service {
         ended.log();
         ended
     }
-}
-
-fn create_topics(connection: &Connection, config: &Config) -> Result<(), ClientError> {
-    let topics = &config.topics;
-    let number = |number: std::num::NonZeroU32| i32::try_from(number.get()).unwrap_or(i32::MAX);
-    let spec = |name: &str, partitions: i32, compacted: bool| TopicSpec {
-        name: name.to_owned(),
-        partitions,
-        replication: topics.replication_factor,
-        compacted,
-    };
-    let events = [&topics.invocations, &topics.results, &topics.dead_letters];
-    let events = events.into_iter().chain([&topics.pre_triggers, &topics.pre_trigger_outcomes]);
-    let mut specs: Vec<_> = events.map(|name| spec(name, number(topics.partitions), false)).collect();
-    // One partition: what has one name is in order in any case, and a start reads them all.
-    specs.extend([&topics.functions, &topics.forecast_snapshots].map(|name| spec(name, 1, true)));
-    for finding in ensure_topics(connection, &specs, true, config.registry.catch_up_timeout)? {
-        match finding {
-            TopicFinding::Created { topic, partitions, replicas } => {
-                tracing::info!(topic, partitions, replicas, "topic created");
-            }
-            TopicFinding::OneReplica { topic, brokers } => tracing::warn!(
-                topic,
-                brokers,
-                "this topic has one replica: while its broker is away, nothing of it can be read or written"
-            ),
-            TopicFinding::NotCompacted { topic, policy } => {
-                tracing::warn!(topic, policy, "this topic should be compacted, or definitions will be lost");
-            }
-        }
-    }
-    Ok(())
 }
 
 /// The schemas of other writers, and the form of the results and outcomes that this node writes.

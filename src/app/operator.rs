@@ -12,11 +12,11 @@ use crate::telemetry;
 const RELOADED: [&str; 4] = ["telemetry.log-filter", "tenants.calls-max", "tenants.waiting-max", "tenants.named"];
 
 /// Reads the configuration again; None for a node that has none of its own.
-pub type Reload = dyn Fn() -> Result<Config, ConfigError>;
+pub type Reload<'a> = dyn Fn() -> Result<Config, ConfigError> + 'a;
 
 impl Service {
     /// Carries out what a signal asked for, but for the end.
-    pub(super) fn carry_out(&mut self, asked: Asked, reload: Option<&Reload>) {
+    pub(super) fn carry_out(&mut self, asked: Asked, reload: Option<&Reload<'_>>) {
         match asked {
             Asked::End => {}
             Asked::Reload => self.reload(reload),
@@ -34,7 +34,7 @@ impl Service {
         }
     }
 
-    fn reload(&mut self, reload: Option<&Reload>) {
+    fn reload(&mut self, reload: Option<&Reload<'_>>) {
         let Some(reload) = reload else {
             tracing::info!("SIGHUP: nothing to read again here");
             return;

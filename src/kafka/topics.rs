@@ -267,7 +267,7 @@ impl Asker {
 
 /// Remembers what librdkafka said last of a connection that failed: why nobody answers.
 #[derive(Default)]
-struct Listener(Mutex<Option<String>>);
+pub(super) struct Listener(Mutex<Option<String>>);
 
 impl Listener {
     fn heard(&self) -> Option<String> {
