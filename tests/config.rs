@@ -168,3 +168,21 @@ fn replicas_are_the_brokers_default_or_a_number() {
         assert!(given(none).unwrap_err().to_string().contains("topics.replication-factor"), "{none}");
     }
 }
+
+#[test]
+fn every_key_that_is_a_list_can_be_given_by_the_environment() {
+    let defaults: toml::Table = forewarm::config::DEFAULTS.parse().unwrap();
+    let mut lists = 0;
+    for (section, keys) in &defaults {
+        for (key, value) in keys.as_table().into_iter().flatten() {
+            let variable = format!("FOREWARM__{section}__{key}").to_uppercase().replace('-', "_");
+            if value.is_array() {
+                lists += 1;
+                loaded("", &[(&variable, "[]")]).unwrap();
+            }
+            // Tables whose keys are not ours take their values one by one.
+            assert!(!value.is_table() || section == "kafka", "{section}.{key}");
+        }
+    }
+    assert!(lists > 0);
+}

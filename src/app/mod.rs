@@ -36,7 +36,7 @@ use crate::execute::{ExecuteError, Executor, Parts, Runtime};
 use crate::ingest::pre_triggers::{PreTriggerEvent, PreTriggers};
 use crate::ingest::{self, IngestError, Invocations};
 use crate::kafka::tail::Start;
-use crate::kafka::{ClientError, Connection, Namesakes, Watch, Witness, WitnessThread, ensure_topics};
+use crate::kafka::{ClientError, Connection, Namesakes, Watch, Witness, WitnessThread};
 use crate::publish;
 use crate::registry::{self, Registry, RegistryError, RegistryEvent, SchemaRegistry, SchemaRegistrySettings};
 use crate::telemetry::{Metrics, Telemetry};

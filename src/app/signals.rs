@@ -76,14 +76,14 @@ impl Signals {
         let started = Arc::new(AtomicBool::new(false));
         let has_started = Arc::clone(&started);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let _context = runtime.enter();
+        let context = runtime.enter();
         let mut listening = Vec::with_capacity(SIGNALS.len());
         for (name, asked) in SIGNALS {
             listening.push((name, asked, signal(kind(name))?));
         }
         // Elsewhere a process has only children that it started, and this one starts none.
         let orphans = if std::process::id() == 1 { Some(signal(SignalKind::child())?) } else { None };
-        drop(_context);
+        drop(context);
         let body = move || {
             runtime.block_on(async {
                 let tasks = tokio::task::LocalSet::new();

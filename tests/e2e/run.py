@@ -23,6 +23,7 @@ import delivery
 import exactly_once
 import faults
 import membership
+import operate
 import scale
 import security
 import tenants
@@ -31,7 +32,7 @@ from bench import ECHO, HOSTILE, Bench, Skipped
 from cluster import Broker
 
 # What takes the one broker away for long comes last.
-FAMILIES = [use, faults, tenants, security, delivery, membership, scale, exactly_once, brokers]
+FAMILIES = [use, faults, operate, tenants, security, delivery, membership, scale, exactly_once, brokers]
 SCENARIOS = {scenario.__name__: scenario for family in FAMILIES for scenario in family.SCENARIOS}
 
 
