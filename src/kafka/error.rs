@@ -20,10 +20,7 @@ pub enum ClientError {
         cause: String,
     },
     /// The brokers do not let this client make transactions.
-    #[error(
-        "no transactions as {id}: {source}; check that the brokers answer and that this client may write and describe that \
-         transactional id"
-    )]
+    #[error("no transactions as {id}: {source}{}", of_transactions(source))]
     Transactions {
         /// The transactional id.
         id: String,
@@ -104,6 +101,14 @@ pub enum ClientError {
 fn of_topic(code: RDKafkaErrorCode) -> &'static str {
     match Refusal::of(Some(code)) {
         Refusal::Lasting => "; check its name",
+        refusal => refusal.advice(),
+    }
+}
+
+/// What to do where there are no transactions. Brokers that refuse them are known to answer.
+fn of_transactions(error: &KafkaError) -> &'static str {
+    match Refusal::of(error.rdkafka_error_code()) {
+        Refusal::NotAllowed | Refusal::Lasting => "; allow this client to write and describe that transactional id",
         refusal => refusal.advice(),
     }
 }

@@ -21,6 +21,8 @@ use super::{ClientError, Connection, Quiet};
 const ROLE: &str = "admin";
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(10);
+/// Events that are picked up after a request; more come after the next.
+const EVENTS_MAX: usize = 200;
 /// Waits between attempts that failed and may pass: this at first, doubling up to the next.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
@@ -214,8 +216,8 @@ impl Asker {
 
     fn look(&self, topic: &str) -> Result<(Option<Look>, usize), ClientError> {
         let looked = look(self.asking.client(), topic, self.request());
-        // What librdkafka reports waits to be picked up.
-        self.asking.poll(Duration::ZERO);
+        // What librdkafka reports waits to be picked up, one event at a time, lines of its log among them.
+        (0..EVENTS_MAX).for_each(|_| self.asking.poll(Duration::ZERO));
         let listener = self.asking.context();
         looked
             .map(|looked| {
