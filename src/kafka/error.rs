@@ -49,7 +49,7 @@ pub enum ClientError {
         /// The topic.
         topic: String,
         /// librdkafka's own words.
-        source: KafkaError,
+        source: Box<KafkaError>,
         /// What it said of the connections meanwhile, behind a colon; empty where nobody listened.
         heard: String,
     },
@@ -135,7 +135,8 @@ impl ClientError {
     /// Whether it may be otherwise in a moment, without anybody's doing.
     pub fn may_pass(&self) -> bool {
         let code = match self {
-            Self::Metadata { source, .. } | Self::Partition { source, .. } => source.rdkafka_error_code(),
+            Self::Metadata { source, .. } => source.rdkafka_error_code(),
+            Self::Partition { source, .. } => source.rdkafka_error_code(),
             Self::Topic { code, .. } => Some(*code),
             Self::TopicNotCreated { code, .. } => *code,
             _ => None,

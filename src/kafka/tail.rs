@@ -340,7 +340,8 @@ impl<F: Follower> Reader<F> {
     fn take_up_new_partitions(&mut self) -> Result<(), ClientError> {
         let topic = &self.shared.topic;
         // What is heard of connections stands beside it: see `Health::heard`.
-        let wrap = |source| ClientError::Metadata { topic: topic.clone(), source, heard: String::new() };
+        let wrap =
+            |source| ClientError::Metadata { topic: topic.clone(), source: Box::new(source), heard: String::new() };
         let of = |partition| move |source| ClientError::Partition { topic: topic.clone(), partition, source };
         let ids = topics::partition_ids(self.consumer.client(), topic, REQUEST)?
             .ok_or_else(|| ClientError::TopicMissing { topic: topic.clone(), partitions: 1 })?;

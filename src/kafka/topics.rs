@@ -146,7 +146,7 @@ fn look<C: ClientContext>(
 ) -> Result<(Option<Look>, usize), ClientError> {
     let metadata = client.fetch_metadata(Some(topic), timeout).map_err(|source| ClientError::Metadata {
         topic: topic.to_owned(),
-        source,
+        source: Box::new(source),
         heard: String::new(),
     })?;
     let brokers = metadata.brokers().len();
