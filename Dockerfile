@@ -28,5 +28,8 @@ ENV FOREWARM__ARTIFACTS__DIRECTORY=/var/lib/forewarm/artifacts \
 USER 10001
 WORKDIR /var/lib/forewarm
 VOLUME /var/lib/forewarm
+# Signals reach it as process 1: see README.md. Kubernetes asks /health/ready and /health/live instead, at admin.listen.
+HEALTHCHECK --interval=10s --timeout=15s --start-period=60s \
+    CMD ["/usr/local/bin/forewarm", "health", "--config", "/etc/forewarm/config.toml"]
 ENTRYPOINT ["/usr/local/bin/forewarm"]
 CMD ["serve", "--config", "/etc/forewarm/config.toml"]

@@ -129,3 +129,60 @@ fn properties_come_from_files_and_stay_hidden() {
     let gone = loaded("", &[variable]).unwrap_err().to_string();
     assert!(gone.contains("kafka.property-files.sasl.password") && !gone.contains("hush"), "{gone}");
 }
+
+#[test]
+fn lists_come_from_the_environment_as_json_or_toml() {
+    for text in [
+        r#"[{"tenant": "acme", "calls-max": 16}, {"tenant": "other", "waiting-max": 3}]"#,
+        r#"[{ tenant = "acme", calls-max = 16 }, { tenant = "other", waiting-max = 3 }]"#,
+    ] {
+        let tenants = loaded("[tenants]\ncalls-max = 5\n", &[("FOREWARM__TENANTS__NAMED", text)]).unwrap().tenants;
+        let named: Vec<_> =
+            tenants.named.iter().map(|named| (named.tenant.as_str(), named.calls_max, named.waiting_max)).collect();
+        assert_eq!((tenants.calls_max, named), (5, vec![("acme", 16, 0), ("other", 0, 3)]));
+    }
+    // A list in a file goes below one in the environment, as any value does.
+    let text = "[tenants]\nnamed = [{ tenant = \"file\" }]\n";
+    assert!(loaded(text, &[("FOREWARM__TENANTS__NAMED", "[]")]).unwrap().tenants.named.is_empty());
+    for (text, said) in [
+        ("acme=16", "no list in JSON or TOML"),
+        (r#"{"tenant": "acme"}"#, "table and not a list"),
+        ("16", "integer and not a list"),
+        (r#"[{"tenant": "acme", "calls": 16}]"#, "unknown field `calls`"),
+        (r#"[{"tenant": "acme", "calls-max": "many"}]"#, "many"),
+        (r#"[{"calls-max": 1}]"#, "tenant"),
+    ] {
+        let fault = loaded("", &[("FOREWARM__TENANTS__NAMED", text)]).unwrap_err().to_string();
+        assert!(fault.contains("variable FOREWARM__TENANTS__NAMED: tenants.named: "), "{text}: {fault}");
+        assert!(fault.contains(said), "{text}: {fault}");
+    }
+}
+
+#[test]
+fn replicas_are_the_brokers_default_or_a_number() {
+    assert_eq!(loaded("", &[]).unwrap().topics.replication_factor, -1);
+    let given = |number: &str| loaded("", &[("FOREWARM__TOPICS__REPLICATION_FACTOR", number)]);
+    assert_eq!(given("3").unwrap().topics.replication_factor, 3);
+    assert_eq!(given("-1").unwrap().topics.replication_factor, -1);
+    for none in ["0", "-2", "32768", "three"] {
+        assert!(given(none).unwrap_err().to_string().contains("topics.replication-factor"), "{none}");
+    }
+}
+
+#[test]
+fn every_key_that_is_a_list_can_be_given_by_the_environment() {
+    let defaults: toml::Table = forewarm::config::DEFAULTS.parse().unwrap();
+    let mut lists = 0;
+    for (section, keys) in &defaults {
+        for (key, value) in keys.as_table().into_iter().flatten() {
+            let variable = format!("FOREWARM__{section}__{key}").to_uppercase().replace('-', "_");
+            if value.is_array() {
+                lists += 1;
+                loaded("", &[(&variable, "[]")]).unwrap();
+            }
+            // Tables whose keys are not ours take their values one by one.
+            assert!(!value.is_table() || section == "kafka", "{section}.{key}");
+        }
+    }
+    assert!(lists > 0);
+}

@@ -4,10 +4,13 @@
 //! runs before what reads. The way down is the way up, backwards.
 
 mod hung;
+mod manager;
 mod node;
+mod operator;
 mod settings;
 mod shutdown;
 mod signals;
+mod topics;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -16,10 +19,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub use self::hung::EXIT_HUNG;
+use self::manager::Manager;
+pub use self::operator::Reload;
 pub use self::settings::model;
 use self::settings::{ingest_settings, membership, quotas, snapshot_settings, transactions};
 pub use self::shutdown::Ended;
-pub use self::signals::Signals;
+pub use self::signals::{Asked, Signals};
 use crate::admin::{Admin, AdminError, Node};
 use crate::artifacts::{CodeCache, DirectoryStore};
 use crate::codec::{Codec, EventKind, NoSchemaRegistry, WireFormat, WriterSchemas};
@@ -31,13 +36,11 @@ use crate::execute::{ExecuteError, Executor, Parts, Runtime};
 use crate::ingest::pre_triggers::{PreTriggerEvent, PreTriggers};
 use crate::ingest::{self, IngestError, Invocations};
 use crate::kafka::tail::Start;
-use crate::kafka::{ClientError, Connection, TopicFinding, TopicSpec, Watch, Witness, WitnessThread, ensure_topics};
+use crate::kafka::{ClientError, Connection, Namesakes, Watch, Witness, WitnessThread};
 use crate::publish;
 use crate::registry::{self, Registry, RegistryError, RegistryEvent, SchemaRegistry, SchemaRegistrySettings};
 use crate::telemetry::{Metrics, Telemetry};
 
-/// How long one request for topics may take at start.
-const TOPICS_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the way down may take beyond its deadline before the process ends at once.
 const SHUTDOWN_OVERDUE: Duration = Duration::from_secs(20);
 /// How long one request to the schema registry may take.
@@ -73,16 +76,13 @@ pub enum StartError {
     #[error("a thread could not be started: {0}")]
     Thread(#[from] std::io::Error),
     /// The registry could not be read in time.
-    #[error(
-        "topic {topic} was not read to its end within {waited:?} (registry.catch-up-timeout){reason}; check that the brokers \
-         answer"
-    )]
+    #[error("topic {topic} was not read to its end within {waited:?} (registry.catch-up-timeout){reason}")]
     CatchUp {
         /// The topic.
         topic: String,
         /// How long it was waited for.
         waited: Duration,
-        /// What the client said last, behind a colon; empty where it said nothing.
+        /// What the client said last, or what to do where it said nothing.
         reason: String,
     },
 }
@@ -105,6 +105,7 @@ pub struct Service {
     executor: Executor<Arc<Outbox>>,
     _runtime: Runtime,
     _witness: WitnessThread,
+    _namesakes: Option<Namesakes>,
 }
 
 /// What every Kafka client of a configuration needs.
@@ -132,7 +133,7 @@ impl Service {
         let (witness, witness_thread) = Witness::start(&connection, looked_at)?;
         let connection = Connection { witness, ..connection };
         if config.topics.create {
-            create_topics(&connection, &config)?;
+            topics::create(&connection, &config)?;
         }
         let codec = Arc::new(Codec::new());
         let (writers, [format, outcome_format]) = schema_registry(&config)?;
@@ -236,6 +237,10 @@ impl Service {
             "" => None,
             address => Some(Admin::start(address, Arc::clone(&node) as Arc<dyn Node>)?),
         };
+        let namesakes = match config.kafka.is_classic() {
+            true => Some(Namesakes::watch(&connection, config.kafka.session_timeout())?),
+            false => None,
+        };
         tracing::info!(
             node = config.node_id(),
             bootstrap_servers = config.kafka.bootstrap_servers,
@@ -258,6 +263,7 @@ impl Service {
             executor,
             _runtime: runtime,
             _witness: witness_thread,
+            _namesakes: namesakes,
         })
     }
 
@@ -282,19 +288,32 @@ impl Service {
         self.node.not_ready().is_none() && self.failure.reason().is_none()
     }
 
-    /// Serves until a signal comes or a part fails for good, and then shuts down.
-    pub fn run_until(self, signals: &Signals) -> Ended {
+    /// Serves until a signal asks for the end or a part fails for good, and then shuts down. `reload` reads the configuration
+    /// again, where there is one to be read.
+    pub fn run_until(mut self, signals: &Signals, reload: Option<&Reload<'_>>) -> Ended {
+        let (mut manager, mut handed_back) = (Manager::from_environment(), false);
         loop {
-            if signals.wait(Duration::from_millis(250)) {
-                tracing::info!("a signal asks for the end: no new calls are taken");
-                break;
+            match signals.wait(Duration::from_millis(250)) {
+                Some(Asked::End) => {
+                    tracing::info!("a signal asks for the end: no new calls are taken");
+                    break;
+                }
+                Some(asked) => self.carry_out(asked, reload),
+                None => {}
             }
             if let Some(reason) = self.why_not() {
                 tracing::error!(reason, "the service cannot go on");
                 break;
             }
             self.mirror_counters();
+            if handed_back != self.invocations.is_handed_back() {
+                handed_back = !handed_back;
+                tracing::info!(handed_back, "every partition was handed back, or is taken again");
+            }
+            let rounds = self.invocations.counters().rounds.load(Ordering::Relaxed);
+            manager.look(Instant::now(), &self.stands_by(), rounds);
         }
+        Manager::ends();
         self.shutdown()
     }
 
@@ -357,31 +376,6 @@ impl Service {
         ended.log();
         ended
     }
-}
-
-fn create_topics(connection: &Connection, config: &Config) -> Result<(), ClientError> {
-    let topics = &config.topics;
-    let number = |number: std::num::NonZeroU32| i32::try_from(number.get()).unwrap_or(i32::MAX);
-    let spec = |name: &str, partitions: i32, compacted: bool| TopicSpec {
-        name: name.to_owned(),
-        partitions,
-        replication: number(topics.replication_factor),
-        compacted,
-    };
-    let events = [&topics.invocations, &topics.results, &topics.dead_letters];
-    let events = events.into_iter().chain([&topics.pre_triggers, &topics.pre_trigger_outcomes]);
-    let mut specs: Vec<_> = events.map(|name| spec(name, number(topics.partitions), false)).collect();
-    // One partition: what has one name is in order in any case, and a start reads them all.
-    specs.extend([&topics.functions, &topics.forecast_snapshots].map(|name| spec(name, 1, true)));
-    for finding in ensure_topics(connection, &specs, true, TOPICS_TIMEOUT)? {
-        match finding {
-            TopicFinding::Created { topic } => tracing::info!(topic, "topic created"),
-            TopicFinding::NotCompacted { topic, policy } => {
-                tracing::warn!(topic, policy, "this topic should be compacted, or definitions will be lost");
-            }
-        }
-    }
-    Ok(())
 }
 
 /// The schemas of other writers, and the form of the results and outcomes that this node writes.
@@ -470,9 +464,9 @@ fn catch_up(registry: &Registry, config: &Config) -> Result<(), StartError> {
     if registry.fences().wait(waited) {
         return Ok(());
     }
-    let mut reason = registry.health().reason();
-    if !reason.is_empty() {
-        reason.insert_str(0, ": ");
-    }
+    let reason = match registry.health().reason() {
+        said if said.is_empty() => "; where there is much to read, it needs longer".to_owned(),
+        said => format!(": {said}"),
+    };
     Err(StartError::CatchUp { topic: config.topics.functions.clone(), waited, reason })
 }

@@ -29,6 +29,9 @@ impl Node for Answers {
     }
 
     fn not_ready(&self) -> Option<String> {
+        if self.invocations.is_out() {
+            return Some("SIGUSR1 asked this node to stand aside; SIGUSR2 has it take calls again".to_owned());
+        }
         if !self.invocations.is_ready() {
             let what = "the group has not let this node in, or its brokers do not answer";
             return Some(because(what, &self.invocations.reason()));

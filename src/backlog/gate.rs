@@ -60,6 +60,19 @@ impl<C> Default for Tenant<C> {
     }
 }
 
+impl<C> Tenant<C> {
+    /// The call that has waited longest, where one more may be out.
+    fn let_out(&mut self, calls_max: u32) -> Option<C> {
+        if calls_max > 0 && self.out >= calls_max {
+            return None;
+        }
+        let call = self.waiting.pop_front()?;
+        self.held = self.held.saturating_sub(1);
+        self.out += 1;
+        Some(call)
+    }
+}
+
 /// Where calls of tenants wait for their turn. A tenant is here while a call of it is out or waits, here or elsewhere.
 #[derive(Debug)]
 pub(super) struct Gate<C> {
@@ -70,6 +83,20 @@ pub(super) struct Gate<C> {
 impl<C: Held> Gate<C> {
     pub(super) fn new(quotas: Arc<Quotas>) -> Self {
         Self { quotas, tenants: BTreeMap::new() }
+    }
+
+    /// Other quotas hold from now on. Gives the waiting calls for which there is room now; where a tenant has more out than it may
+    /// have now, those end as they would.
+    pub(super) fn set_quotas(&mut self, quotas: Arc<Quotas>) -> Vec<C> {
+        self.quotas = quotas;
+        let mut out = Vec::new();
+        for (name, tenant) in &mut self.tenants {
+            let calls_max = self.quotas.of(name).calls_max;
+            while let Some(call) = tenant.let_out(calls_max) {
+                out.push(call);
+            }
+        }
+        out
     }
 
     /// Whether this call's tenant has as many waiting as it may.
@@ -105,15 +132,12 @@ impl<C: Held> Gate<C> {
         Some(call)
     }
 
-    /// A call that was out is not any more. Gives the next one of its tenant, which goes out.
+    /// A call that was out is not any more. Gives the next one of its tenant, where that may go out.
     pub(super) fn leave(&mut self, call: &C) -> Option<C> {
+        let calls_max = self.quotas.of(call.terms().tenant.as_ref()?).calls_max;
         self.change(call, |tenant| {
-            let next = tenant.waiting.pop_front();
-            match next {
-                Some(_) => tenant.held = tenant.held.saturating_sub(1),
-                None => tenant.out = tenant.out.saturating_sub(1),
-            }
-            next
+            tenant.out = tenant.out.saturating_sub(1);
+            tenant.let_out(calls_max)
         })?
     }
 

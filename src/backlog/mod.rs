@@ -69,6 +69,11 @@ impl<C: Held> Backlog<C> {
         Self { lines: Lines::default(), waiting: BTreeMap::new(), serial: 0, gate: Gate::new(quotas) }
     }
 
+    /// Other quotas hold from now on: calls that waited for their tenant's turn go out where there is room now.
+    pub fn set_quotas(&mut self, quotas: Arc<Quotas>, out: &mut Vec<C>) {
+        out.extend(self.gate.set_quotas(quotas));
+    }
+
     /// A call comes; where it may, it goes out. It is given back where its tenant has as many waiting as it may.
     pub fn enter(&mut self, call: C, out: &mut Vec<C>) -> Option<C> {
         // Refused before it is in its line: behind it nothing must wait.
@@ -395,5 +400,37 @@ mod tests {
             let _ = backlog.ended(NOW, first, Status::Ok, Duration::ZERO, 0.0, out);
         });
         assert_eq!((ids(&next), backlog.len()), (vec![3], 0));
+    }
+
+    #[test]
+    fn other_quotas_let_out_what_has_room_and_wait_for_what_is_out() {
+        let quotas =
+            |calls_max| Arc::new(Quotas::new(Quota { calls_max, waiting_max: 0 }, [("big", Quota::default())]));
+        let mut policies = Policies::new(Arc::default());
+        let artifact = Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) };
+        let name = FunctionName::new("owned").unwrap();
+        let mut definition = FunctionDefinition::new(name.clone(), "1", artifact, FunctionKind::Component);
+        definition.tenant = Some("owner".to_owned());
+        policies.define(&definition);
+        // Without quotas nobody is counted; with them, a function that was defined before is its tenant's.
+        assert!(policies.are_ordinary() && policies.terms(&name, None, None, None).are_ordinary());
+        policies.set_quotas(quotas(1));
+        assert_eq!(policies.terms(&name, None, None, None).tenant.as_deref(), Some("owner"));
+        let mut backlog = Backlog::new(quotas(1));
+        let first = enter(&mut backlog, of("a", 1, 0, &policies)).pop().unwrap();
+        for id in 2..=6 {
+            assert_eq!(enter(&mut backlog, of("a", id, 0, &policies)), []);
+        }
+        let more = out(|out| backlog.set_quotas(quotas(3), out));
+        assert_eq!(ids(&more), [2, 3]);
+        // Lowered below what is out: the next goes out when there is one less than it may be.
+        assert_eq!(out(|out| backlog.set_quotas(quotas(1), out)), []);
+        for call in [&first, &more[0]] {
+            assert_eq!(out(|out| backlog.withdraw(call, out)), []);
+        }
+        assert_eq!(ids(&out(|out| backlog.withdraw(&more[1], out))), [4]);
+        // No limit: everybody.
+        assert_eq!(ids(&out(|out| backlog.set_quotas(Arc::default(), out))), [5, 6]);
+        assert!(backlog.is_empty());
     }
 }

@@ -40,29 +40,38 @@ impl Terms {
 struct Policy {
     ordering: Ordering,
     retry: Option<Arc<Retry>>,
-    tenant: Option<Arc<str>>,
 }
 
 /// The policies of every function that asks for anything, and the quotas.
 #[derive(Debug, Default)]
 pub struct Policies {
     functions: HashMap<FunctionName, Policy>,
+    /// Whose each function is, where its definition says; of use only where there are quotas.
+    tenants: HashMap<FunctionName, Arc<str>>,
     quotas: Arc<Quotas>,
 }
 
 impl Policies {
     /// No function is known yet.
     pub fn new(quotas: Arc<Quotas>) -> Self {
-        Self { functions: HashMap::new(), quotas }
+        Self { functions: HashMap::new(), tenants: HashMap::new(), quotas }
+    }
+
+    /// Other quotas hold from now on, for calls that come from now on.
+    pub fn set_quotas(&mut self, quotas: Arc<Quotas>) {
+        self.quotas = quotas;
     }
 
     /// A function is defined, or defined anew.
     pub fn define(&mut self, definition: &FunctionDefinition) {
         let FunctionDefinition { name, ordering, retry, tenant, .. } = definition;
         let retry = (retry.attempts_max > 1).then(|| Arc::new(retry.clone()));
-        let tenant = tenant.as_deref().filter(|_| self.quotas.are_set()).map(Arc::from);
-        if retry.is_some() || tenant.is_some() || *ordering != Ordering::Unordered {
-            self.functions.insert(name.clone(), Policy { ordering: *ordering, retry, tenant });
+        match tenant.as_deref() {
+            Some(tenant) => drop(self.tenants.insert(name.clone(), Arc::from(tenant))),
+            None => drop(self.tenants.remove(name)),
+        }
+        if retry.is_some() || *ordering != Ordering::Unordered {
+            self.functions.insert(name.clone(), Policy { ordering: *ordering, retry });
         } else {
             self.functions.remove(name);
         }
@@ -71,6 +80,7 @@ impl Policies {
     /// A function is no more.
     pub fn remove(&mut self, function: &FunctionName) {
         self.functions.remove(function);
+        self.tenants.remove(function);
     }
 
     /// Whether every call is an ordinary one.
@@ -92,7 +102,8 @@ impl Policies {
         partition: Option<i32>,
         tenant: Option<&str>,
     ) -> Terms {
-        let tenant = tenant.filter(|_| self.quotas.are_set()).map(Arc::from);
+        let owner = || self.tenants.get(function).cloned().or_else(|| tenant.map(Arc::from));
+        let tenant = self.quotas.are_set().then(owner).flatten();
         let Some(policy) = self.functions.get(function) else { return Terms { tenant, ..Terms::default() } };
         let line = match (policy.ordering, key, partition) {
             (Ordering::Key, Some(key), _) => Some(LineKey::Key(function.clone(), key.into())),
@@ -100,6 +111,6 @@ impl Policies {
             // Without a key there is nothing that it would have to follow.
             (Ordering::Unordered | Ordering::Key | Ordering::Partition, ..) => None,
         };
-        Terms { line, retry: policy.retry.clone(), tenant: policy.tenant.clone().or(tenant) }
+        Terms { line, retry: policy.retry.clone(), tenant }
     }
 }

@@ -48,7 +48,8 @@ impl Arguments {
             return Ok(body);
         }
         let error = serde_json::from_str::<serde_json::Value>(&body).ok();
-        let error = error.and_then(|error| error["error"].as_str().map(str::to_owned));
+        // Of health it gives a reason.
+        let error = error.and_then(|error| error["error"].as_str().or(error["reason"].as_str()).map(str::to_owned));
         anyhow::bail!("{}", error.unwrap_or_else(|| format!("the node answers {status}: {body}")))
     }
 

@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     println!("  export FOREWARM__ARTIFACTS__DIRECTORY={}", config.artifacts.directory.display());
     println!("  forewarm function deploy hello guests/rust-greet/rust-greet.wasm");
     println!("  forewarm invoke hello --payload '\"world\"'");
-    let ended = service.run_until(&signals);
+    let ended = service.run_until(&signals, None);
     drop(telemetry);
     Ok(if ended.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -14,6 +14,7 @@ mod dev;
 mod explain;
 mod fit;
 mod function;
+mod health;
 mod invoke;
 mod pre_trigger;
 mod recorded;
@@ -68,6 +69,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Ask a node which chains of calls it has learned.
     Chains(chains::Arguments),
+    /// Ask a node whether it takes calls: exit status 0 or 1, for health checks.
+    Health(health::Arguments),
     /// Print the Avro schema of an event.
     Schema(schema::Arguments),
     /// Replay recorded calls against warm policies, and say what each would have cost.
@@ -138,6 +141,7 @@ pub fn run() -> ExitCode {
         Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Chains(arguments) => chains::run(&arguments),
+        Command::Health(arguments) => health::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Backtest(arguments) => backtest::run(&arguments),
         Command::Fit(arguments) => fit::run(&arguments),
@@ -145,14 +149,49 @@ pub fn run() -> ExitCode {
     match ended {
         Ok(code) => code,
         Err(fault) => {
-            eprintln!("forewarm: {fault:#}");
+            eprintln!("forewarm: {}", told(&fault));
             if fault.is::<ConfigError>() { ExitCode::from(EX_USAGE) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// A fault with its causes. Errors of ours say their causes in their own sentence, with what to do behind it, and name them as
+/// causes too, as others' do: a cause that was said is not said again.
+fn told(fault: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in fault.chain().map(ToString::to_string) {
+        if said.is_empty() {
+            said = cause;
+        } else if !said.contains(&cause) {
+            said.push_str(": ");
+            said.push_str(&cause);
+        }
+    }
+    said
 }
 
 /// Prints a value as JSON on one line.
 fn print_json<T: serde::Serialize>(value: &T) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string(value)?);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+    use crate::app::StartError;
+    use crate::kafka::ClientError;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let source = rdkafka::error::KafkaError::Global(rdkafka::error::RDKafkaErrorCode::TopicAuthorizationFailed);
+        let error = StartError::from(ClientError::Subscribe { topic: "calls".to_owned(), source });
+        let said = told(&anyhow::Error::new(error));
+        assert_eq!(said.matches("authorization").count(), 1, "{said}");
+        let read = std::fs::read("/nonexistent/file").context("the artifact cannot be read");
+        let said = told(&read.unwrap_err());
+        assert!(said.starts_with("the artifact cannot be read: No such file"), "{said}");
+    }
 }

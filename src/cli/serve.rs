@@ -7,12 +7,13 @@ use crate::app::Service;
 use crate::{app, telemetry};
 
 pub(super) fn run(arguments: &ConfigArgument) -> anyhow::Result<ExitCode> {
+    // First: a signal that nobody listens for ends the process without a word, or is lost where it is process 1.
+    let signals = app::Signals::listen()?;
     let config = arguments.load()?;
     let telemetry = telemetry::start(&config.telemetry, &config.node_id())?;
-    let signals = app::Signals::listen()?;
     let service = Service::start(config, &telemetry)?;
     signals.service_started();
-    let ended = service.run_until(&signals);
+    let ended = service.run_until(&signals, Some(&|| arguments.load()));
     drop(telemetry);
     Ok(if ended.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

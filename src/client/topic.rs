@@ -51,7 +51,8 @@ impl Topic {
                 Start::Beginning => Offset::Beginning,
                 // Asked for now, not when the first fetch happens: what comes in between must be seen.
                 Start::Now => {
-                    let (_, end) = consumer.fetch_watermarks(topic, partition, METADATA_TIMEOUT).map_err(read)?;
+                    let of = |source| ClientError::Partition { topic: topic.to_owned(), partition, source };
+                    let (_, end) = consumer.fetch_watermarks(topic, partition, METADATA_TIMEOUT).map_err(of)?;
                     Offset::Offset(end)
                 }
             };

@@ -42,8 +42,10 @@ pub enum DecodeError {
     },
     /// A single-object fingerprint that no embedded schema has.
     #[error(
-        "no schema of kind {kind} with fingerprint {fingerprint:016x} is known here (the current one has {current:016x}); \
-         update this node, or send with Confluent framing and a schema registry"
+        "no schema of kind {kind} with fingerprint {:016x} is known here (the current one has {:016x}); \
+         update this node, or send with Confluent framing and a schema registry",
+        // As it stands in the message, where the lowest byte comes first.
+        fingerprint.swap_bytes(), current.swap_bytes()
     )]
     UnknownFingerprint {
         /// What was expected.

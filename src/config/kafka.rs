@@ -79,6 +79,11 @@ impl Kafka {
         Duration::from_millis(given.unwrap_or(default))
     }
 
+    /// Whether the group works by the protocol whose members assign the partitions, which is librdkafka's usual one.
+    pub fn is_classic(&self) -> bool {
+        self.properties.get("group.protocol").is_none_or(|protocol| protocol != "consumer")
+    }
+
     /// How long the group waits for a member that says nothing.
     pub fn session_timeout(&self) -> Duration {
         self.millis("session.timeout.ms", SESSION_TIMEOUT_MS)
@@ -150,8 +155,8 @@ pub struct Topics {
     pub create: bool,
     /// Partitions of those that are created.
     pub partitions: NonZeroU32,
-    /// Replicas of those that are created.
-    pub replication_factor: NonZeroU32,
+    /// Replicas of those that are created; -1 is the brokers' default (`default.replication.factor`).
+    pub replication_factor: i32,
 }
 
 impl Topics {
@@ -166,6 +171,12 @@ impl Topics {
             ("forecast-snapshots", &self.forecast_snapshots),
         ];
         let mut faults = Vec::new();
+        if self.replication_factor != -1 && !(1..=i32::from(i16::MAX)).contains(&self.replication_factor) {
+            let given = self.replication_factor;
+            faults.push(format!(
+                "topics.replication-factor: {given} is none: use -1 (the brokers' default) or 1 to 32767"
+            ));
+        }
         for (index, (key, name)) in names.iter().enumerate() {
             let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
             if name.is_empty() || name.len() > 249 || !name.chars().all(legal) {

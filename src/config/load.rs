@@ -3,6 +3,7 @@
 //! Every fault is told at once: each value that the user gave is tried alone above the defaults, so that a bad one is told
 //! with its own key, whatever else is wrong.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -57,7 +58,8 @@ fn is_free_table(path: &[String]) -> bool {
 /// Loads the configuration: defaults, then `file`, then the variables of `environment` that begin with `FOREWARM__`.
 ///
 /// In a variable's name two underscores separate section from key, and one stands for `-`; below `kafka.properties`
-/// and `kafka.property-files` it stands for `.`. A variable's value is text that is read as its key's type.
+/// and `kafka.property-files` it stands for `.`. A variable's value is text that is read as its key's type; a list is given as
+/// JSON or TOML.
 ///
 /// # Errors
 /// All faults at once.
@@ -73,8 +75,14 @@ pub fn load(
             Err(fault) => faults.push(fault),
         }
     }
-    given.extend(environment.into_iter().filter_map(|(name, value)| from_variable(&name, value)));
     let defaults = defaults();
+    for (name, value) in environment {
+        match from_variable(&defaults, &name, value) {
+            Some(Ok(one)) => given.push(one),
+            Some(Err(fault)) => faults.push(fault),
+            None => {}
+        }
+    }
     for one in &given {
         if let Some(fault) = unknown_key(&defaults, one).or_else(|| bad_value(one)) {
             faults.push(fault);
@@ -115,6 +123,20 @@ fn read(path: &Path) -> Result<Table, String> {
     text.parse().map_err(|fault| format!("file {}: {fault}", path.display()))
 }
 
+/// See [`Config::keys_that_differ`].
+pub(super) fn keys_that_differ(one: &Config, other: &Config) -> Vec<String> {
+    let values = |config: &Config| {
+        let mut given = Vec::new();
+        // What was read from TOML can be written as TOML.
+        let table = Table::try_from(config).unwrap_or_default();
+        leaves("", &mut Vec::new(), table, &mut given);
+        given.into_iter().map(|one| (one.key(), one.value)).collect::<BTreeMap<_, _>>()
+    };
+    let (one, other) = (values(one), values(other));
+    let keys: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+    keys.into_iter().filter(|key| one.get(*key) != other.get(*key)).cloned().collect()
+}
+
 /// Takes a table apart into its values. Below a free table nested tables are dotted names: TOML reads
 /// `security.protocol = "ssl"` as one.
 fn leaves(source: &str, path: &mut Vec<String>, table: Table, given: &mut Vec<Given>) {
@@ -145,13 +167,41 @@ fn leaf(source: &str, path: &mut Vec<String>, value: Value, given: &mut Vec<Give
     }
 }
 
-fn from_variable(name: &str, value: String) -> Option<Given> {
+/// None where the variable is not ours.
+fn from_variable(defaults: &Table, name: &str, text: String) -> Option<Result<Given, String>> {
     let rest = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
     let mut parts = rest.split("__");
     let mut path: Vec<String> = parts.by_ref().take(2).map(|part| part.replace('_', "-")).collect();
     let free = is_free_table(&path);
     path.extend(parts.map(|part| part.replace('_', if free { "." } else { "-" })));
-    Some(Given { source: format!("variable {name}"), path, value: Value::String(value) })
+    let given = |value| Given { source: format!("variable {name}"), path: path.clone(), value };
+    if !is_list(defaults, &path) {
+        return Some(Ok(given(Value::String(text))));
+    }
+    let list = list(&text).map_err(|fault| {
+        let key = path.join(".");
+        format!("variable {name}: {key}: no list in JSON or TOML, as in [{{\"key\": \"value\"}}]: {fault}")
+    });
+    Some(list.map(given))
+}
+
+fn is_list(defaults: &Table, path: &[String]) -> bool {
+    let mut value = None;
+    let mut table = Some(defaults);
+    for key in path {
+        value = table.and_then(|table| table.get(key));
+        table = value.and_then(Value::as_table);
+    }
+    value.is_some_and(Value::is_array)
+}
+
+/// A list as JSON, or as TOML has it behind a `=`. What is said where it is neither is of JSON, which most mean.
+fn list(text: &str) -> Result<Value, String> {
+    let value = serde_json::from_str::<Value>(text).or_else(|fault| {
+        let table: Option<Table> = format!("list = {text}").parse().ok();
+        table.and_then(|mut table| table.remove("list")).ok_or_else(|| fault.to_string())
+    })?;
+    if value.is_array() { Ok(value) } else { Err(format!("{} and not a list", value.type_str())) }
 }
 
 fn unknown_key(defaults: &Table, given: &Given) -> Option<String> {

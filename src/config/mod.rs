@@ -145,6 +145,12 @@ impl Config {
         faults
     }
 
+    /// The keys whose values differ, in order: `section.key`, and below a table whose keys are not ours, with the name in it.
+    #[cfg(feature = "service")]
+    pub fn keys_that_differ(&self, other: &Self) -> Vec<String> {
+        load::keys_that_differ(self, other)
+    }
+
     /// The node's name. [`load`] has put the host's in where none was configured.
     pub fn node_id(&self) -> String {
         if self.node.id.is_empty() { "node".to_owned() } else { self.node.id.clone() }

@@ -23,8 +23,10 @@ pub struct NamedTenant {
     /// Its name.
     pub tenant: String,
     /// As in [`Tenants`].
+    #[serde(default)]
     pub calls_max: u32,
     /// As in [`Tenants`].
+    #[serde(default)]
     pub waiting_max: u32,
 }
 

@@ -114,6 +114,15 @@ impl Delivery {
         self.change(|policies| policies.remove(function));
     }
 
+    /// Other quotas hold from now on, for calls that come from now on and for those that wait for their turn.
+    pub fn set_quotas(&self, quotas: Quotas) {
+        let quotas = Arc::new(quotas);
+        self.change(|policies| policies.set_quotas(Arc::clone(&quotas)));
+        let mut out = Vec::new();
+        self.desk().backlog.set_quotas(quotas, &mut out);
+        self.let_go(out);
+    }
+
     fn change(&self, change: impl FnOnce(&mut Policies)) {
         let mut policies = self.policies.write().unwrap_or_else(PoisonError::into_inner);
         change(&mut policies);

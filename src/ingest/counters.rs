@@ -51,6 +51,8 @@ pub struct Counters {
     pub lost: AtomicU64,
     /// Times that intake paused because a bound was reached.
     pub pauses: AtomicU64,
+    /// Rounds of the poll thread: while they grow, it runs.
+    pub rounds: AtomicU64,
     /// Messages in flight now.
     pub in_flight: AtomicUsize,
     /// Of those, the ones that have begun, or may begin any moment.

@@ -25,7 +25,7 @@ use super::rebalance::UnderWay;
 use super::transactions::Transactions;
 use super::{Settings, Sink};
 use crate::codec::{Codec, WriterSchemas};
-use crate::kafka::{Pulse, Renewal, is_of_one_broker};
+use crate::kafka::{Pulse, Renewal, fatal, is_of_one_broker};
 use crate::progress::{Completion, Partitions};
 use crate::types::Position;
 
@@ -130,6 +130,7 @@ impl<S: Sink> Intake<S> {
             self.renew_where_dead(now);
             self.prepare_where_asked();
             self.serve_rebalance(now);
+            self.join_or_leave();
             self.retry_held(now);
             self.hand_back_where_leaving(now);
             self.regulate(now);
@@ -186,7 +187,9 @@ impl<S: Sink> Intake<S> {
                 self.leaving.renew_now = true;
             }
             KafkaError::MessageConsumptionFatal(code) => {
-                health.failed_for_good(&format!("topic {}: {code}", self.topic));
+                // The error itself only says that there is one.
+                let (code, words) = self.consumer.client().fatal_error().unwrap_or_else(|| (*code, String::new()));
+                health.failed_for_good(&format!("topic {}: {}", self.topic, fatal(code, &words)));
             }
             error if is_of_one_broker(error) => {}
             error => match error.rdkafka_error_code() {
@@ -300,7 +303,8 @@ impl<S: Sink> Intake<S> {
         let counters = &self.control.counters;
         counters.in_flight.store(self.partitions.in_flight(), Ordering::Release);
         counters.in_flight_bytes.store(self.partitions.bytes(), Ordering::Relaxed);
-        counters.partitions.store(self.partitions.len(), Ordering::Relaxed);
+        counters.partitions.store(self.partitions.len(), Ordering::Release);
+        count(&counters.rounds);
         counters.went_back.store(self.partitions.went_back, Ordering::Relaxed);
         counters.unfinished.store(self.unfinished(), Ordering::Release);
         if self.stopped {

@@ -76,6 +76,12 @@ pub(super) struct Control {
     pub(super) stop_intake: AtomicBool,
     /// No more messages are taken: the poll thread has seen it.
     pub(super) intake_stopped: AtomicBool,
+    /// This node should be out of its group.
+    pub(super) hand_back: AtomicBool,
+    /// It is on its way out, or out: the poll thread has told the group.
+    pub(super) is_out: AtomicBool,
+    /// The partitions that are read now, in order. Changed with them alone.
+    pub(super) owned: Mutex<Vec<i32>>,
     /// When the poll thread ends at the latest; None while it is to go on.
     pub(super) end_by: Mutex<Option<Instant>>,
     /// Whether the group has answered at least once.
@@ -102,7 +108,13 @@ pub struct Readiness(Arc<Control>);
 impl Readiness {
     /// Whether the brokers answer and the group has let this node in.
     pub fn is_ready(&self) -> bool {
-        self.0.joined.load(Ordering::Acquire) && self.0.health.is_up() && self.0.doubts.reason().is_none()
+        let is_up = self.0.joined.load(Ordering::Acquire) && self.0.health.is_up();
+        is_up && self.0.doubts.reason().is_none() && !self.is_out()
+    }
+
+    /// Whether this node is out of its group, or on its way out, because it was told to be.
+    pub fn is_out(&self) -> bool {
+        self.0.hand_back.load(Ordering::Acquire) || self.0.is_out.load(Ordering::Acquire)
     }
 
     /// Why not, as far as was said; empty where nothing was.
@@ -139,6 +151,9 @@ impl Invocations {
         let control = Arc::new(Control {
             stop_intake: AtomicBool::new(false),
             intake_stopped: AtomicBool::new(false),
+            hand_back: AtomicBool::new(false),
+            is_out: AtomicBool::new(false),
+            owned: Mutex::default(),
             end_by: Mutex::new(None),
             joined: AtomicBool::new(false),
             poller: OnceLock::new(),
@@ -179,9 +194,33 @@ impl Invocations {
         self.control.stop_intake.store(true, Ordering::Release);
     }
 
+    /// Leaves the group, as in any other move of partitions: calls in flight may end, up to the drain timeout, and what has not
+    /// begun runs elsewhere. Everything else goes on.
+    pub fn hand_back(&self) {
+        self.control.hand_back.store(true, Ordering::Release);
+    }
+
+    /// Joins the group again.
+    pub fn take_again(&self) {
+        self.control.hand_back.store(false, Ordering::Release);
+    }
+
+    /// Whether every partition was handed back, and nothing of them is in flight.
+    pub fn is_handed_back(&self) -> bool {
+        let Control { hand_back, is_out, counters, .. } = &*self.control;
+        hand_back.load(Ordering::Acquire)
+            && is_out.load(Ordering::Acquire)
+            && counters.partitions.load(Ordering::Acquire) == 0
+    }
+
     /// Messages in flight.
     pub fn in_flight(&self) -> usize {
         self.control.counters.in_flight.load(Ordering::Acquire)
+    }
+
+    /// The partitions that this node reads now, in order.
+    pub fn partitions(&self) -> Vec<i32> {
+        self.control.owned.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether intake has stopped and nothing is in flight. Stays true from then on.

@@ -5,6 +5,7 @@
 //! While an answer is outstanding, librdkafka reads nothing of any partition of this client; so a drain is as short as the
 //! calls in flight allow, and the drain timeout is what the whole node loses at worst.
 
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
@@ -113,8 +114,25 @@ impl<S: Sink> Intake<S> {
 
     /// The group has let this node in.
     fn joined(&self) {
-        self.control.joined.store(true, std::sync::atomic::Ordering::Release);
+        self.control.joined.store(true, Release);
         self.control.health.works();
+    }
+
+    /// Leaves the group or joins it again, as this node was told. Between two rebalances: librdkafka waits for the answer of one.
+    pub(super) fn join_or_leave(&mut self) {
+        let hand_back = self.control.hand_back.load(Acquire);
+        let is_out = self.control.is_out.load(Acquire);
+        if hand_back == is_out || self.under_way.is_some() || self.consumer.context().is_rebalance_noted() {
+            return;
+        }
+        if hand_back {
+            self.consumer.unsubscribe();
+            self.control.joined.store(false, Release);
+        } else if let Err(error) = self.consumer.subscribe(&[&self.settings.topic]) {
+            self.control.health.failed(&format_args!("topic {} not subscribed to: {error}", self.settings.topic));
+            return;
+        }
+        self.control.is_out.store(hand_back, Release);
     }
 
     /// Puts partitions down and takes them up again, where their place has to be looked up anew.
@@ -133,7 +151,7 @@ impl<S: Sink> Intake<S> {
             return None;
         }
         // Nothing is taken until it is known where to go on.
-        self.control.joined.store(false, std::sync::atomic::Ordering::Release);
+        self.control.joined.store(false, Release);
         Some(UnderWay::Taking { partitions, asked: false, retry_at: now, failures: 0 })
     }
 
@@ -201,6 +219,12 @@ impl<S: Sink> Intake<S> {
         Some(by)
     }
 
+    fn show_owned(&self) {
+        let mut ids = self.partitions.ids();
+        ids.sort_unstable();
+        *self.control.owned.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = ids;
+    }
+
     fn finish_giving(&mut self, partitions: &TopicPartitionList, ids: &[i32], lost: bool) {
         self.sink.gave_up(ids);
         for &id in ids {
@@ -220,9 +244,10 @@ impl<S: Sink> Intake<S> {
         if !self.partitions.is_empty() {
             self.sink.shares(self.partitions.len(), self.partitions_of_topic);
         }
+        self.show_owned();
         if lost {
             // Out of the group, until it lets this node in again.
-            self.control.joined.store(false, std::sync::atomic::Ordering::Release);
+            self.control.joined.store(false, Release);
         }
         add(if lost { &self.control.counters.lost } else { &self.control.counters.revoked }, ids.len());
         if let Err(error) = unassign(&self.consumer, partitions) {
@@ -287,6 +312,7 @@ impl<S: Sink> Intake<S> {
         self.consumer.resume(&list)?;
         assign(&self.consumer, &list)?;
         self.joined();
+        self.show_owned();
         let ids = ids(&list);
         add(&self.control.counters.assigned, ids.len());
         tracing::info!(partitions = ?ids, "partitions taken over");

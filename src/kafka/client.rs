@@ -128,9 +128,10 @@ impl Connection {
         config
     }
 
-    /// Settings of a client that asks for metadata and makes topics.
+    /// Settings of a client that asks for metadata and makes topics. An address where nothing answers should be named before the
+    /// start's time is over: librdkafka's usual 30 s are as long as that.
     pub fn admin(&self) -> ClientConfig {
-        self.base(&[])
+        self.base(&[("socket.connection.setup.timeout.ms", "5000")])
     }
 
     /// `defaults`, then the free properties, then what has a key of its own.

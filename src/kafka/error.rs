@@ -6,6 +6,8 @@ use std::io;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::refusal::{Refusal, advice};
+
 /// A client that cannot be made, or a topic that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -18,10 +20,7 @@ pub enum ClientError {
         cause: String,
     },
     /// The brokers do not let this client make transactions.
-    #[error(
-        "no transactions as {id}: {source}; check that the brokers answer and that this client may write and describe that \
-         transactional id"
-    )]
+    #[error("no transactions as {id}: {source}{}", of_transactions(source))]
     Transactions {
         /// The transactional id.
         id: String,
@@ -45,17 +44,27 @@ pub enum ClientError {
         source: KafkaError,
     },
     /// The brokers did not say what they know about a topic.
-    #[error(
-        "metadata of topic {topic} not fetched: {source}; check that the brokers in kafka.bootstrap-servers answer"
-    )]
+    #[error("metadata of topic {topic} not fetched: {source}{heard}{}", advice(source))]
     Metadata {
         /// The topic.
         topic: String,
         /// librdkafka's own words.
+        source: Box<KafkaError>,
+        /// What it said of the connections meanwhile, behind a colon; empty where nobody listened.
+        heard: String,
+    },
+    /// The brokers did not say where a partition begins and ends.
+    #[error("partition {partition} of topic {topic} not read: {source}{}", advice(source))]
+    Partition {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// librdkafka's own words.
         source: KafkaError,
     },
     /// The brokers refuse to say.
-    #[error("topic {topic} not usable: {code}; check its name and this client's access rights")]
+    #[error("topic {topic} not usable: {code}{}", of_topic(*code))]
     Topic {
         /// The topic.
         topic: String,
@@ -73,16 +82,68 @@ pub enum ClientError {
         partitions: i32,
     },
     /// The topic could not be created.
-    #[error("topic {topic} not created: {cause}; create it by hand, or allow this client to")]
+    #[error("topic {topic} not created: {cause}{}", of_creation(*code, *replication, *brokers))]
     TopicNotCreated {
         /// The topic.
         topic: String,
-        /// The broker's own words.
+        /// The broker's own words, or librdkafka's.
         cause: String,
+        /// The code that came with them, where there was one.
+        code: Option<RDKafkaErrorCode>,
+        /// The replicas that were asked for; -1 is the brokers' default.
+        replication: i32,
+        /// How many brokers there are, as far as they say; 0 where they do not.
+        brokers: usize,
     },
 }
 
+/// What to do where the brokers refuse to speak of a topic.
+fn of_topic(code: RDKafkaErrorCode) -> &'static str {
+    match Refusal::of(Some(code)) {
+        Refusal::Lasting => "; check its name",
+        refusal => refusal.advice(),
+    }
+}
+
+/// What to do where there are no transactions. Brokers that refuse them are known to answer.
+fn of_transactions(error: &KafkaError) -> &'static str {
+    match Refusal::of(error.rdkafka_error_code()) {
+        Refusal::NotAllowed | Refusal::Lasting => "; allow this client to write and describe that transactional id",
+        refusal => refusal.advice(),
+    }
+}
+
+/// What to do where a topic was not created.
+fn of_creation(code: Option<RDKafkaErrorCode>, replication: i32, brokers: usize) -> String {
+    match (code, Refusal::of(code)) {
+        (Some(RDKafkaErrorCode::InvalidReplicationFactor), _) => {
+            let wanted = match replication {
+                -1 => "the brokers' default of replicas (topics.replication-factor = -1) is above that".to_owned(),
+                number => format!("topics.replication-factor = {number} is above that"),
+            };
+            format!(
+                "; the cluster has {brokers} brokers now, and {wanted}: lower it, or wait for brokers that are away"
+            )
+        }
+        (_, Refusal::NotAllowed) => "; create it by hand, or allow this client to create topics".to_owned(),
+        (_, Refusal::Lasting) => "; create it by hand, or mend [topics] in the configuration".to_owned(),
+        (_, refusal) => refusal.advice().to_owned(),
+    }
+}
+
 impl ClientError {
+    /// Whether it may be otherwise in a moment, without anybody's doing.
+    pub fn may_pass(&self) -> bool {
+        let code = match self {
+            Self::Metadata { source, .. } => source.rdkafka_error_code(),
+            Self::Partition { source, .. } => source.rdkafka_error_code(),
+            Self::Topic { code, .. } => Some(*code),
+            Self::TopicNotCreated { code, .. } => *code,
+            _ => None,
+        };
+        Refusal::of(code).may_pass()
+    }
+
     /// A client that was not created.
     pub fn create(role: &'static str, error: &KafkaError) -> Self {
         let cause = match error {
@@ -106,6 +167,31 @@ pub fn is_of_one_broker(error: &KafkaError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_topic_that_was_not_created_says_what_to_change() {
+        let failed = |code, replication| ClientError::TopicNotCreated {
+            topic: "results".to_owned(),
+            cause: "refused".to_owned(),
+            code: Some(code),
+            replication,
+            brokers: 3,
+        };
+        let (factor, right) = (RDKafkaErrorCode::InvalidReplicationFactor, RDKafkaErrorCode::TopicAuthorizationFailed);
+        let said = failed(factor, 5).to_string();
+        assert!(said.contains("topics.replication-factor = 5") && said.contains("3 brokers"), "{said}");
+        assert!(failed(factor, -1).to_string().contains("topics.replication-factor = -1"));
+        assert!(failed(right, 1).to_string().contains("allow this client"));
+        assert!(failed(factor, 5).may_pass() && !failed(right, 5).may_pass());
+    }
+
+    #[test]
+    fn a_partition_without_a_leader_says_so() {
+        let source = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownPartition);
+        let said = ClientError::Partition { topic: "results".to_owned(), partition: 4, source }.to_string();
+        assert!(said.contains("partition 4 of topic results") && said.contains("no leader"), "{said}");
+        assert!(!said.contains("bootstrap-servers"), "{said}");
+    }
 
     /// librdkafka itself refuses these, with its own words for each.
     #[test]

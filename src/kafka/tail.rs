@@ -339,7 +339,10 @@ impl<F: Follower> Reader<F> {
 
     fn take_up_new_partitions(&mut self) -> Result<(), ClientError> {
         let topic = &self.shared.topic;
-        let wrap = |source| ClientError::Metadata { topic: topic.clone(), source };
+        // What is heard of connections stands beside it: see `Health::heard`.
+        let wrap =
+            |source| ClientError::Metadata { topic: topic.clone(), source: Box::new(source), heard: String::new() };
+        let of = |partition| move |source| ClientError::Partition { topic: topic.clone(), partition, source };
         let ids = topics::partition_ids(self.consumer.client(), topic, REQUEST)?
             .ok_or_else(|| ClientError::TopicMissing { topic: topic.clone(), partitions: 1 })?;
         let new: Vec<i32> = ids.into_iter().filter(|id| !self.partitions.contains_key(id)).collect();
@@ -350,7 +353,7 @@ impl<F: Follower> Reader<F> {
         let start = if self.partitions.is_empty() { self.start } else { Start::Beginning };
         let mut began = Vec::with_capacity(new.len());
         for &partition in &new {
-            let (low, high) = self.consumer.fetch_watermarks(topic, partition, REQUEST).map_err(wrap)?;
+            let (low, high) = self.consumer.fetch_watermarks(topic, partition, REQUEST).map_err(of(partition))?;
             began.push((partition, low, high));
         }
         let since = match start {
@@ -430,7 +433,7 @@ impl<F: Follower> Reader<F> {
             let (_, end) = self
                 .consumer
                 .fetch_watermarks(topic, partition, REQUEST)
-                .map_err(|source| ClientError::Metadata { topic: topic.clone(), source })?;
+                .map_err(|source| ClientError::Partition { topic: topic.clone(), partition, source })?;
             if next < end {
                 ends.insert(partition, end);
             }

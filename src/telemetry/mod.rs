@@ -57,6 +57,14 @@ pub fn start(config: &config::Telemetry, node: &str) -> Result<Telemetry, Teleme
     Ok(Telemetry { metrics, tracing, export })
 }
 
+/// Log lines of this process are filtered by this from now on, in the syntax of `EnvFilter`.
+///
+/// # Errors
+/// Where the filter is not understood; the one of before stays.
+pub fn set_log_filter(filter: &str) -> Result<(), TelemetryError> {
+    logs::set_filter(filter)
+}
+
 impl Telemetry {
     /// The counters.
     pub fn metrics(&self) -> Arc<Metrics> {

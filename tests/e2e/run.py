@@ -24,6 +24,7 @@ import exactly_once
 import faults
 import kept
 import membership
+import operate
 import scale
 import security
 import tenants
@@ -32,7 +33,7 @@ from bench import ECHO, HOSTILE, Bench, Skipped
 from cluster import Broker
 
 # What takes the one broker away for long comes last.
-FAMILIES = [use, kept, faults, tenants, security, delivery, membership, scale, exactly_once, brokers]
+FAMILIES = [use, kept, faults, operate, tenants, security, delivery, membership, scale, exactly_once, brokers]
 SCENARIOS = {scenario.__name__: scenario for family in FAMILIES for scenario in family.SCENARIOS}
 
 

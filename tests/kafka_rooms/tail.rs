@@ -252,7 +252,8 @@ fn topics_are_made_where_they_are_missing_and_a_functions_topic_must_be_compacte
     let connection = brokers.connection("");
     let plain = brokers.topic("plain", 1);
     let missing = unique("missing");
-    let spec = |name: &str, compacted| TopicSpec { name: name.to_owned(), partitions: 3, replication: 1, compacted };
+    // Replicas as the brokers like.
+    let spec = |name: &str, compacted| TopicSpec { name: name.to_owned(), partitions: 3, replication: -1, compacted };
     let specs = [spec(&plain, true), spec(&missing, true)];
     let refused = ensure_topics(&connection, &specs, false, LONG).unwrap_err();
     assert_eq!(
@@ -261,8 +262,8 @@ fn topics_are_made_where_they_are_missing_and_a_functions_topic_must_be_compacte
     );
     let findings = ensure_topics(&connection, &specs, true, LONG).unwrap();
     let expected = [
-        TopicFinding::Created { topic: missing.clone() },
         TopicFinding::NotCompacted { topic: plain, policy: "delete".to_owned() },
+        TopicFinding::Created { topic: missing.clone(), partitions: 3, replicas: 1 },
     ];
     assert_eq!(findings, expected);
     eventually("the new topic is known", || ensure_topics(&connection, &specs[1..], false, LONG).is_ok());

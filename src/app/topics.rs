@@ -1,0 +1,40 @@
+//! The topics of the service, found or made at the start.
+//!
+//! Must not: know how topics are made; `kafka` does.
+
+use crate::config::Config;
+use crate::kafka::{ClientError, Connection, TopicFinding, TopicSpec, ensure_topics};
+
+/// Finds every topic, makes those that are missing, and says what somebody should know of them. Brokers that are away or not whole
+/// are waited for, up to `registry.catch-up-timeout`.
+pub(super) fn create(connection: &Connection, config: &Config) -> Result<(), ClientError> {
+    let topics = &config.topics;
+    let number = |number: std::num::NonZeroU32| i32::try_from(number.get()).unwrap_or(i32::MAX);
+    let spec = |name: &str, partitions: i32, compacted: bool| TopicSpec {
+        name: name.to_owned(),
+        partitions,
+        replication: topics.replication_factor,
+        compacted,
+    };
+    let events = [&topics.invocations, &topics.results, &topics.dead_letters];
+    let events = events.into_iter().chain([&topics.pre_triggers, &topics.pre_trigger_outcomes]);
+    let mut specs: Vec<_> = events.map(|name| spec(name, number(topics.partitions), false)).collect();
+    // One partition: what has one name is in order in any case, and a start reads them all.
+    specs.extend([&topics.functions, &topics.forecast_snapshots].map(|name| spec(name, 1, true)));
+    for finding in ensure_topics(connection, &specs, true, config.registry.catch_up_timeout)? {
+        match finding {
+            TopicFinding::Created { topic, partitions, replicas } => {
+                tracing::info!(topic, partitions, replicas, "topic created");
+            }
+            TopicFinding::OneReplica { topic, brokers } => tracing::warn!(
+                topic,
+                brokers,
+                "this topic has one replica: while its broker is away, nothing of it can be read or written"
+            ),
+            TopicFinding::NotCompacted { topic, policy } => {
+                tracing::warn!(topic, policy, "this topic should be compacted, or definitions will be lost");
+            }
+        }
+    }
+    Ok(())
+}
