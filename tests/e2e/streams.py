@@ -97,7 +97,8 @@ class Topics:
             settings = {"num_partitions": 1, "config": {"cleanup.policy": "compact"}}
         else:
             settings = {"num_partitions": PARTITIONS}
-        settings["replication_factor"] = 1
+        # As many as the brokers give.
+        settings["replication_factor"] = -1
         return NewTopic(self.names[role], **(settings | self.changes.get(role, {})))
 
     def __getitem__(self, role):
