@@ -141,7 +141,7 @@ class Node(threading.Thread):
                 self.service.kill()
             took_s = time.monotonic() - began
         lines = self.service.log_lines(since=since)
-        reasons = [line for line in lines if " WARN " in line or " ERROR " in line]
+        reasons = [line for line in lines if " WARN forewarm" in line or " ERROR forewarm" in line]
         return Ending(self.name, began, status, took_s, reasons[-1] if reasons else "")
 
     def lines(self, since):

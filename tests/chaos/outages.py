@@ -11,6 +11,7 @@ exit status is 0 only if nothing was lost and every node came back in time; see 
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import os
 import pathlib
 import random
@@ -23,7 +24,7 @@ import time
 import uuid
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "e2e"), str(HERE)]
+sys.path[:0] = [str(HERE.parent / "e2e"), str(HERE), str(HERE.parents[1] / "scripts")]
 
 import confluent_kafka  # noqa: E402
 
@@ -60,7 +61,7 @@ STEPS = [
 ]
 # From the beginning of a fault to the SIGTERM in it.
 TERM_AFTER_S = 5
-STRIKES = ["kill"] * 4 + ["term"] * 2 + ["hang"]
+STRIKES = ("kill", "term", "kill", "hang")
 
 
 class Run(Recovery):
@@ -126,25 +127,36 @@ class Run(Recovery):
         node.start_again()
 
     def strikes(self, lasts_s):
-        """Kills, ends and hangs nodes in turn, as the seed says, while the brokers are whole."""
+        """Kills, ends and hangs nodes of both groups in turn, as the seed says, while the brokers are whole."""
         self.cluster.wait_whole(in_sync=True)
-        begin, counts = time.monotonic(), dict.fromkeys(sorted(set(STRIKES)), 0)
+        begin, struck = time.monotonic(), []
         self.faults.append((time.time() * 1_000, "strikes"))
-        while time.monotonic() < begin + lasts_s:
-            group, kind = self.random.choice(self.fleets), self.random.choice(STRIKES)
-            node = self.random.choice(group.nodes)
-            counts[kind] += 1
-            if kind == "kill":
-                node.kill(self.random.uniform(0.2, 2))
-            elif kind == "hang":
-                node.hang(fleet.SESSION_S + 3)
-            else:
-                if ending := node.terminate():
-                    self.terms.append((group, ending))
-                node.start_again()
-            time.sleep(self.random.uniform(1.5, 3.5))
-        told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-        self.recover("strikes", f"nodes: {told}", begin, time.monotonic())
+
+        def strike(group, chance):
+            for kind in itertools.cycle(STRIKES):
+                if time.monotonic() > begin + lasts_s:
+                    return
+                struck.append(kind)
+                self.strike(group, chance.choice(group.nodes), kind, chance.uniform(0.2, 2))
+                time.sleep(chance.uniform(1.5, 3.5))
+
+        threads = [threading.Thread(target=strike, args=(group, random.Random(self.random.random()))) for group in self.fleets]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        told = ", ".join(f"{struck.count(kind)} {kind}" for kind in sorted(set(struck)))
+        self.recover("strikes", f"to nodes: {told}", begin, time.monotonic())
+
+    def strike(self, group, node, kind, down_s):
+        if kind == "kill":
+            node.kill(down_s)
+        elif kind == "hang":
+            node.hang(fleet.SESSION_S + 3)
+        else:
+            if ending := node.terminate():
+                self.terms.append((group, ending))
+            node.start_again()
 
     def go(self):
         arguments = self.arguments

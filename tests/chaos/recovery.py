@@ -13,6 +13,8 @@ import checker
 # After the brokers are whole, so long until a client of the load that gets no acknowledgement is made anew: its fault is not
 # the service's.
 RENEW_AFTER_S = 5
+# A node that serves has to go on with it for so long.
+STEADY_S = 2
 # Calls that were sent get this time to be answered in the end.
 ANSWER_S = 60
 
@@ -34,6 +36,7 @@ class Recovery:
     @staticmethod
     def add_arguments(parser):
         parser.add_argument("--ready-max", type=float, default=10, metavar="SECONDS", help="from whole brokers until every node serves")
+        parser.add_argument("--stood-max", type=float, default=30, metavar="SECONDS", help="that results may stand longer than the brokers did")
         parser.add_argument("--patience", type=float, default=45, metavar="SECONDS", help="after that nodes that do not serve are killed")
         parser.add_argument("--duplicates-max", type=float, default=0.02, help="of all calls, where delivery is at least once")
         parser.add_argument("--keep", action="store_true", help="keep logs and configurations, and say where")
@@ -50,16 +53,18 @@ class Recovery:
         self.say(f"all serve: {names}; {self.fleets[0].calls.rate:.0f} calls/s to each")
 
     def wait_serving(self, whole_at, deadline_s):
-        """Waits until all groups serve; when each did, None for what does not in time."""
-        served = dict.fromkeys(self.fleets)
-        while None in served.values() and time.monotonic() < max(g.since(whole_at) for g in self.fleets) + deadline_s:
+        """Waits until all groups serve, and go on with it; since when each does, None for what does not in time."""
+        while True:
             for group in self.fleets:
                 if group.answers.fault or group.calls.fault:
                     raise group.answers.fault or group.calls.fault
-                served[group] = served[group] or group.serves(whole_at)
                 self.renew_load(group, whole_at)
+            served = {group: group.serves(whole_at) for group in self.fleets}
+            if None not in served.values() and time.monotonic() > max(served.values()) + STEADY_S:
+                return served
+            if time.monotonic() > max(group.since(whole_at) for group in self.fleets) + deadline_s:
+                return served
             time.sleep(0.1)
-        return served
 
     def renew_load(self, group, whole_at):
         silent = [number for number, times in list(group.calls.taken_at.items()) if times[-1] < whole_at]
@@ -102,6 +107,9 @@ class Recovery:
         if took_s > self.arguments.ready_max:
             self.wrong.append(f"{name}: {group.name} did not serve within {self.arguments.ready_max:g} s")
             serves += "  !!!"
+        if results_worst > taken_worst + self.arguments.stood_max:
+            self.wrong.append(f"{name}: results of {group.name} stood {results_worst:.0f} s, the brokers {taken_worst:.0f} s")
+            stood += "  !!!"
         stood = f"results stood {results:.1f} / {results_worst:.1f} s, brokers {taken:.1f} / {taken_worst:.1f} s"
         print(f"{'':11}{group.name:13} {stood}; {serves}", flush=True)
         since = group.since(whole_at)
@@ -117,7 +125,7 @@ class Recovery:
         for asked, ending in self.terms:
             if asked is group and ending.at >= begin:
                 status = "KILLED" if ending.status is None else f"status {ending.status}"
-                print(f"{'':15}SIGTERM to {ending.node}: {status} after {ending.took_s:.1f} s  {ending.said}", flush=True)
+                print(f"{'':15}SIGTERM to {ending.node}: {status} after {ending.took_s:.1f} s  {ending.said if ending.status else ''}", flush=True)
                 if fault := ending.fault():
                     self.wrong.append(f"{name}: {group.name}: {fault}")
 
@@ -136,7 +144,8 @@ class Recovery:
 
     def judge(self):
         """Wrong is: a call lost, answered out of order, or by nobody's asking; a duplicate where delivery is exactly once, and
-        too many elsewhere; a group that did not serve in time; a SIGTERM that took too long, or failed without a word."""
+        too many elsewhere; a group that did not serve in time, or stood for long while the brokers did not; a SIGTERM that took too long, or failed
+        without a word."""
         for group in self.fleets:
             account = checker.check(self.arguments.bootstrap, group.topics["results"], group.calls)
             allowed = 0 if group.delivery == "exactly-once" else self.arguments.duplicates_max
