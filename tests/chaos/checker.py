@@ -32,7 +32,9 @@ class Account:
     def tell(self, faults):
         """What it says, in lines; `faults` as `by_fault` takes them."""
         yield "outcomes: " + ", ".join(f"{count} {status}" for status, count in sorted(self.statuses.items()))
-        yield f"lost: {self.lost} of {self.calls} calls" + (f" (and {self.refused} of which nobody knows whether the brokers have them)" if self.refused else "")
+        yield f"lost: {self.lost} of {self.calls} calls"
+        if self.refused:
+            yield f"  {self.refused} more were not acknowledged, so nobody knows whether the brokers have them"
         yield f"duplicates: {self.duplicates} ({self.share():.4%} of the calls)"
         if self.repeated_at_ms:
             yield f"  by the fault before them: {by_fault(faults, self.repeated_at_ms)}"
@@ -65,7 +67,7 @@ def by_fault(faults, times_ms):
 
 
 def reader(bootstrap, topic, places=None):
-    """A reader of committed messages, and the partitions that it reads: from these places, by partition, or from the beginning."""
+    """A reader of committed messages, from these places by partition or from the beginning; and the partitions."""
     consumer = confluent_kafka.Consumer(
         {
             "bootstrap.servers": bootstrap,

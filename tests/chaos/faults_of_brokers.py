@@ -144,7 +144,8 @@ def move(run, shift, replicas):
     nodes, wanted = sorted(run.cluster.brokers), {}
     for name in moved_topics(run):
         partitions = run.cluster.view().topics[name]
-        wanted[name] = {number: [nodes[(number + shift + place) % len(nodes)] for place in range(replicas)] for number in partitions}
+        turns = {number: range(number + shift, number + shift + replicas) for number in partitions}
+        wanted[name] = {number: [nodes[turn % len(nodes)] for turn in turns[number]] for number in partitions}
         kafka_protocol.reassign(run.cluster.brokers[nodes[0]].bootstrap, name, wanted[name])
     until = time.monotonic() + BROKER_DEADLINE_S
     while not are_moved(run, wanted):

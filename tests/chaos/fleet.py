@@ -28,7 +28,7 @@ SESSION_S = 6
 
 @dataclasses.dataclass
 class Ending:
-    """How a node ended: its status, or None where it had to be killed; the time from being asked to, if it was; its last words."""
+    """How a node ended: when, by which status (None: it had to be killed), how long after being asked to; its last words."""
 
     node: str
     at: float

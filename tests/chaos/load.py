@@ -135,4 +135,5 @@ class Load(threading.Thread):
         self.join(900)
         if self.fault:
             raise self.fault
-        assert not self.is_alive() and (self.count is None or self.sent == self.count), f"the load published only {self.sent} calls"
+        whole = not self.is_alive() and self.count in (None, self.sent)
+        assert whole, f"the load published only {self.sent} calls"

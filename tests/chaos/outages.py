@@ -140,7 +140,8 @@ class Run(Recovery):
                 self.strike(group, chance.choice(group.nodes), kind, chance.uniform(0.2, 2))
                 time.sleep(chance.uniform(1.5, 3.5))
 
-        threads = [threading.Thread(target=strike, args=(group, random.Random(self.random.random()))) for group in self.fleets]
+        chances = [random.Random(self.random.random()) for _ in self.fleets]
+        threads = [threading.Thread(target=strike, args=pair) for pair in zip(self.fleets, chances, strict=True)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -177,8 +178,9 @@ def parse():
     parser.add_argument("--kafka", default=os.environ.get("FOREWARM_TEST_KAFKA_DIR"), metavar="DIR", help="the cluster's directory")
     parser.add_argument("--short", action="store_true", help="the most telling faults alone")
     parser.add_argument("--steps", default="", help=f"only these, separated by commas: {', '.join(step.name for step in STEPS)}")
-    parser.add_argument("--strikes", type=float, default=None, metavar="SECONDS", help="nodes struck at the end (60; short: 20)")
-    parser.add_argument("--swap", action="store_true", help="at-least-once with the consumer protocol, exactly-once with classic")
+    text = "for so long nodes are struck at the end (60; short: 20; with --steps: 0)"
+    parser.add_argument("--strikes", type=float, default=None, metavar="SECONDS", help=text)
+    parser.add_argument("--swap", action="store_true", help="at least once with the protocol consumer, exactly once with classic")
     parser.add_argument("--nodes", type=int, default=2, help="of each group")
     parser.add_argument("--rate", type=float, default=40, help="calls a second, to each group")
     parser.add_argument("--seed", type=int, default=1)

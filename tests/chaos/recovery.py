@@ -35,10 +35,14 @@ class Recovery:
 
     @staticmethod
     def add_arguments(parser):
-        parser.add_argument("--ready-max", type=float, default=10, metavar="SECONDS", help="from whole brokers until every node serves")
-        parser.add_argument("--stood-max", type=float, default=30, metavar="SECONDS", help="that results may stand longer than the brokers did")
-        parser.add_argument("--patience", type=float, default=45, metavar="SECONDS", help="after that nodes that do not serve are killed")
-        parser.add_argument("--duplicates-max", type=float, default=0.02, help="of all calls, where delivery is at least once")
+        for name, seconds, text in (
+            ("--ready-max", 10, "from whole brokers until every node serves"),
+            ("--stood-max", 30, "that results may stand longer than the brokers did"),
+            ("--patience", 45, "after which nodes that do not serve are killed"),
+        ):
+            parser.add_argument(name, type=float, default=seconds, metavar="SECONDS", help=text)
+        text = "as a share of the calls, where delivery is at least once"
+        parser.add_argument("--duplicates-max", type=float, default=0.02, help=text)
         parser.add_argument("--keep", action="store_true", help="keep logs and configurations, and say where")
 
     def say(self, what):
@@ -125,7 +129,8 @@ class Recovery:
         for asked, ending in self.terms:
             if asked is group and ending.at >= begin:
                 status = "KILLED" if ending.status is None else f"status {ending.status}"
-                print(f"{'':15}SIGTERM to {ending.node}: {status} after {ending.took_s:.1f} s  {ending.said if ending.status else ''}", flush=True)
+                said = ending.said if ending.status else ""
+                print(f"{'':15}SIGTERM to {ending.node}: {status} after {ending.took_s:.1f} s  {said}", flush=True)
                 if fault := ending.fault():
                     self.wrong.append(f"{name}: {group.name}: {fault}")
 
@@ -144,22 +149,24 @@ class Recovery:
 
     def judge(self):
         """Wrong is: a call lost, answered out of order, or by nobody's asking; a duplicate where delivery is exactly once, and
-        too many elsewhere; a group that did not serve in time, or stood for long while the brokers did not; a SIGTERM that took too long, or failed
-        without a word."""
+        too many elsewhere; a group that did not serve in time, or stood for long while the brokers did not; a SIGTERM that
+        took too long, or failed without a word."""
         for group in self.fleets:
             account = checker.check(self.arguments.bootstrap, group.topics["results"], group.calls)
             allowed = 0 if group.delivery == "exactly-once" else self.arguments.duplicates_max
             faults = account.faults(allowed)
             self.wrong += [f"{group.name}: {fault}" for fault in faults]
             ended = sum(len(node.endings) for node in group.nodes)
-            print(f"{group.name}: {account.calls} calls; {ended} nodes ended by themselves, {group.calls.renewals} clients of the load made anew")
+            renewed = f"{group.calls.renewals} clients of the load made anew"
+            print(f"{group.name}: {account.calls} calls; {ended} nodes ended by themselves, {renewed}")
             for line in account.tell(self.faults):
                 print(f"  {line}")
         self.tell_table()
         for fault in self.wrong:
             print(f"wrong: {fault}")
         took_s = time.monotonic() - self.began
-        print(f"{self.NAME}: {f'FAILED ({len(self.wrong)} wrong)' if self.wrong else 'passed'}, {len(self.faults)} faults in {took_s:.0f} s", flush=True)
+        verdict = f"FAILED ({len(self.wrong)} wrong)" if self.wrong else "passed"
+        print(f"{self.NAME}: {verdict}, {len(self.faults)} faults in {took_s:.0f} s", flush=True)
         return 1 if self.wrong else 0
 
     def tell_table(self):
