@@ -111,10 +111,10 @@ class Recovery:
         if took_s > self.arguments.ready_max:
             self.wrong.append(f"{name}: {group.name} did not serve within {self.arguments.ready_max:g} s")
             serves += "  !!!"
+        stood = f"results stood {results:.1f} / {results_worst:.1f} s, brokers {taken:.1f} / {taken_worst:.1f} s"
         if results_worst > taken_worst + self.arguments.stood_max:
             self.wrong.append(f"{name}: results of {group.name} stood {results_worst:.0f} s, the brokers {taken_worst:.0f} s")
             stood += "  !!!"
-        stood = f"results stood {results:.1f} / {results_worst:.1f} s, brokers {taken:.1f} / {taken_worst:.1f} s"
         print(f"{'':11}{group.name:13} {stood}; {serves}", flush=True)
         since = group.since(whole_at)
         for node in group.nodes:

@@ -141,6 +141,24 @@ class Topics:
                 future.result(BROKER_DEADLINE_S)
 
 
+def make_group_topic(bootstrap):
+    """Has the brokers make the topic that their groups' offsets are in: they do so when they are first asked for one."""
+    group = confluent_kafka.Consumer({"bootstrap.servers": bootstrap, "group.id": "e2e-none", **QUIET})
+    until = time.monotonic() + BROKER_DEADLINE_S
+    while True:
+        try:
+            group.committed([confluent_kafka.TopicPartition("e2e-none", 0)], timeout=BROKER_DEADLINE_S)
+            break
+        except confluent_kafka.KafkaException as fault:
+            # Its coordinator may not have heard of it yet.
+            if not fault.args[0].retriable() and fault.args[0].code() != confluent_kafka.KafkaError.NOT_COORDINATOR:
+                raise
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+    group.close()
+
+
 class Sender:
     """Sends messages; each is acknowledged by the broker or the test fails."""
 
