@@ -71,7 +71,7 @@ class Recovery:
             time.sleep(0.1)
 
     def renew_load(self, group, whole_at):
-        silent = [number for number, times in list(group.calls.taken_at.items()) if times[-1] < whole_at]
+        silent = [number for number, times in list(group.calls.taken_at.items()) if not times or times[-1] < whole_at]
         if silent and time.monotonic() > max(whole_at, group.calls.renewed_at) + RENEW_AFTER_S:
             group.calls.renewed_at = time.monotonic()
             group.calls.renewing.set()
