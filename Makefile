@@ -36,8 +36,16 @@ test: deps ## every test: Rust's, with a real Kafka, and end to end with a Pytho
 	@scripts/test all
 
 .PHONY: chaos
-chaos: deps ## three nodes, 200,000 calls in each mode of delivery, and faults all the time; then the account
+chaos: deps ## nodes killed and hung, three brokers killed, frozen and moved, one broker hung ten times; then the accounts
 	@scripts/test chaos
+
+.PHONY: stops
+stops: deps ## of that, the only broker hung ten times, under both modes of delivery and both group protocols
+	@scripts/test chaos stops
+
+.PHONY: outages
+outages: deps ## of that, the three brokers killed, frozen, restarted and moved
+	@scripts/test chaos outages
 
 .PHONY: simulation
 simulation: ## the seeded simulation: 10,000 seeds; FOREWARM_SIMULATION_SEED=N tells one
@@ -52,8 +60,8 @@ deps: ## what the tests need besides Rust: Java, Maven, Python; installed where 
 	@scripts/deps
 
 .PHONY: kafka
-kafka: ## a real Kafka for a shell: stop it by leaving the shell
-	scripts/kafka run -- "$${SHELL:-/bin/bash}"
+kafka: ## a real Kafka for a shell: stop it by leaving the shell; with BROKERS=3 a cluster of three
+	scripts/kafka run --brokers $(or $(BROKERS),1) -- "$${SHELL:-/bin/bash}"
 
 .PHONY: fmt
 fmt: ## format the Rust code

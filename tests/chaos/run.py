@@ -8,14 +8,11 @@ than their session, the broker is killed once, and partitions are added once. Th
 """
 
 import argparse
-import bisect
-import collections
 import os
 import pathlib
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,9 +23,10 @@ sys.path[:0] = [str(HERE.parent / "e2e"), str(HERE)]
 
 import checker  # noqa: E402
 import load  # noqa: E402
-from bench import ECHO, HOSTILE, REPOSITORY, definition  # noqa: E402
+from bench import ECHO, HOSTILE, definition  # noqa: E402
+from cluster import Cluster  # noqa: E402
 from service import Service  # noqa: E402
-from streams import Topics  # noqa: E402
+from streams import PARTITIONS, Topics  # noqa: E402
 
 NODES = 3
 PARTITIONS_ADDED = 2
@@ -107,18 +105,21 @@ class Chaos:
 
     def restart_broker(self):
         if directory := os.environ.get("FOREWARM_TEST_KAFKA_DIR"):
-            self.count("broker", "the broker: kill -9, started again")
-            command = [sys.executable, REPOSITORY / "scripts" / "kafka", "restart", "--kill", "--dir", directory]
-            subprocess.run(command, check=True, timeout=300)
+            brokers = Cluster(directory).brokers
+            node = self.random.choice(list(brokers))
+            self.count("broker", f"broker {node}: kill -9, started again")
+            brokers[node].restart("--kill")
 
     def add_partitions(self):
         before = len(self.topics.existing()[self.topics["invocations"]].partitions)
         self.count("partitions", f"partitions of invocations: {before} to {before + PARTITIONS_ADDED}")
         self.topics.grow("invocations", before + PARTITIONS_ADDED)
+        self.calls.grow(before + PARTITIONS_ADDED)
 
     def run(self):
         arguments = self.arguments
-        calls = load.Load(arguments.bootstrap, self.topics["invocations"], arguments.calls, arguments.rate, arguments.seed)
+        topic, bootstrap = self.topics["invocations"], arguments.bootstrap
+        self.calls = calls = load.Load(bootstrap, topic, PARTITIONS, arguments.rate, arguments.seed, arguments.calls)
         retry = {"attempts_max": 3, "backoff_ms": 10, "backoff_max_ms": 40}
         calls.define(self.topics["functions"], definition("unordered", ECHO, warm={"floor": 2, "ceiling": 16}))
         keyed = definition("keyed", HOSTILE, ordering="key", retry=retry, warm={"floor": 2, "ceiling": 16})
@@ -148,11 +149,11 @@ class Chaos:
         began = time.monotonic()
         watch = checker.Watch(self.arguments.bootstrap, self.topics["results"])
         try:
-            while watch.seen() < calls.sent:
+            while not calls.taken <= watch.ids:
                 for node in self.nodes:
                     node.check_running()
                 if time.monotonic() - self.began > self.arguments.deadline:
-                    self.say(f"{calls.sent - watch.seen()} calls have no result at the deadline")
+                    self.say(f"{len(calls.taken - watch.ids)} calls have no result at the deadline")
                     break
                 watch.read(1)
         finally:
@@ -184,36 +185,14 @@ def parse():
     return arguments
 
 
-def by_fault(faults, times_ms):
-    """How many of these times follow which fault: as many as each single one has, largest first, by kind."""
-    after = collections.defaultdict(collections.Counter)
-    for time_ms in times_ms:
-        number = bisect.bisect(faults, (time_ms, "")) - 1
-        after[faults[number][1] if number >= 0 else "none"][number] += 1
-    counts = {kind: sorted(counter.values(), reverse=True) for kind, counter in after.items()}
-    return ", ".join(f"{kind} {'+'.join(map(str, each))}" for kind, each in sorted(counts.items()))
-
-
 def report(chaos, account):
     arguments = chaos.arguments
     took_s = time.monotonic() - chaos.began
     print(f"delivery {arguments.delivery}, group protocol {arguments.group_protocol}, seed {arguments.seed}, {account.calls} calls in {took_s:.0f} s")
     print("faults: " + ", ".join(f"{count} {kind}" for kind, count in sorted(chaos.counts.items())))
-    print("outcomes: " + ", ".join(f"{count} {status}" for status, count in sorted(account.statuses.items())))
-    share = account.duplicates / max(1, account.calls)
-    print(f"lost: {account.lost}")
-    print(f"duplicates: {account.duplicates} ({share:.4%} of the calls)")
-    if account.repeated_at_ms:
-        print(f"  by the fault before them: {by_fault(chaos.faults, account.repeated_at_ms)}")
-    print(f"results of calls that were not made: {account.foreign}")
-    print(f"order violations: {account.disorder} of {account.ordered} calls with an order")
-    print(f"slowest call: {account.slowest_s:.1f} s from its sending to its outcome")
-    faults = [name for name in ("lost", "foreign", "disorder") if getattr(account, name)]
-    allowed = 0 if arguments.delivery == "exactly-once" else arguments.duplicates_max
-    if share > allowed:
-        faults.append("duplicates")
-    if set(account.statuses) != {"ok"}:
-        faults.append("outcomes")
+    for line in account.tell(chaos.faults):
+        print(line)
+    faults = account.faults(0 if arguments.delivery == "exactly-once" else arguments.duplicates_max)
     if chaos.counts.get("not clean"):
         faults.append("not clean")
     print(f"chaos: FAILED ({', '.join(faults)})" if faults else "chaos: passed", flush=True)

@@ -8,7 +8,7 @@ from bench import ECHO, HOSTILE, definition
 from cluster import Broker
 from delivery import RATE, Load, check, ready, settle
 from faults import PREFIX
-from streams import BROKER_DEADLINE_S, Missing, Sender
+from streams import BROKER_DEADLINE_S, Missing, Sender, make_group_topic
 
 # How long the broker is away: many times every timeout and backoff of the service.
 AWAY_S = 60
@@ -205,9 +205,7 @@ def leader_change(bench):
     first = bench.broker()
     second = Broker(bench.directory / "second-broker")
     # The group's own topic has one replica, which must not lie on a broker that goes.
-    group = confluent_kafka.Consumer({"bootstrap.servers": bench.bootstrap, "group.id": "e2e-reader"})
-    group.committed([confluent_kafka.TopicPartition("e2e-none", 0)], timeout=BROKER_DEADLINE_S)
-    group.close()
+    make_group_topic(bench.bootstrap)
     bench.closing.callback(second.stop)
     second.start("--join", first.directory)
     led_by_second = {"num_partitions": 4, "replication_factor": -1, "replica_assignment": [[2, 1]] * 4}

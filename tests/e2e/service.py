@@ -39,6 +39,9 @@ class Service:
         # Of an earlier scenario of that name in the same run.
         self.log.unlink(missing_ok=True)
         self.process = None
+        # Where the log of the process that runs now begins, in bytes.
+        self.started_at = 0
+        self.address = None
         # Variables that it gets on top of those of the test.
         self.environment = {}
         tables = {
@@ -66,6 +69,7 @@ class Service:
 
     def start(self):
         assert self.process is None, "the service runs already"
+        self.started_at, self.address = self.log_bytes(), None
         with open(self.log, "ab") as log:
             command = [self.binary, "serve", "--config", self.config]
             environment = {**os.environ, **self.environment}
@@ -73,15 +77,18 @@ class Service:
         return self
 
     def admin(self):
-        """Where it answers over HTTP, as its log says."""
-        return self.log_lines("admin interface listens")[-1].split("address=")[1].split()[0]
+        """Where it answers over HTTP, as its log says; None where that is not said yet."""
+        if not self.address and (said := self.log_lines("admin interface listens", self.started_at)):
+            self.address = said[-1].split("address=")[1].split()[0]
+        return self.address
 
-    def not_ready(self):
+    def not_ready(self, timeout_s=10):
         """Why it takes no calls, as it says over HTTP; None where it takes them."""
-        if not self.log_lines("admin interface listens"):
+        address = self.admin()
+        if not address:
             return "it has not started yet"
         try:
-            with urllib.request.urlopen(f"http://{self.admin()}/health/ready", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://{address}/health/ready", timeout=timeout_s) as answer:
                 assert json.load(answer) == {"status": "ok"}
                 return None
         except urllib.error.HTTPError as answer:
@@ -114,9 +121,16 @@ class Service:
         fields = pathlib.Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()
         return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    def log_lines(self, word=""):
-        """The lines of its log with that word in them."""
-        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+    def log_bytes(self):
+        return self.log.stat().st_size if self.log.exists() else 0
+
+    def log_lines(self, word="", since=0):
+        """The lines of its log with that word in them, from a place in bytes on."""
+        if not self.log.exists():
+            return []
+        with open(self.log, "rb") as log:
+            log.seek(since)
+            text = log.read().decode(errors="replace")
         return [line for line in text.splitlines() if word in line]
 
     def check_running(self):
@@ -130,11 +144,11 @@ class Service:
         self.process.send_signal(signal.SIGTERM)
         return self.wait()
 
-    def wait(self):
+    def wait(self, deadline_s=STOP_DEADLINE_S):
         try:
-            status = self.process.wait(STOP_DEADLINE_S)
+            status = self.process.wait(deadline_s)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"the service still runs after {STOP_DEADLINE_S} s") from None
+            raise AssertionError(f"the service still runs after {deadline_s} s") from None
         self.process = None
         return status
 

@@ -97,7 +97,8 @@ class Topics:
             settings = {"num_partitions": 1, "config": {"cleanup.policy": "compact"}}
         else:
             settings = {"num_partitions": PARTITIONS}
-        settings["replication_factor"] = 1
+        # As many as the brokers give.
+        settings["replication_factor"] = -1
         return NewTopic(self.names[role], **(settings | self.changes.get(role, {})))
 
     def __getitem__(self, role):
@@ -138,6 +139,24 @@ class Topics:
         if existing:
             for future in self.admin.delete_topics(existing).values():
                 future.result(BROKER_DEADLINE_S)
+
+
+def make_group_topic(bootstrap):
+    """Has the brokers make the topic that their groups' offsets are in: they do so when they are first asked for one."""
+    group = confluent_kafka.Consumer({"bootstrap.servers": bootstrap, "group.id": "e2e-none", **QUIET})
+    until = time.monotonic() + BROKER_DEADLINE_S
+    while True:
+        try:
+            group.committed([confluent_kafka.TopicPartition("e2e-none", 0)], timeout=BROKER_DEADLINE_S)
+            break
+        except confluent_kafka.KafkaException as fault:
+            # Its coordinator may not have heard of it yet.
+            if not fault.args[0].retriable() and fault.args[0].code() != confluent_kafka.KafkaError.NOT_COORDINATOR:
+                raise
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+    group.close()
 
 
 class Sender:
