@@ -8,16 +8,21 @@
 //! With transactions, an outcome and its offset are stored together or not at all (see [`transactions`]); everything else
 //! goes the plain way beside them.
 //!
-//! Bounds: a record that waits to be sent again is one whose call is in flight still, and `ingest` bounds those. Records
-//! that no position waits for have a bound of their own, above which they are dropped and counted.
+//! Bounds: a record that waits, for those before it in its partition (see [`lanes`]) or to be sent again, is one whose call is in
+//! flight still, and `ingest` bounds those. Records that no position waits for have a bound of their own, above which they are
+//! dropped and counted.
 
 mod counters;
 mod dead_letter;
+mod lanes;
+mod partition;
+mod producers;
 mod publisher;
 mod record;
 mod reports;
 mod resend;
 mod sent;
+mod shared;
 mod transactions;
 
 pub use counters::Counters;

@@ -9,7 +9,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 
-use super::publisher::{ROLE, Shared};
+use super::shared::{ROLE, Shared};
 use crate::kafka::is_of_one_broker;
 
 /// Which record of a transaction.

@@ -19,11 +19,11 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 
 use super::counters::count;
-use super::publisher::{ROLE, Shared};
 use super::record::{Outcome, Record, Refusal};
 use super::reports::is_of_the_record;
 use super::resend::Backoff;
 use super::sent::{Context, Sent};
+use super::shared::{ROLE, Shared};
 use crate::kafka::{ClientError, Connection, Consumed, PanicGuard, Prepared, Settled, Unprepared, headers};
 use crate::types::Fate;
 
