@@ -29,7 +29,10 @@ impl Node for Answers {
         }
         // A producer that has had nothing to send yet is no reason to wait.
         let publisher = self.outbox.publisher();
-        (!publisher.can_store()).then(|| because("the brokers do not take results", &publisher.health().reason()))
+        (!publisher.can_store()).then(|| {
+            let stall = publisher.stall().map(|stall| stall.to_string());
+            because("the brokers do not take results", &stall.unwrap_or_else(|| publisher.health().reason()))
+        })
     }
 
     fn functions(&self, after: Option<&str>, limit: usize) -> Vec<FunctionSummary> {

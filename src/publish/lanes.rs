@@ -122,6 +122,11 @@ impl<K: Copy + Eq + Hash, T> Lanes<K, T> {
         Offered::Waits
     }
 
+    /// Whether records of a lane wait, or are being handed over, so that another one would overtake them.
+    pub(super) fn holds_back(&self, lane: K) -> bool {
+        self.lanes.get(&lane).is_some_and(|lane| lane.handing_over || !lane.waiting.is_empty())
+    }
+
     /// A record that was in flight is no more. Whether the next batch is due.
     pub(super) fn ended(&mut self, lane: K, now: Instant) -> bool {
         let Some(lane) = self.lanes.get_mut(&lane) else { return false };
@@ -283,13 +288,15 @@ mod tests {
         let (mut lanes, now) = filled(8);
         (0..5).for_each(|_| _ = lanes.ended(0, now));
         let mut batch = lanes.take(0, now);
-        assert_eq!(lanes.offer(0, 8, 10, None, now), Offered::Waits);
+        assert_eq!((lanes.offer(0, 8, 10, None, now), lanes.holds_back(0)), (Offered::Waits, true));
         assert!(!lanes.ended(0, now) && lanes.due().is_empty() && lanes.take(0, now).is_empty());
         let rest = batch.split_off(1);
         // The one that was sent has ended already.
         assert!(lanes.handed_over(0, rest));
         assert_eq!(lanes.waiting(), 3);
         assert_eq!(items(&lanes.take(0, now)), [6, 7, 8]);
+        lanes.handed_over(0, Vec::new());
+        assert!(!lanes.holds_back(0) && !lanes.holds_back(1));
     }
 
     #[test]

@@ -14,6 +14,7 @@
 
 mod counters;
 mod dead_letter;
+mod ending;
 mod lanes;
 mod partition;
 mod producers;
@@ -23,6 +24,7 @@ mod reports;
 mod resend;
 mod sent;
 mod shared;
+mod stall;
 mod transactions;
 
 pub use counters::Counters;
@@ -34,4 +36,5 @@ pub use dead_letter::{
 pub use publisher::{PublishError, Publisher};
 pub use record::{Deliveries, Destination, Outcome, Record, Refusal, Topics};
 pub use resend::{Backoff, LOOSE_MAX};
+pub use stall::{Place, Stall};
 pub use transactions::TransactionSettings;

@@ -6,15 +6,19 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::counters::Counters;
+use super::ending::join_within;
 use super::producers::{self, Producers};
 use super::record::{Deliveries, Outcome, Record, Topics};
 use super::resend::{Backoff, Envelope, Waits};
-use super::shared::{ROLE, Shared};
+use super::shared::{ROLE, STALLED, Shared};
+use super::stall::Stall;
 use super::transactions::{TransactionSettings, Transactions};
-use crate::kafka::{ClientError, Connection, Consumed, Health, PanicGuard};
+use crate::kafka::{ClientError, Connection, Consumed, Health, PanicGuard, Witness};
 
-/// With records that wait and none stored for this long, brokers are taken not to store.
-const STALLED: Duration = Duration::from_secs(1);
+/// How long the thread may take to end: a turn of it, on a busy machine.
+const THREAD_ENDS: Duration = Duration::from_secs(3);
+/// How long the clients may take to end: half a second to give back what they have, on a busy machine.
+const CLIENTS_END: Duration = Duration::from_secs(5);
 
 /// The producer is of no more use; the process should end, and calls without an outcome are read again.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +31,9 @@ pub struct PublishError {
 /// Sends records. Cheap to share behind an `Arc`; usable from any thread.
 pub struct Publisher {
     shared: Arc<Shared>,
-    producers: Arc<Producers>,
+    /// None at the end.
+    producers: Option<Arc<Producers>>,
+    witness: Witness,
     thread: Option<JoinHandle<()>>,
     transactions: Option<Transactions>,
 }
@@ -58,16 +64,20 @@ impl Publisher {
         transactions: Option<TransactionSettings>,
         deliveries: Arc<dyn Deliveries>,
     ) -> Result<Self, ClientError> {
-        let config = connection.producer();
+        let mut config = connection.producer();
         // Another partitioner of the free properties keeps its word; its records share one lane a topic.
         let chooses = config.get("partitioner") == Some("murmur2_random");
+        if chooses {
+            // Records without a key are kept together by their lanes (see `lanes`).
+            config.set("sticky.partitioning.linger.ms", "0");
+        }
         let shared = Arc::new(Shared::new(topics, chooses, producers::limits(&config), backoff, deliveries));
         let transactions = match transactions {
             None => None,
             Some(settings) => Some(Transactions::new(connection, settings, backoff, Arc::clone(&shared))?),
         };
-        let producers =
-            Producers::new(config, Arc::clone(&shared)).map_err(|error| ClientError::create(ROLE, &error))?;
+        let producers = Producers::new(config, connection.clone(), Arc::clone(&shared))
+            .map_err(|error| ClientError::create(ROLE, &error))?;
         let thread = std::thread::Builder::new()
             .name(ROLE.to_owned())
             .spawn({
@@ -78,7 +88,8 @@ impl Publisher {
                 }
             })
             .map_err(|source| ClientError::Thread { name: ROLE.to_owned(), source })?;
-        Ok(Self { shared, producers, thread: Some(thread), transactions })
+        let witness = connection.witness.clone();
+        Ok(Self { shared, producers: Some(producers), witness, thread: Some(thread), transactions })
     }
 
     /// Begins to make transactions of outcomes and of what `consumed` says of their offsets. Without transactions, nothing.
@@ -128,7 +139,14 @@ impl Publisher {
     fn send(&self, record: Record, waits: Option<Waits>) {
         self.shared.begin(waits.is_some());
         let envelope = Envelope::new(record.destination, waits);
-        self.producers.send(record, envelope);
+        if let Some(producers) = &self.producers {
+            producers.send(record, envelope);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn producers(&self) -> Option<&Producers> {
+        self.producers.as_deref()
     }
 
     fn working(&self) -> Result<(), PublishError> {
@@ -159,6 +177,12 @@ impl Publisher {
         !self.shared.health.is_down() && self.shared.stalled_for() < STALLED
     }
 
+    /// Since when nothing is stored that calls wait for, where, and why, as far as is known; None where something was within the
+    /// last second, or nothing waits. For readiness; the log has it where it lasts three seconds.
+    pub fn stall(&self) -> Option<Stall> {
+        self.shared.stall(&self.witness)
+    }
+
     /// Records that wait here: for those before them in their partition, or to be sent again.
     pub fn waiting(&self) -> usize {
         let queues = self.shared.queues();
@@ -167,16 +191,18 @@ impl Publisher {
 }
 
 impl Drop for Publisher {
-    /// Gives up on what is not stored (see [`flush`](Self::flush)) and waits for the thread, up to one probe (2 s).
+    /// Gives up on what is not stored (see [`flush`](Self::flush)) and waits for threads and clients to end, for some seconds at
+    /// most: what does not end by then is left to itself.
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         if let Some(transactions) = &self.transactions {
             transactions.end();
         }
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the publisher's thread had panicked");
+        if let Some(thread) = self.thread.take() {
+            join_within(thread, THREAD_ENDS);
+        }
+        if let Some(producers) = self.producers.take() {
+            producers.end(CLIENTS_END);
         }
         let waiting = self.waiting() as u64;
         self.shared.counters.abandoned.fetch_add(waiting, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 //!
 //! Must not: decide what follows; the publisher does.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use rdkafka::client::ClientContext;
@@ -28,6 +29,9 @@ impl ClientContext for Context {
         } else if is_of_one_broker(&error) {
             self.0.health.heard(reason);
         } else {
+            if error.rdkafka_error_code() == Some(Code::AllBrokersDown) {
+                self.0.cut_off.store(true, Ordering::Release);
+            }
             self.0.health.failed(&format_args!("{error}: {reason}"));
         }
     }

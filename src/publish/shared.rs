@@ -18,9 +18,16 @@ use super::producers::Producers;
 use super::record::{Deliveries, Destination, Record, Refusal, Topics};
 use super::reports::is_of_the_record;
 use super::resend::{Backoff, Envelope, LaneId, Resend};
-use crate::kafka::{Health, headers};
+use super::stall::{Place, Stall};
+use crate::kafka::{Health, Witness, headers};
 
 pub(super) const ROLE: &str = "publish";
+/// With records that wait and none stored for this long, brokers are taken not to store.
+pub(super) const STALLED: Duration = Duration::from_secs(1);
+/// How long transactions may fail without that being said or seen: coordinators move, and take less than that.
+const MENDS_ITSELF: Duration = Duration::from_secs(3);
+/// Faults of transactions that are further apart have nothing to do with each other.
+const APART: Duration = Duration::from_secs(30);
 
 pub(super) struct Shared {
     pub(super) topics: Topics,
@@ -43,10 +50,24 @@ pub(super) struct Shared {
     started: Instant,
     /// When one of them was last stored, or first handed in after all were: milliseconds since `started`.
     moved_at_ms: AtomicU64,
+    /// The client has said that it has no connection, and nothing has come from a broker since.
+    pub(super) cut_off: AtomicBool,
+    transactions: Mutex<Making>,
     flushing: AtomicBool,
     flushed: Condvar,
     flush: Mutex<()>,
     pub(super) stopping: AtomicBool,
+}
+
+/// How transactions do.
+#[derive(Default)]
+struct Making {
+    /// What the one under way waits for, and since when.
+    waits_for: Option<(&'static str, Instant)>,
+    /// Since when none was committed, though it was tried, and when it was last tried.
+    failing: Option<(Instant, Instant)>,
+    /// Why.
+    reason: String,
 }
 
 /// Records that wait here.
@@ -82,6 +103,8 @@ impl Shared {
             failing: AtomicU64::new(0),
             started: Instant::now(),
             moved_at_ms: AtomicU64::new(0),
+            cut_off: AtomicBool::new(false),
+            transactions: Mutex::default(),
             flushing: AtomicBool::new(false),
             flushed: Condvar::new(),
             flush: Mutex::default(),
@@ -114,6 +137,61 @@ impl Shared {
         }
         let moved_at = Duration::from_millis(self.moved_at_ms.load(Ordering::Acquire));
         self.started.elapsed().saturating_sub(moved_at)
+    }
+
+    /// What is to be said of results that are not stored; None where they are, or none waits.
+    pub(super) fn stall(&self, witness: &Witness) -> Option<Stall> {
+        let lasted = self.stalled_for();
+        if lasted < STALLED {
+            return None;
+        }
+        let of_calls = |lane: LaneId| matches!(lane.destination, Destination::Results | Destination::DeadLetters);
+        let place = self.queues().lanes.standing(of_calls).map(|standing| standing.lane);
+        let look = witness.look();
+        let place = place.map(|LaneId { destination, partition, .. }| {
+            let topic = self.topics.of(destination).to_owned();
+            let seen = look.as_ref().and_then(|look| look.topics.get(&topic));
+            let seen = seen.and_then(|seen| seen.iter().find(|seen| Some(seen.partition) == partition)).cloned();
+            Place { topic, partition, seen }
+        });
+        let making = self.making();
+        let transaction = making.waits_for.map(|(what, since)| (what, since.elapsed()));
+        let said = [self.health.reason(), making.reason.clone(), self.health.heard_last()];
+        let last_error = said.into_iter().find(|said| !said.is_empty()).unwrap_or_default();
+        Some(Stall { lasted, waiting: self.waited_for.load(Ordering::Acquire), place, transaction, last_error })
+    }
+
+    fn making(&self) -> MutexGuard<'_, Making> {
+        self.transactions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A transaction waits for something from here on, or none is under way.
+    pub(super) fn transaction_waits_for(&self, what: Option<&'static str>) {
+        self.making().waits_for = what.map(|what| (what, Instant::now()));
+    }
+
+    /// A transaction failed, or does not go on. Coordinators that load or move and producers that are fenced by their successor
+    /// mend themselves, so that is a fault only where it lasts.
+    pub(super) fn transaction_failed(&self, reason: &dyn std::fmt::Display) {
+        let lasts = {
+            let (mut making, now) = (self.making(), Instant::now());
+            making.reason = reason.to_string();
+            // One that failed long ago, and whose outcomes went elsewhere, is another story.
+            let since = making.failing.filter(|(_, last)| now - *last < APART).map_or(now, |(since, _)| since);
+            making.failing = Some((since, now));
+            now - since >= MENDS_ITSELF
+        };
+        if lasts {
+            self.health.failed(reason);
+        } else {
+            tracing::debug!(%reason, "no transaction yet");
+        }
+    }
+
+    /// A transaction was committed.
+    pub(super) fn transaction_committed(&self) {
+        *self.making() = Making::default();
+        self.works();
     }
 
     /// One record has ended, in whatever way.
@@ -232,6 +310,7 @@ impl Shared {
     }
 
     pub(super) fn delivered(&self, envelope: &Envelope) {
+        self.cut_off.store(false, Ordering::Release);
         self.not_failing(envelope);
         count(&self.counters.acknowledged);
         match &envelope.waits {

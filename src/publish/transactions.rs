@@ -19,12 +19,13 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 
 use super::counters::count;
+use super::ending::{end_within, join_within};
 use super::record::{Outcome, Record, Refusal};
 use super::reports::is_of_the_record;
 use super::resend::Backoff;
 use super::sent::{Context, Sent};
 use super::shared::{ROLE, Shared};
-use crate::kafka::{ClientError, Connection, Consumed, PanicGuard, Prepared, Settled, Unprepared, headers};
+use crate::kafka::{ClientError, Connection, Consumed, PanicGuard, Prepared, Settled, Unprepared, Watch, headers};
 use crate::types::Fate;
 
 /// How long one request to a coordinator may take before it is looked whether to go on.
@@ -34,8 +35,24 @@ const START: Duration = Duration::from_secs(30);
 /// How long to wait before asking again whether every record is delivered: from the one, doubled each time, to the other.
 const STEP_MIN: Duration = Duration::from_millis(1);
 const STEP_MAX: Duration = Duration::from_millis(16);
+/// How long a request that fails is made again before the transaction is given up, and the producer with it: one that is dead
+/// says no more than that its requests time out. Above the time in which a coordinator is elected.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// When the watch says of a request that it hangs: librdkafka does not keep every limit (its issues 5456 and 5511).
+const OVERDUE: Duration = Duration::from_secs(45);
+/// The same for the first request at start.
+const START_OVERDUE: Duration = Duration::from_secs(75);
+/// When the watch says so of records that librdkafka neither delivers nor gives back. It gives them back at the age of
+/// `message.timeout.ms`, which is at most `transaction.timeout.ms` here: 15 s, unless set, and 15 minutes at most.
+const DELIVERY_OVERDUE: Duration = Duration::from_secs(16 * 60);
+/// How long its producer may take to end: half a second to give back what it has, on a busy machine.
+const PRODUCER_ENDS: Duration = Duration::from_secs(3);
+/// How long the thread may take to end.
+const THREAD_ENDS: Duration = Duration::from_secs(8);
 /// How long to wait before asking librdkafka again for what it cannot do yet.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How long to wait before a producer is made again whose first request failed.
+const INIT_AGAIN: Duration = Duration::from_secs(1);
 /// Producers that may be replaced within [`FENCES_WITHIN`] because another one had their transactional id (inclusive). A
 /// broker that ends a transaction for its age does that too, once; two processes with one name do it for ever.
 const FENCES_MAX: usize = 5;
@@ -49,6 +66,8 @@ pub struct TransactionSettings {
     /// From the beginning of one transaction to that of the next, at least.
     pub interval: Duration,
 }
+
+type Client = ThreadedProducer<Context>;
 
 /// The way of outcomes into transactions.
 pub(super) struct Transactions {
@@ -118,11 +137,12 @@ impl Transactions {
         shared: Arc<Shared>,
     ) -> Result<Self, ClientError> {
         let config = connection.transactional(&settings.id);
-        let producer: ThreadedProducer<Context> = config
+        let producer: Client = config
             .create_with_context(Context::new(Arc::clone(&shared)))
             .map_err(|error| ClientError::create(ROLE, &error))?;
-        producer
-            .init_transactions(START)
+        let watch = connection.watch.clone();
+        watch
+            .call("init_transactions", START_OVERDUE, || producer.init_transactions(START))
             .map_err(|source| ClientError::Transactions { id: settings.id.clone(), source })?;
         let lane = Arc::<Lane>::default();
         let maker = Maker {
@@ -130,8 +150,9 @@ impl Transactions {
             settings,
             backoff,
             shared,
+            watch,
             lane: Arc::clone(&lane),
-            producer,
+            producer: Some(producer),
             batch_max: usize::MAX,
             failures: 0,
             fences: VecDeque::new(),
@@ -160,13 +181,13 @@ impl Transactions {
         self.lane.push([outcome]);
     }
 
-    /// Ends the thread, and waits for it. What is not stored is read again.
+    /// Ends the thread, and waits for it up to [`THREAD_ENDS`]. What is not stored is read again.
     pub(super) fn end(&self) {
         self.lane.queue().ended = true;
         self.lane.changed.notify_all();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread that makes transactions had panicked");
+        if let Some(thread) = thread {
+            join_within(thread, THREAD_ENDS);
         }
     }
 }
@@ -177,8 +198,10 @@ struct Maker {
     settings: TransactionSettings,
     backoff: Backoff,
     shared: Arc<Shared>,
+    watch: Watch,
     lane: Arc<Lane>,
-    producer: ThreadedProducer<Context>,
+    /// None at the end.
+    producer: Option<Client>,
     /// Outcomes in one transaction; less than all while one is looked for that the brokers will not take.
     batch_max: usize,
     /// Transactions that failed since the last one that did not.
@@ -205,6 +228,8 @@ impl Maker {
                 self.lane.pause(wait);
             }
         }
+        let producer = self.producer.take();
+        end_within(&self.watch, PRODUCER_ENDS, move || drop(producer));
     }
 
     /// One transaction, or none where nothing may go into one. False where it was not committed.
@@ -215,7 +240,10 @@ impl Maker {
             self.lane.push(outcomes.drain(self.batch_max..));
         }
         let asked = outcomes.iter().map(|outcome| (outcome.position, outcome.bytes)).collect();
-        let prepared = match consumed.prepare(asked) {
+        self.shared.transaction_waits_for(Some("the thread that keeps the offsets"));
+        let prepared = consumed.prepare(asked);
+        self.shared.transaction_waits_for(None);
+        let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(Unprepared::NotNow) => {
                 self.lane.push(outcomes);
@@ -242,9 +270,10 @@ impl Maker {
             return true;
         }
         let settled = self.store(&mut taken, &prepared);
+        self.shared.transaction_waits_for(None);
         match settled {
             Settled::Committed => {
-                self.shared.works();
+                self.shared.transaction_committed();
                 count(&self.shared.counters.transactions);
                 self.shared.counters.acknowledged.fetch_add(taken.len() as u64, Ordering::Relaxed);
                 taken.iter().for_each(|outcome| self.end(outcome));
@@ -268,7 +297,7 @@ impl Maker {
         let Err(Fault { error, commit_asked }) = self.attempt(taken, prepared) else { return Settled::Committed };
         let code = error.rdkafka_error_code();
         count(&self.shared.counters.transactions_aborted);
-        self.shared.health.failed(&format_args!("a transaction was not committed: {error}"));
+        self.shared.transaction_failed(&format_args!("a transaction was not committed: {error}"));
         self.reduce(taken);
         self.renew(code);
         if commit_asked { Settled::Unknown } else { Settled::Aborted(code) }
@@ -276,48 +305,52 @@ impl Maker {
 
     fn attempt(&self, taken: &mut [Outcome], prepared: &Prepared) -> Result<(), Fault> {
         let early = |error| Fault { error, commit_asked: false };
-        self.producer.context().sent.clear();
-        self.producer.begin_transaction().map_err(early)?;
+        let Some(producer) = &self.producer else { return Err(early(KafkaError::Canceled)) };
+        producer.context().sent.clear();
+        self.watch.call("begin_transaction", OVERDUE, || producer.begin_transaction()).map_err(early)?;
         for (index, outcome) in taken.iter_mut().enumerate() {
             if let Some(letter) = &mut outcome.dead_letter {
-                self.produce(letter, Sent { index, dead_letter: true }).map_err(early)?;
+                self.produce(producer, letter, Sent { index, dead_letter: true }).map_err(early)?;
             }
-            self.produce(&mut outcome.record, Sent { index, dead_letter: false }).map_err(early)?;
+            self.produce(producer, &mut outcome.record, Sent { index, dead_letter: false }).map_err(early)?;
         }
-        self.patiently(|| self.producer.send_offsets_to_transaction(&prepared.offsets, &prepared.group, REQUEST))
-            .map_err(early)?;
-        self.deliver().map_err(early)?;
-        let commit = || self.producer.commit_transaction(REQUEST);
-        self.patiently(commit).map_err(|error| Fault { error, commit_asked: true })
+        let offsets = || producer.send_offsets_to_transaction(&prepared.offsets, &prepared.group, REQUEST);
+        self.patiently("its offsets", "send_offsets_to_transaction", offsets).map_err(early)?;
+        self.deliver(producer).map_err(early)?;
+        let commit = || producer.commit_transaction(REQUEST);
+        let committed = self.patiently("its commit", "commit_transaction", commit);
+        committed.map_err(|error| Fault { error, commit_asked: true })
     }
 
     /// Waits until the brokers took every record. The coordinator is not asked for a commit before.
-    fn deliver(&self) -> KafkaResult<()> {
+    fn deliver(&self, producer: &Client) -> KafkaResult<()> {
+        self.shared.transaction_waits_for(Some("its records"));
+        let _watched = self.watch.begin("records of a transaction", DELIVERY_OVERDUE);
         let (mut told, mut step) = (Instant::now(), STEP_MIN);
         // librdkafka's binding would wait in steps of a tenth of a second, which is several times what a transaction takes.
-        while let Err(error) = self.producer.flush(Duration::ZERO) {
+        while let Err(error) = producer.flush(Duration::ZERO) {
             self.lane.pause(step);
             if self.has_ended() {
                 return Err(error);
             }
             step = (step * 2).min(STEP_MAX);
             if told.elapsed() >= REQUEST {
-                self.shared.health.failed(&format_args!("a transaction waits for its records: {error}"));
+                self.shared.transaction_failed(&format_args!("a transaction waits for its records: {error}"));
                 told = Instant::now();
             }
         }
-        self.producer.context().sent.first().map_or(Ok(()), |code| Err(KafkaError::MessageProduction(code)))
+        producer.context().sent.first().map_or(Ok(()), |code| Err(KafkaError::MessageProduction(code)))
     }
 
     /// Hands a record to librdkafka, or what can be said in less where it is larger than any topic takes.
-    fn produce(&self, record: &mut Record, tag: Sent) -> KafkaResult<()> {
+    fn produce(&self, producer: &Client, record: &mut Record, tag: Sent) -> KafkaResult<()> {
         loop {
             let topic = self.shared.topics.of(record.destination);
             let mut message = BaseRecord::with_opaque_to(topic, Box::new(tag));
             message.key = record.key.as_deref();
             message.payload = record.payload.as_deref();
             message.headers = headers::write(&record.headers);
-            let Err((error, _)) = self.producer.send(message) else { return Ok(()) };
+            let Err((error, _)) = producer.send(message) else { return Ok(()) };
             match error.rdkafka_error_code() {
                 Some(Code::QueueFull) if !self.has_ended() => {
                     self.lane.pause(STEP_MAX);
@@ -331,12 +364,19 @@ impl Maker {
         }
     }
 
-    /// Asks again for as long as the answer is that asking again may help.
-    fn patiently(&self, ask: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
+    /// Makes a request again for as long as the answer is that asking again may help, and it is not in vain.
+    fn patiently(
+        &self,
+        waits_for: &'static str,
+        call: &'static str,
+        ask: impl Fn() -> KafkaResult<()>,
+    ) -> KafkaResult<()> {
+        self.shared.transaction_waits_for(Some(waits_for));
+        let began = Instant::now();
         loop {
-            match ask() {
-                Err(error) if may_pass(&error) && !self.has_ended() => {
-                    self.shared.health.failed(&format_args!("a transaction waits: {error}"));
+            match self.watch.call(call, OVERDUE, &ask) {
+                Err(error) if may_pass(&error) && began.elapsed() < PATIENCE && !self.has_ended() => {
+                    self.shared.transaction_failed(&format_args!("a transaction waits for {waits_for}: {error}"));
                     self.lane.pause(AGAIN);
                 }
                 answer => return answer,
@@ -346,7 +386,8 @@ impl Maker {
 
     /// Puts what can be said in less in the place of a record that the brokers refused, or looks for that record.
     fn reduce(&mut self, taken: &mut [Outcome]) {
-        let refused: Vec<(Sent, Code)> = self.producer.context().sent.take();
+        let refused: Vec<(Sent, Code)> =
+            self.producer.as_ref().map(|producer| producer.context().sent.take()).unwrap_or_default();
         let refused: Vec<_> = refused.into_iter().filter(|(_, code)| is_of_the_record(*code)).collect();
         let [outcome] = taken else {
             if !refused.is_empty() {
@@ -382,23 +423,38 @@ impl Maker {
                 "another process makes transactions as {id}: give each node a node.id of its own"
             ));
         }
+        // librdkafka may take long to end one, and what it had under way is fenced by its successor.
+        let old = self.producer.take();
+        self.discard(old);
+        self.shared.transaction_waits_for(Some("a new producer"));
         while !self.has_ended() {
             let made = self.config.create_with_context(Context::new(Arc::clone(&self.shared)));
-            let made = made.and_then(|producer: ThreadedProducer<Context>| {
-                producer.init_transactions(REQUEST)?;
-                Ok(producer)
+            let made = made.and_then(|producer: Client| {
+                let init = || producer.init_transactions(REQUEST);
+                match self.watch.call("init_transactions", OVERDUE, init) {
+                    Ok(()) => Ok(producer),
+                    Err(error) => {
+                        self.discard(Some(producer));
+                        Err(error)
+                    }
+                }
             });
             match made {
                 Ok(producer) => {
-                    self.producer = producer;
+                    self.producer = Some(producer);
                     return;
                 }
                 Err(error) => {
-                    self.shared.health.failed(&format_args!("no transactions as {}: {error}", self.settings.id));
-                    self.lane.pause(self.backoff.max);
+                    self.shared.transaction_failed(&format_args!("no transactions as {}: {error}", self.settings.id));
+                    self.lane.pause(INIT_AGAIN);
                 }
             }
         }
+    }
+
+    /// Ends a producer on a thread of its own.
+    fn discard(&self, producer: Option<Client>) {
+        end_within(&self.watch, Duration::ZERO, move || drop(producer));
     }
 
     /// An outcome that nobody here may say any more: the call runs again where its partition went.
