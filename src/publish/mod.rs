@@ -15,6 +15,7 @@
 mod counters;
 mod dead_letter;
 mod ending;
+mod gather;
 mod lanes;
 mod partition;
 mod producers;

@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn without_a_key_partitions_with_a_leader_take_turns() {
         let partitions = Partitions::new(Topics::default());
-        let mut taken = || partitions.partition("other", None, 3, |partition| partition != 1);
+        let taken = || partitions.partition("other", None, 3, |partition| partition != 1);
         assert_eq!([taken(), taken(), taken(), taken()], [0, 2, 2, 0]);
         assert_eq!(partitions.partition("other", None, 3, |_| false), 1);
     }

@@ -6,12 +6,10 @@
 //! Who may commit is judged twice by the brokers: by the transactional id, so that a node that is started again ends what its
 //! predecessor of the same name left open, and by the group's generation that goes with the offsets, so that a node whose
 //! partitions went elsewhere commits nothing for them (KIP-447).
-//!
-//! Bounds: what is gathered is in flight, and `ingest` bounds that.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,6 +18,7 @@ use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 
 use super::counters::count;
 use super::ending::{end_within, join_within};
+use super::gather::{Gather, in_turns};
 use super::record::{Outcome, Record, Refusal};
 use super::reports::is_of_the_record;
 use super::resend::Backoff;
@@ -28,6 +27,10 @@ use super::shared::{ROLE, Shared};
 use crate::kafka::{ClientError, Connection, Consumed, PanicGuard, Prepared, Settled, Unprepared, Watch, headers};
 use crate::types::Fate;
 
+/// Outcomes in one transaction, usually (inclusive): so many are handed to librdkafka in the time in which it tells the
+/// coordinator of their partitions, and then travel in whole batches. More of a partition would wait in it and have its thread
+/// spin (see `lanes`).
+const OUTCOMES_MAX: usize = 1_000;
 /// How long one request to a coordinator may take before it is looked whether to go on.
 const REQUEST: Duration = Duration::from_secs(5);
 /// How long the first request at start may take in all.
@@ -39,7 +42,7 @@ const STEP_MAX: Duration = Duration::from_millis(16);
 /// says no more than that its requests time out. Above the time in which a coordinator is elected.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// When the watch says of a request that it hangs: librdkafka does not keep every limit (its issues 5456 and 5511).
-const OVERDUE: Duration = Duration::from_secs(45);
+const OVERDUE: Duration = Duration::from_secs(30);
 /// The same for the first request at start.
 const START_OVERDUE: Duration = Duration::from_secs(75);
 /// When the watch says so of records that librdkafka neither delivers nor gives back. It gives them back at the age of
@@ -71,58 +74,10 @@ type Client = ThreadedProducer<Context>;
 
 /// The way of outcomes into transactions.
 pub(super) struct Transactions {
-    lane: Arc<Lane>,
+    gather: Arc<Gather>,
     /// Until it is given to its thread.
     maker: Mutex<Option<Maker>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// Outcomes that wait for a transaction.
-#[derive(Default)]
-struct Lane {
-    queue: Mutex<Queue>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Queue {
-    outcomes: Vec<Outcome>,
-    ended: bool,
-}
-
-impl Lane {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn push(&self, outcomes: impl IntoIterator<Item = Outcome>) {
-        self.queue().outcomes.extend(outcomes);
-        self.changed.notify_one();
-    }
-
-    /// Waits until `not_before` and for an outcome, and takes all there are. None at the end.
-    fn take(&self, not_before: Instant) -> Option<Vec<Outcome>> {
-        let mut queue = self.queue();
-        loop {
-            let wait = not_before.saturating_duration_since(Instant::now());
-            queue = if queue.ended {
-                return None;
-            } else if !wait.is_zero() {
-                self.changed.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0
-            } else if queue.outcomes.is_empty() {
-                self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner)
-            } else {
-                return Some(std::mem::take(&mut queue.outcomes));
-            }
-        }
-    }
-
-    /// Waits, for less where the end comes. False at the end.
-    fn pause(&self, wait: Duration) -> bool {
-        let queue = self.queue();
-        let waited = self.changed.wait_timeout_while(queue, wait, |queue| !queue.ended);
-        !waited.unwrap_or_else(PoisonError::into_inner).0.ended
-    }
 }
 
 impl Transactions {
@@ -144,20 +99,20 @@ impl Transactions {
         watch
             .call("init_transactions", START_OVERDUE, || producer.init_transactions(START))
             .map_err(|source| ClientError::Transactions { id: settings.id.clone(), source })?;
-        let lane = Arc::<Lane>::default();
+        let gather = Arc::<Gather>::default();
         let maker = Maker {
             config,
             settings,
             backoff,
             shared,
             watch,
-            lane: Arc::clone(&lane),
+            gather: Arc::clone(&gather),
             producer: Some(producer),
-            batch_max: usize::MAX,
+            batch_max: OUTCOMES_MAX,
             failures: 0,
             fences: VecDeque::new(),
         };
-        Ok(Self { lane, maker: Mutex::new(Some(maker)), thread: Mutex::default() })
+        Ok(Self { gather, maker: Mutex::new(Some(maker)), thread: Mutex::default() })
     }
 
     /// Starts the thread. A second time it does nothing.
@@ -178,13 +133,13 @@ impl Transactions {
 
     /// Hands an outcome over, which the caller has counted.
     pub(super) fn push(&self, outcome: Outcome) {
-        self.lane.push([outcome]);
+        self.gather.push([outcome]);
     }
 
     /// Ends the thread, and waits for it up to [`THREAD_ENDS`]. What is not stored is read again.
     pub(super) fn end(&self) {
-        self.lane.queue().ended = true;
-        self.lane.changed.notify_all();
+        self.gather.queue().ended = true;
+        self.gather.changed.notify_all();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             join_within(thread, THREAD_ENDS);
@@ -199,7 +154,7 @@ struct Maker {
     backoff: Backoff,
     shared: Arc<Shared>,
     watch: Watch,
-    lane: Arc<Lane>,
+    gather: Arc<Gather>,
     /// None at the end.
     producer: Option<Client>,
     /// Outcomes in one transaction; less than all while one is looked for that the brokers will not take.
@@ -220,12 +175,14 @@ struct Fault {
 impl Maker {
     fn run(mut self, consumed: &dyn Consumed) {
         let mut not_before = Instant::now();
-        while let Some(outcomes) = self.lane.take(not_before) {
-            not_before = Instant::now() + self.settings.interval;
+        while let Some(outcomes) = self.gather.take(not_before) {
+            // What does not fit into one transaction does not wait for the next one's time.
+            let all_fit = outcomes.len() <= self.batch_max;
+            not_before = Instant::now() + if all_fit { self.settings.interval } else { Duration::ZERO };
             if !self.round(consumed, outcomes) {
                 let wait = self.backoff.first.saturating_mul(1 << self.failures.min(16)).min(self.backoff.max);
                 self.failures = self.failures.saturating_add(1);
-                self.lane.pause(wait);
+                self.gather.pause(wait);
             }
         }
         let producer = self.producer.take();
@@ -234,10 +191,9 @@ impl Maker {
 
     /// One transaction, or none where nothing may go into one. False where it was not committed.
     fn round(&mut self, consumed: &dyn Consumed, mut outcomes: Vec<Outcome>) -> bool {
-        // By offset, so that what waits longest in each partition goes first.
-        outcomes.sort_by_key(|outcome| (outcome.position.partition, outcome.position.offset));
+        in_turns(&mut outcomes);
         if outcomes.len() > self.batch_max {
-            self.lane.push(outcomes.drain(self.batch_max..));
+            self.gather.push(outcomes.drain(self.batch_max..));
         }
         let asked = outcomes.iter().map(|outcome| (outcome.position, outcome.bytes)).collect();
         self.shared.transaction_waits_for(Some("the thread that keeps the offsets"));
@@ -246,7 +202,7 @@ impl Maker {
         let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(Unprepared::NotNow) => {
-                self.lane.push(outcomes);
+                self.gather.push(outcomes);
                 return false;
             }
             Err(Unprepared::Ended) => {
@@ -263,7 +219,7 @@ impl Maker {
                 Fate::Fenced => self.fenced(&outcome),
             }
         }
-        self.lane.push(later);
+        self.gather.push(later);
         if taken.is_empty() {
             // What was chosen by a low bound waits for others, which it left out.
             self.batch_max = self.batch_max.saturating_mul(2);
@@ -277,10 +233,10 @@ impl Maker {
                 count(&self.shared.counters.transactions);
                 self.shared.counters.acknowledged.fetch_add(taken.len() as u64, Ordering::Relaxed);
                 taken.iter().for_each(|outcome| self.end(outcome));
-                self.batch_max = self.batch_max.saturating_mul(2);
+                self.batch_max = self.batch_max.saturating_mul(2).min(OUTCOMES_MAX);
                 self.failures = 0;
             }
-            Settled::Aborted(_) => self.lane.push(taken),
+            Settled::Aborted(_) => self.gather.push(taken),
             // What comes of reading them again takes their place.
             Settled::Unknown => taken.iter().for_each(|outcome| self.end(outcome)),
         }
@@ -329,7 +285,7 @@ impl Maker {
         let (mut told, mut step) = (Instant::now(), STEP_MIN);
         // librdkafka's binding would wait in steps of a tenth of a second, which is several times what a transaction takes.
         while let Err(error) = producer.flush(Duration::ZERO) {
-            self.lane.pause(step);
+            self.gather.pause(step);
             if self.has_ended() {
                 return Err(error);
             }
@@ -353,7 +309,7 @@ impl Maker {
             let Err((error, _)) = producer.send(message) else { return Ok(()) };
             match error.rdkafka_error_code() {
                 Some(Code::QueueFull) if !self.has_ended() => {
-                    self.lane.pause(STEP_MAX);
+                    self.gather.pause(STEP_MAX);
                 }
                 Some(Code::MessageSizeTooLarge) => match self.shared.smaller(record.clone(), &Refusal::TooLarge) {
                     Some(smaller) => *record = smaller,
@@ -377,7 +333,7 @@ impl Maker {
             match self.watch.call(call, OVERDUE, &ask) {
                 Err(error) if may_pass(&error) && began.elapsed() < PATIENCE && !self.has_ended() => {
                     self.shared.transaction_failed(&format_args!("a transaction waits for {waits_for}: {error}"));
-                    self.lane.pause(AGAIN);
+                    self.gather.pause(AGAIN);
                 }
                 answer => return answer,
             }
@@ -446,7 +402,7 @@ impl Maker {
                 }
                 Err(error) => {
                     self.shared.transaction_failed(&format_args!("no transactions as {}: {error}", self.settings.id));
-                    self.lane.pause(INIT_AGAIN);
+                    self.gather.pause(INIT_AGAIN);
                 }
             }
         }
@@ -472,7 +428,7 @@ impl Maker {
     }
 
     fn has_ended(&self) -> bool {
-        self.shared.health.fatal().is_some() || self.lane.queue().ended
+        self.shared.health.fatal().is_some() || self.gather.queue().ended
     }
 }
 
