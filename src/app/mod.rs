@@ -338,6 +338,7 @@ impl Service {
         metrics.commit_failures.mirror(read(&ingest.commit_failures));
         metrics.completions_fenced.mirror(read(&ingest.fenced) + read(&published.fenced));
         metrics.headers_left_out.mirror(read(&ingest.headers_left_out));
+        metrics.producers_renewed.mirror(read(&published.renewed));
         metrics.publish_retries.mirror(read(&published.resent));
         metrics.publish_dropped.mirror(read(&published.dropped));
         metrics.transactions.mirror(read(&published.transactions));

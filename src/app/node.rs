@@ -39,7 +39,9 @@ impl Node for Answers {
         // A producer that has had nothing to send yet is no reason to wait.
         let publisher = self.outbox.publisher();
         if !publisher.can_store() {
-            return Some(because("the brokers do not take results", &publisher.health().reason()));
+            let stall = publisher.stall().map(|stall| stall.to_string());
+            let words = stall.unwrap_or_else(|| publisher.health().reason());
+            return Some(because("the brokers do not take results", &words));
         }
         let late = self.watch.late(THREAD_LATE);
         late.map(|(thread, late)| format!("the thread {thread} has not gone on for {} s", late.as_secs()))

@@ -56,6 +56,11 @@ impl Health {
         self.words().failed.clone()
     }
 
+    /// What was last said of the connection to one broker; empty where nothing was since it last worked.
+    pub fn heard_last(&self) -> String {
+        self.words().of_one_broker.clone()
+    }
+
     fn words(&self) -> MutexGuard<'_, Words> {
         self.words.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -23,6 +23,8 @@ pub struct Counters {
     pub dropped: AtomicU64,
     /// Still not stored when the publisher was closed; what waits for them is read again.
     pub abandoned: AtomicU64,
+    /// Producers that were made anew because the brokers answered others and not them, or the clock was set back.
+    pub renewed: AtomicU64,
     /// Transactions that were committed.
     pub transactions: AtomicU64,
     /// Transactions that were aborted; what they held went into later ones.

@@ -8,16 +8,24 @@
 //! With transactions, an outcome and its offset are stored together or not at all (see [`transactions`]); everything else
 //! goes the plain way beside them.
 //!
-//! Bounds: a record that waits to be sent again is one whose call is in flight still, and `ingest` bounds those. Records
-//! that no position waits for have a bound of their own, above which they are dropped and counted.
+//! Bounds: a record that waits, for those before it in its partition (see [`lanes`]) or to be sent again, is one whose call is in
+//! flight still, and `ingest` bounds those. Records that no position waits for have a bound of their own, above which they are
+//! dropped and counted.
 
 mod counters;
 mod dead_letter;
+mod ending;
+mod gather;
+mod lanes;
+mod partition;
+mod producers;
 mod publisher;
 mod record;
 mod reports;
 mod resend;
 mod sent;
+mod shared;
+mod stall;
 mod transactions;
 
 pub use counters::Counters;
@@ -29,4 +37,5 @@ pub use dead_letter::{
 pub use publisher::{PublishError, Publisher};
 pub use record::{Deliveries, Destination, Outcome, Record, Refusal, Topics};
 pub use resend::{Backoff, LOOSE_MAX};
+pub use stall::{Place, Stall};
 pub use transactions::TransactionSettings;

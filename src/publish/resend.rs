@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::Record;
+use super::{Destination, Record};
 use crate::types::Position;
 
-/// Most records that wait to be sent again and for which no position waits (inclusive).
+/// Most records that wait here, for those before them or to be sent again, and for which no position waits (inclusive).
 pub const LOOSE_MAX: usize = 1_000;
 
 /// How long a record waits before it is sent again.
@@ -45,6 +45,17 @@ impl Waits {
     }
 }
 
+/// All that goes to one partition by one producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct LaneId {
+    /// The first destination of its topic.
+    pub(super) destination: Destination,
+    /// None for all of a topic, while its number of partitions is not known.
+    pub(super) partition: Option<i32>,
+    /// Whether by the producer whose batches hold one record.
+    pub(super) alone: bool,
+}
+
 /// What travels with a record through librdkafka and comes back with its delivery report.
 #[derive(Clone, Debug)]
 pub(super) struct Envelope {
@@ -54,6 +65,18 @@ pub(super) struct Envelope {
     pub(super) attempts: u32,
     /// Whether it travels in a batch of its own.
     pub(super) alone: bool,
+    /// Where it was offered last; there it ends, too.
+    pub(super) lane: LaneId,
+    /// The partition that was chosen for it; None where its key or librdkafka chooses.
+    pub(super) partition: Option<i32>,
+}
+
+impl Envelope {
+    /// Of a record for `destination` that was never sent.
+    pub(super) fn new(destination: Destination, waits: Option<Waits>) -> Self {
+        let lane = LaneId { destination, partition: None, alone: false };
+        Self { waits, attempts: 0, alone: false, lane, partition: None }
+    }
 }
 
 #[derive(Debug)]
@@ -77,11 +100,17 @@ impl Resend {
     }
 
     /// Takes a record in, to be sent when its wait is over. False where it is not taken, because nobody waits for it and
-    /// [`LOOSE_MAX`] of its kind are here.
+    /// [`LOOSE_MAX`] of its kind are here and elsewhere.
     #[must_use]
-    pub(super) fn push(&mut self, now: Instant, record: Record, mut envelope: Envelope) -> bool {
+    pub(super) fn push(
+        &mut self,
+        now: Instant,
+        record: Record,
+        mut envelope: Envelope,
+        loose_elsewhere: usize,
+    ) -> bool {
         if envelope.waits.is_none() {
-            if self.loose >= LOOSE_MAX {
+            if self.loose + loose_elsewhere >= LOOSE_MAX {
                 return false;
             }
             self.loose += 1;
@@ -107,6 +136,11 @@ impl Resend {
         due
     }
 
+    /// How many wait that no call waits for.
+    pub(super) fn loose(&self) -> usize {
+        self.loose
+    }
+
     /// How many wait.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
@@ -116,7 +150,6 @@ impl Resend {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publish::Destination;
     use crate::types::{Generation, Offset};
 
     fn record() -> Record {
@@ -125,7 +158,8 @@ mod tests {
 
     fn waited_for(attempts: u32) -> Envelope {
         let position = Position { partition: 0, offset: Offset(1), generation: Generation(1) };
-        Envelope { waits: Some(Waits { position, bytes: 9, half_stored: None }), attempts, alone: false }
+        let waits = Some(Waits { position, bytes: 9, half_stored: None });
+        Envelope { attempts, ..Envelope::new(Destination::Results, waits) }
     }
 
     #[test]
@@ -142,7 +176,7 @@ mod tests {
         let now = Instant::now();
         for (attempts, wait_ms) in [(0, 100), (1, 200), (2, 400), (5, 3_200), (6, 5_000), (40, 5_000)] {
             let mut resend = Resend::default();
-            assert!(resend.push(now, record(), waited_for(attempts)));
+            assert!(resend.push(now, record(), waited_for(attempts), 0));
             assert!(resend.due(now + Duration::from_millis(wait_ms - 1)).is_empty(), "{attempts}");
             let due = resend.due(now + Duration::from_millis(wait_ms));
             assert_eq!(due[0].1.attempts, attempts + 1);
@@ -156,11 +190,12 @@ mod tests {
         let loose = Envelope { waits: None, ..waited_for(0) };
         let mut resend = Resend::default();
         for _ in 0..LOOSE_MAX {
-            assert!(resend.push(now, record(), loose.clone()));
+            assert!(resend.push(now, record(), loose.clone(), 0));
         }
-        assert!(!resend.push(now, record(), loose.clone()));
-        assert!(resend.push(now, record(), waited_for(0)));
+        assert!(!resend.push(now, record(), loose.clone(), 0));
+        assert!(resend.push(now, record(), waited_for(0), 0));
         assert_eq!(resend.due(now + Duration::from_secs(1)).len(), LOOSE_MAX + 1);
-        assert!(resend.push(now, record(), loose));
+        assert!(!resend.push(now, record(), loose.clone(), LOOSE_MAX), "as many wait elsewhere");
+        assert!(resend.push(now, record(), loose, 0));
     }
 }

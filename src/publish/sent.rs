@@ -9,7 +9,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 
-use super::publisher::{ROLE, Shared};
+use super::shared::{ROLE, Shared};
 use crate::kafka::is_of_one_broker;
 
 /// Which record of a transaction.
@@ -53,16 +53,29 @@ impl Context {
 }
 
 impl ClientContext for Context {
+    /// librdkafka takes every move of a coordinator and every fenced producer for an error of the application's. Requests of
+    /// transactions come back with the same words, and where that lasts it is said (see `Shared::transaction_failed`).
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        crate::kafka::log(ROLE, level, facility, message);
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => {
+                tracing::debug!(target: "librdkafka", client = ROLE, facility, ?level, "{message}");
+            }
+            level => crate::kafka::log(ROLE, level, facility, message),
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         // A fatal error comes back from the next request too, and there it is known what to do.
         if is_of_one_broker(&error) {
             self.shared.health.heard(reason);
-        } else if error.rdkafka_error_code() != Some(Code::Fatal) {
+        } else if error.rdkafka_error_code() == Some(Code::AllBrokersDown) {
             self.shared.health.failed(&format_args!("{error}: {reason}"));
+        } else if error.rdkafka_error_code() != Some(Code::Fatal) {
+            self.shared.transaction_failed(&format_args!("{error}: {reason}"));
         }
     }
 }

@@ -6,12 +6,10 @@
 //! Who may commit is judged twice by the brokers: by the transactional id, so that a node that is started again ends what its
 //! predecessor of the same name left open, and by the group's generation that goes with the offsets, so that a node whose
 //! partitions went elsewhere commits nothing for them (KIP-447).
-//!
-//! Bounds: what is gathered is in flight, and `ingest` bounds that.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,14 +17,20 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 
 use super::counters::count;
-use super::publisher::{ROLE, Shared};
+use super::ending::{end_within, join_within};
+use super::gather::{Gather, in_turns};
 use super::record::{Outcome, Record, Refusal};
 use super::reports::is_of_the_record;
 use super::resend::Backoff;
 use super::sent::{Context, Sent};
-use crate::kafka::{ClientError, Connection, Consumed, PanicGuard, Prepared, Settled, Unprepared, headers};
+use super::shared::{ROLE, Shared};
+use crate::kafka::{ClientError, Connection, Consumed, PanicGuard, Prepared, Settled, Unprepared, Watch, headers};
 use crate::types::Fate;
 
+/// Outcomes in one transaction, usually (inclusive): so many are handed to librdkafka in the time in which it tells the
+/// coordinator of their partitions, and then travel in whole batches. More of a partition would wait in it and have its thread
+/// spin (see `lanes`).
+const OUTCOMES_MAX: usize = 1_000;
 /// How long one request to a coordinator may take before it is looked whether to go on.
 const REQUEST: Duration = Duration::from_secs(5);
 /// How long the first request at start may take in all.
@@ -34,8 +38,24 @@ const START: Duration = Duration::from_secs(30);
 /// How long to wait before asking again whether every record is delivered: from the one, doubled each time, to the other.
 const STEP_MIN: Duration = Duration::from_millis(1);
 const STEP_MAX: Duration = Duration::from_millis(16);
+/// How long a request that fails is made again before the transaction is given up, and the producer with it: one that is dead
+/// says no more than that its requests time out. Above the time in which a coordinator is elected.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// When the watch says of a request that it hangs: librdkafka does not keep every limit (its issues 5456 and 5511).
+const OVERDUE: Duration = Duration::from_secs(30);
+/// The same for the first request at start.
+const START_OVERDUE: Duration = Duration::from_secs(75);
+/// When the watch says so of records that librdkafka neither delivers nor gives back. It gives them back at the age of
+/// `message.timeout.ms`, which is at most `transaction.timeout.ms` here: 15 s, unless set, and 15 minutes at most.
+const DELIVERY_OVERDUE: Duration = Duration::from_secs(16 * 60);
+/// How long its producer may take to end: half a second to give back what it has, on a busy machine.
+const PRODUCER_ENDS: Duration = Duration::from_secs(3);
+/// How long the thread may take to end.
+const THREAD_ENDS: Duration = Duration::from_secs(8);
 /// How long to wait before asking librdkafka again for what it cannot do yet.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How long to wait before a producer is made again whose first request failed.
+const INIT_AGAIN: Duration = Duration::from_secs(1);
 /// Producers that may be replaced within [`FENCES_WITHIN`] because another one had their transactional id (inclusive). A
 /// broker that ends a transaction for its age does that too, once; two processes with one name do it for ever.
 const FENCES_MAX: usize = 5;
@@ -50,60 +70,14 @@ pub struct TransactionSettings {
     pub interval: Duration,
 }
 
+type Client = ThreadedProducer<Context>;
+
 /// The way of outcomes into transactions.
 pub(super) struct Transactions {
-    lane: Arc<Lane>,
+    gather: Arc<Gather>,
     /// Until it is given to its thread.
     maker: Mutex<Option<Maker>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// Outcomes that wait for a transaction.
-#[derive(Default)]
-struct Lane {
-    queue: Mutex<Queue>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Queue {
-    outcomes: Vec<Outcome>,
-    ended: bool,
-}
-
-impl Lane {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn push(&self, outcomes: impl IntoIterator<Item = Outcome>) {
-        self.queue().outcomes.extend(outcomes);
-        self.changed.notify_one();
-    }
-
-    /// Waits until `not_before` and for an outcome, and takes all there are. None at the end.
-    fn take(&self, not_before: Instant) -> Option<Vec<Outcome>> {
-        let mut queue = self.queue();
-        loop {
-            let wait = not_before.saturating_duration_since(Instant::now());
-            queue = if queue.ended {
-                return None;
-            } else if !wait.is_zero() {
-                self.changed.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0
-            } else if queue.outcomes.is_empty() {
-                self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner)
-            } else {
-                return Some(std::mem::take(&mut queue.outcomes));
-            }
-        }
-    }
-
-    /// Waits, for less where the end comes. False at the end.
-    fn pause(&self, wait: Duration) -> bool {
-        let queue = self.queue();
-        let waited = self.changed.wait_timeout_while(queue, wait, |queue| !queue.ended);
-        !waited.unwrap_or_else(PoisonError::into_inner).0.ended
-    }
 }
 
 impl Transactions {
@@ -118,25 +92,27 @@ impl Transactions {
         shared: Arc<Shared>,
     ) -> Result<Self, ClientError> {
         let config = connection.transactional(&settings.id);
-        let producer: ThreadedProducer<Context> = config
+        let producer: Client = config
             .create_with_context(Context::new(Arc::clone(&shared)))
             .map_err(|error| ClientError::create(ROLE, &error))?;
-        producer
-            .init_transactions(START)
+        let watch = connection.watch.clone();
+        watch
+            .call("init_transactions", START_OVERDUE, || producer.init_transactions(START))
             .map_err(|source| ClientError::Transactions { id: settings.id.clone(), source })?;
-        let lane = Arc::<Lane>::default();
+        let gather = Arc::<Gather>::default();
         let maker = Maker {
             config,
             settings,
             backoff,
             shared,
-            lane: Arc::clone(&lane),
-            producer,
-            batch_max: usize::MAX,
+            watch,
+            gather: Arc::clone(&gather),
+            producer: Some(producer),
+            batch_max: OUTCOMES_MAX,
             failures: 0,
             fences: VecDeque::new(),
         };
-        Ok(Self { lane, maker: Mutex::new(Some(maker)), thread: Mutex::default() })
+        Ok(Self { gather, maker: Mutex::new(Some(maker)), thread: Mutex::default() })
     }
 
     /// Starts the thread. A second time it does nothing.
@@ -157,16 +133,16 @@ impl Transactions {
 
     /// Hands an outcome over, which the caller has counted.
     pub(super) fn push(&self, outcome: Outcome) {
-        self.lane.push([outcome]);
+        self.gather.push([outcome]);
     }
 
-    /// Ends the thread, and waits for it. What is not stored is read again.
+    /// Ends the thread, and waits for it up to [`THREAD_ENDS`]. What is not stored is read again.
     pub(super) fn end(&self) {
-        self.lane.queue().ended = true;
-        self.lane.changed.notify_all();
+        self.gather.queue().ended = true;
+        self.gather.changed.notify_all();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread that makes transactions had panicked");
+        if let Some(thread) = thread {
+            join_within(thread, THREAD_ENDS);
         }
     }
 }
@@ -177,8 +153,10 @@ struct Maker {
     settings: TransactionSettings,
     backoff: Backoff,
     shared: Arc<Shared>,
-    lane: Arc<Lane>,
-    producer: ThreadedProducer<Context>,
+    watch: Watch,
+    gather: Arc<Gather>,
+    /// None at the end.
+    producer: Option<Client>,
     /// Outcomes in one transaction; less than all while one is looked for that the brokers will not take.
     batch_max: usize,
     /// Transactions that failed since the last one that did not.
@@ -197,28 +175,34 @@ struct Fault {
 impl Maker {
     fn run(mut self, consumed: &dyn Consumed) {
         let mut not_before = Instant::now();
-        while let Some(outcomes) = self.lane.take(not_before) {
-            not_before = Instant::now() + self.settings.interval;
+        while let Some(outcomes) = self.gather.take(not_before) {
+            // What does not fit into one transaction does not wait for the next one's time.
+            let all_fit = outcomes.len() <= self.batch_max;
+            not_before = Instant::now() + if all_fit { self.settings.interval } else { Duration::ZERO };
             if !self.round(consumed, outcomes) {
                 let wait = self.backoff.first.saturating_mul(1 << self.failures.min(16)).min(self.backoff.max);
                 self.failures = self.failures.saturating_add(1);
-                self.lane.pause(wait);
+                self.gather.pause(wait);
             }
         }
+        let producer = self.producer.take();
+        end_within(&self.watch, PRODUCER_ENDS, move || drop(producer));
     }
 
     /// One transaction, or none where nothing may go into one. False where it was not committed.
     fn round(&mut self, consumed: &dyn Consumed, mut outcomes: Vec<Outcome>) -> bool {
-        // By offset, so that what waits longest in each partition goes first.
-        outcomes.sort_by_key(|outcome| (outcome.position.partition, outcome.position.offset));
+        in_turns(&mut outcomes);
         if outcomes.len() > self.batch_max {
-            self.lane.push(outcomes.drain(self.batch_max..));
+            self.gather.push(outcomes.drain(self.batch_max..));
         }
         let asked = outcomes.iter().map(|outcome| (outcome.position, outcome.bytes)).collect();
-        let prepared = match consumed.prepare(asked) {
+        self.shared.transaction_waits_for(Some("the thread that keeps the offsets"));
+        let prepared = consumed.prepare(asked);
+        self.shared.transaction_waits_for(None);
+        let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(Unprepared::NotNow) => {
-                self.lane.push(outcomes);
+                self.gather.push(outcomes);
                 return false;
             }
             Err(Unprepared::Ended) => {
@@ -235,23 +219,24 @@ impl Maker {
                 Fate::Fenced => self.fenced(&outcome),
             }
         }
-        self.lane.push(later);
+        self.gather.push(later);
         if taken.is_empty() {
             // What was chosen by a low bound waits for others, which it left out.
             self.batch_max = self.batch_max.saturating_mul(2);
             return true;
         }
         let settled = self.store(&mut taken, &prepared);
+        self.shared.transaction_waits_for(None);
         match settled {
             Settled::Committed => {
-                self.shared.works();
+                self.shared.transaction_committed();
                 count(&self.shared.counters.transactions);
                 self.shared.counters.acknowledged.fetch_add(taken.len() as u64, Ordering::Relaxed);
                 taken.iter().for_each(|outcome| self.end(outcome));
-                self.batch_max = self.batch_max.saturating_mul(2);
+                self.batch_max = self.batch_max.saturating_mul(2).min(OUTCOMES_MAX);
                 self.failures = 0;
             }
-            Settled::Aborted(_) => self.lane.push(taken),
+            Settled::Aborted(_) => self.gather.push(taken),
             // What comes of reading them again takes their place.
             Settled::Unknown => taken.iter().for_each(|outcome| self.end(outcome)),
         }
@@ -268,7 +253,7 @@ impl Maker {
         let Err(Fault { error, commit_asked }) = self.attempt(taken, prepared) else { return Settled::Committed };
         let code = error.rdkafka_error_code();
         count(&self.shared.counters.transactions_aborted);
-        self.shared.health.failed(&format_args!("a transaction was not committed: {error}"));
+        self.shared.transaction_failed(&format_args!("a transaction was not committed: {error}"));
         self.reduce(taken);
         self.renew(code);
         if commit_asked { Settled::Unknown } else { Settled::Aborted(code) }
@@ -276,51 +261,55 @@ impl Maker {
 
     fn attempt(&self, taken: &mut [Outcome], prepared: &Prepared) -> Result<(), Fault> {
         let early = |error| Fault { error, commit_asked: false };
-        self.producer.context().sent.clear();
-        self.producer.begin_transaction().map_err(early)?;
+        let Some(producer) = &self.producer else { return Err(early(KafkaError::Canceled)) };
+        producer.context().sent.clear();
+        self.watch.call("begin_transaction", OVERDUE, || producer.begin_transaction()).map_err(early)?;
         for (index, outcome) in taken.iter_mut().enumerate() {
             if let Some(letter) = &mut outcome.dead_letter {
-                self.produce(letter, Sent { index, dead_letter: true }).map_err(early)?;
+                self.produce(producer, letter, Sent { index, dead_letter: true }).map_err(early)?;
             }
-            self.produce(&mut outcome.record, Sent { index, dead_letter: false }).map_err(early)?;
+            self.produce(producer, &mut outcome.record, Sent { index, dead_letter: false }).map_err(early)?;
         }
-        self.patiently(|| self.producer.send_offsets_to_transaction(&prepared.offsets, &prepared.group, REQUEST))
-            .map_err(early)?;
-        self.deliver().map_err(early)?;
-        let commit = || self.producer.commit_transaction(REQUEST);
-        self.patiently(commit).map_err(|error| Fault { error, commit_asked: true })
+        let offsets = || producer.send_offsets_to_transaction(&prepared.offsets, &prepared.group, REQUEST);
+        self.patiently("its offsets", "send_offsets_to_transaction", offsets).map_err(early)?;
+        self.deliver(producer).map_err(early)?;
+        let commit = || producer.commit_transaction(REQUEST);
+        let committed = self.patiently("its commit", "commit_transaction", commit);
+        committed.map_err(|error| Fault { error, commit_asked: true })
     }
 
     /// Waits until the brokers took every record. The coordinator is not asked for a commit before.
-    fn deliver(&self) -> KafkaResult<()> {
+    fn deliver(&self, producer: &Client) -> KafkaResult<()> {
+        self.shared.transaction_waits_for(Some("its records"));
+        let _watched = self.watch.begin("records of a transaction", DELIVERY_OVERDUE);
         let (mut told, mut step) = (Instant::now(), STEP_MIN);
         // librdkafka's binding would wait in steps of a tenth of a second, which is several times what a transaction takes.
-        while let Err(error) = self.producer.flush(Duration::ZERO) {
-            self.lane.pause(step);
+        while let Err(error) = producer.flush(Duration::ZERO) {
+            self.gather.pause(step);
             if self.has_ended() {
                 return Err(error);
             }
             step = (step * 2).min(STEP_MAX);
             if told.elapsed() >= REQUEST {
-                self.shared.health.failed(&format_args!("a transaction waits for its records: {error}"));
+                self.shared.transaction_failed(&format_args!("a transaction waits for its records: {error}"));
                 told = Instant::now();
             }
         }
-        self.producer.context().sent.first().map_or(Ok(()), |code| Err(KafkaError::MessageProduction(code)))
+        producer.context().sent.first().map_or(Ok(()), |code| Err(KafkaError::MessageProduction(code)))
     }
 
     /// Hands a record to librdkafka, or what can be said in less where it is larger than any topic takes.
-    fn produce(&self, record: &mut Record, tag: Sent) -> KafkaResult<()> {
+    fn produce(&self, producer: &Client, record: &mut Record, tag: Sent) -> KafkaResult<()> {
         loop {
             let topic = self.shared.topics.of(record.destination);
             let mut message = BaseRecord::with_opaque_to(topic, Box::new(tag));
             message.key = record.key.as_deref();
             message.payload = record.payload.as_deref();
             message.headers = headers::write(&record.headers);
-            let Err((error, _)) = self.producer.send(message) else { return Ok(()) };
+            let Err((error, _)) = producer.send(message) else { return Ok(()) };
             match error.rdkafka_error_code() {
                 Some(Code::QueueFull) if !self.has_ended() => {
-                    self.lane.pause(STEP_MAX);
+                    self.gather.pause(STEP_MAX);
                 }
                 Some(Code::MessageSizeTooLarge) => match self.shared.smaller(record.clone(), &Refusal::TooLarge) {
                     Some(smaller) => *record = smaller,
@@ -331,13 +320,20 @@ impl Maker {
         }
     }
 
-    /// Asks again for as long as the answer is that asking again may help.
-    fn patiently(&self, ask: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
+    /// Makes a request again for as long as the answer is that asking again may help, and it is not in vain.
+    fn patiently(
+        &self,
+        waits_for: &'static str,
+        call: &'static str,
+        ask: impl Fn() -> KafkaResult<()>,
+    ) -> KafkaResult<()> {
+        self.shared.transaction_waits_for(Some(waits_for));
+        let began = Instant::now();
         loop {
-            match ask() {
-                Err(error) if may_pass(&error) && !self.has_ended() => {
-                    self.shared.health.failed(&format_args!("a transaction waits: {error}"));
-                    self.lane.pause(AGAIN);
+            match self.watch.call(call, OVERDUE, &ask) {
+                Err(error) if may_pass(&error) && began.elapsed() < PATIENCE && !self.has_ended() => {
+                    self.shared.transaction_failed(&format_args!("a transaction waits for {waits_for}: {error}"));
+                    self.gather.pause(AGAIN);
                 }
                 answer => return answer,
             }
@@ -346,7 +342,8 @@ impl Maker {
 
     /// Puts what can be said in less in the place of a record that the brokers refused, or looks for that record.
     fn reduce(&mut self, taken: &mut [Outcome]) {
-        let refused: Vec<(Sent, Code)> = self.producer.context().sent.take();
+        let refused: Vec<(Sent, Code)> =
+            self.producer.as_ref().map(|producer| producer.context().sent.take()).unwrap_or_default();
         let refused: Vec<_> = refused.into_iter().filter(|(_, code)| is_of_the_record(*code)).collect();
         let [outcome] = taken else {
             if !refused.is_empty() {
@@ -382,23 +379,38 @@ impl Maker {
                 "another process makes transactions as {id}: give each node a node.id of its own"
             ));
         }
+        // librdkafka may take long to end one, and what it had under way is fenced by its successor.
+        let old = self.producer.take();
+        self.discard(old);
+        self.shared.transaction_waits_for(Some("a new producer"));
         while !self.has_ended() {
             let made = self.config.create_with_context(Context::new(Arc::clone(&self.shared)));
-            let made = made.and_then(|producer: ThreadedProducer<Context>| {
-                producer.init_transactions(REQUEST)?;
-                Ok(producer)
+            let made = made.and_then(|producer: Client| {
+                let init = || producer.init_transactions(REQUEST);
+                match self.watch.call("init_transactions", OVERDUE, init) {
+                    Ok(()) => Ok(producer),
+                    Err(error) => {
+                        self.discard(Some(producer));
+                        Err(error)
+                    }
+                }
             });
             match made {
                 Ok(producer) => {
-                    self.producer = producer;
+                    self.producer = Some(producer);
                     return;
                 }
                 Err(error) => {
-                    self.shared.health.failed(&format_args!("no transactions as {}: {error}", self.settings.id));
-                    self.lane.pause(self.backoff.max);
+                    self.shared.transaction_failed(&format_args!("no transactions as {}: {error}", self.settings.id));
+                    self.gather.pause(INIT_AGAIN);
                 }
             }
         }
+    }
+
+    /// Ends a producer on a thread of its own.
+    fn discard(&self, producer: Option<Client>) {
+        end_within(&self.watch, Duration::ZERO, move || drop(producer));
     }
 
     /// An outcome that nobody here may say any more: the call runs again where its partition went.
@@ -416,7 +428,7 @@ impl Maker {
     }
 
     fn has_ended(&self) -> bool {
-        self.shared.health.fatal().is_some() || self.lane.queue().ended
+        self.shared.health.fatal().is_some() || self.gather.queue().ended
     }
 }
 

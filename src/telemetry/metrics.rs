@@ -97,6 +97,7 @@ table! {
     Counter retries "forewarm.retries" "{attempt}" "Attempts that failed and are followed by another one.";
     Counter transactions "forewarm.transactions" "{transaction}" "Transactions that were committed.";
     Counter transactions_aborted "forewarm.transactions_aborted" "{transaction}" "Transactions that were not committed; what they held went into later ones, or is read again.";
+    Counter producers_renewed "forewarm.producers_renewed" "{producer}" "Producers that were made anew because the brokers answered others and not them, or the clock was set back.";
     Counter publish_retries "forewarm.publish_retries" "{record}" "Records that were sent again.";
     Counter publish_dropped "forewarm.publish_dropped" "{record}" "Dead letters of pre-triggers for which there was no room.";
     Counter pre_triggers_dropped "forewarm.pre_triggers_dropped" "{message}" "Pre-triggers for which there was no room.";

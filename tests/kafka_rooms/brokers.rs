@@ -144,6 +144,25 @@ impl Brokers {
         read
     }
 
+    /// In which partition each key lies; of records without a key, each payload.
+    pub fn places(&self, topic: &str, partitions: i32, count: usize) -> BTreeMap<Vec<u8>, i32> {
+        let consumer: BaseConsumer = self.config().set("group.id", "places").create().unwrap();
+        let mut list = rdkafka::TopicPartitionList::new();
+        list.add_partition_range(topic, 0, partitions - 1);
+        list.set_all_offsets(rdkafka::Offset::Beginning).unwrap();
+        consumer.assign(&list).unwrap();
+        let deadline = Instant::now() + LONG;
+        let mut places = BTreeMap::new();
+        while places.len() < count {
+            assert!(Instant::now() < deadline, "{} of {count} messages", places.len());
+            if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
+                let name = message.key().or(message.payload()).unwrap_or_default();
+                places.insert(name.to_vec(), message.partition());
+            }
+        }
+        places
+    }
+
     /// What the group has committed, by partition: the offset and the metadata.
     pub fn committed(&self, group: &str, topic: &str, partitions: i32) -> BTreeMap<i32, (i64, String)> {
         let consumer: BaseConsumer = self.config().set("group.id", group).create().unwrap();

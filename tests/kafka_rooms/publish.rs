@@ -1,6 +1,6 @@
 //! The publisher.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,6 +9,8 @@ use forewarm::publish::{
     DeadLetter, Deliveries, Destination, HEADER_OMITTED, HEADER_REASON, Outcome, Publisher, Record, Refusal, Topics,
 };
 use forewarm::types::{Generation, Offset, Position, Timestamp};
+
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 
 use crate::brokers::{Brokers, LONG, eventually, unique};
 
@@ -241,4 +243,96 @@ fn an_outcome_of_two_records_is_acknowledged_once_when_both_are_stored() {
         assert_eq!(*ends.acknowledged.lock().unwrap(), (0..100).map(|offset| (offset, 7)).collect());
         assert_eq!((brokers.read(&results, 100).len(), brokers.read(&dead_letters, 100).len()), (100, 100));
     }
+}
+
+#[test]
+fn records_lie_where_the_producers_of_others_put_their_keys() {
+    for brokers in Brokers::both() {
+        let (results, dead_letters, theirs) =
+            (brokers.topic("results", 7), brokers.topic("dead", 1), brokers.topic("theirs", 7));
+        let (publisher, _) = publisher(&brokers, &results, &dead_letters);
+        let keys: Vec<String> = (0..300).map(|number| format!("{number}-{}", "x".repeat(number % 9))).collect();
+        for (offset, key) in (0..).zip(&keys) {
+            publisher.publish(outcome(result(key, b"x".to_vec()), offset, 1)).unwrap();
+        }
+        assert_eq!(publisher.flush(LONG), 0);
+        // librdkafka's own murmur2, which is that of Java's producers.
+        let mut config = brokers.config();
+        config.set("partitioner", "murmur2_random");
+        let producer: ThreadedProducer<DefaultProducerContext> = config.create().unwrap();
+        for key in &keys {
+            producer.send(BaseRecord::to(&theirs).key(key).payload("x")).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(LONG).unwrap();
+        let ours = brokers.places(&results, 7, keys.len());
+        assert_eq!(ours, brokers.places(&theirs, 7, keys.len()));
+        assert!(ours.values().collect::<BTreeSet<_>>().len() > 4, "{ours:?}");
+    }
+}
+
+#[test]
+fn records_without_a_key_go_to_every_partition() {
+    for brokers in Brokers::both() {
+        let (results, dead_letters) = (brokers.topic("results", 4), brokers.topic("dead", 1));
+        let (publisher, ends) = publisher(&brokers, &results, &dead_letters);
+        let keyless = |offset: i64| {
+            let record = Record { key: None, ..result("", offset.to_string().into_bytes()) };
+            outcome(record, offset, 1)
+        };
+        // The first says how many partitions there are.
+        publisher.publish(keyless(0)).unwrap();
+        assert_eq!(publisher.flush(LONG), 0);
+        for offset in 1..2_000 {
+            publisher.publish(keyless(offset)).unwrap();
+        }
+        assert_eq!(publisher.flush(LONG), 0);
+        assert_eq!(ends.acknowledged.lock().unwrap().len(), 2_000);
+        let places = brokers.places(&results, 4, 2_000);
+        assert_eq!(places.values().collect::<BTreeSet<_>>().len(), 4);
+    }
+}
+
+#[test]
+fn another_partitioner_of_the_free_properties_keeps_its_word() {
+    let brokers = Brokers::mock();
+    let (results, dead_letters) = (brokers.topic("results", 4), brokers.topic("dead", 1));
+    let ends = Arc::new(Ends::default());
+    let topics = Topics { results: results.clone(), dead_letters, ..Topics::default() };
+    let mut connection = brokers.connection("");
+    connection.properties.insert("partitioner".to_owned(), "consistent".to_owned());
+    let publisher = Publisher::start(&connection, topics, Arc::clone(&ends) as Arc<dyn Deliveries>).unwrap();
+    for offset in 0..500 {
+        publisher.publish(outcome(result(&offset.to_string(), b"x".to_vec()), offset, 1)).unwrap();
+    }
+    assert_eq!(publisher.flush(LONG), 0);
+    for (key, partition) in brokers.places(&results, 4, 500) {
+        assert_eq!(partition, i32::try_from(crc32(&key) % 4).unwrap());
+    }
+}
+
+/// CRC-32 of IEEE 802.3, by which librdkafka's `consistent` chooses.
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
+}
+
+#[test]
+fn a_stall_has_words() {
+    let brokers = Brokers::mock();
+    let mock = brokers.mock.as_ref().unwrap();
+    let (results, dead_letters) = (brokers.topic("results", 1), brokers.topic("dead", 1));
+    let (publisher, _) = publisher(&brokers, &results, &dead_letters);
+    publisher.publish(outcome(result("k", b"x".to_vec()), 0, 1)).unwrap();
+    assert_eq!(publisher.flush(LONG), 0);
+    assert_eq!(publisher.stall(), None);
+    mock.broker_round_trip_time(1, LONG).unwrap();
+    for offset in 1..9 {
+        publisher.publish(outcome(result("k", b"x".to_vec()), offset, 1)).unwrap();
+    }
+    eventually("it is noticed", || publisher.stall().is_some());
+    let stall = publisher.stall().unwrap();
+    let place = stall.place.clone().unwrap();
+    assert_eq!((stall.waiting, place.topic, place.partition), (8, results, Some(0)));
+    assert!(stall.to_string().contains("8 wait"), "{stall}");
+    mock.broker_round_trip_time(1, Duration::ZERO).unwrap();
 }
