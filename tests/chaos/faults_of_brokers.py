@@ -67,6 +67,19 @@ def two_killed(run):
     return killed(run, run.random.sample(sorted(run.cluster.brokers), 2), "two of three brokers")
 
 
+@contextlib.contextmanager
+def coordinators_killed(run):
+    """The broker that coordinates groups and transactions: without luck it has to be made so first."""
+    node, (topic, number) = run.group_coordinator(), run.transactions_partition()
+    wanted = {number: [node, *(other for other in sorted(run.cluster.brokers) if other != node)]}
+    kafka_protocol.reassign(run.cluster.brokers[node].bootstrap, topic, wanted)
+    wait_moved(run, {topic: wanted})
+    elect(run, [confluent_kafka.TopicPartition(topic, number)])
+    time.sleep(MOVED_S)
+    with killed(run, [node], "the coordinator of groups and of transactions") as told:
+        yield told
+
+
 def led(run):
     """The brokers, beginning with the one that leads most partitions of calls and results."""
     topics, counts = run.cluster.view().topics, collections.Counter(dict.fromkeys(run.cluster.brokers, 0))
@@ -134,7 +147,8 @@ def elections(run):
     """Every partition of calls and results led by the next broker, three times."""
     for shift in range(3):
         move(run, shift, len(run.cluster.brokers))
-        elect(run)
+        topics = run.cluster.view().topics
+        elect(run, [confluent_kafka.TopicPartition(name, number) for name in moved_topics(run) for number in topics[name]])
         time.sleep(MOVED_S)
     yield "preferred leaders changed and elected three times"
 
@@ -147,6 +161,10 @@ def move(run, shift, replicas):
         turns = {number: range(number + shift, number + shift + replicas) for number in partitions}
         wanted[name] = {number: [nodes[turn % len(nodes)] for turn in turns[number]] for number in partitions}
         kafka_protocol.reassign(run.cluster.brokers[nodes[0]].bootstrap, name, wanted[name])
+    wait_moved(run, wanted)
+
+
+def wait_moved(run, wanted):
     until = time.monotonic() + BROKER_DEADLINE_S
     while not are_moved(run, wanted):
         assert time.monotonic() < until, f"partitions were not moved within {BROKER_DEADLINE_S} s"
@@ -159,12 +177,8 @@ def are_moved(run, wanted):
     return all(list(partition.replicas) == ids and set(partition.in_sync) == set(ids) for partition, ids in pairs)
 
 
-def elect(run):
-    partitions = [
-        confluent_kafka.TopicPartition(name, number)
-        for name in moved_topics(run)
-        for number in run.cluster.view().topics[name]
-    ]
+def elect(run, partitions):
+    """Has these partitions led by the broker that is to lead them."""
     admin = AdminClient({"bootstrap.servers": run.cluster.bootstrap, **QUIET})
     ended = admin.elect_leaders(confluent_kafka.ElectionType.PREFERRED, partitions).result(BROKER_DEADLINE_S)
     needless = confluent_kafka.KafkaError.ELECTION_NOT_NEEDED

@@ -30,7 +30,7 @@ import confluent_kafka  # noqa: E402
 
 import faults_of_brokers as faults  # noqa: E402
 import fleet  # noqa: E402
-from cluster import Cluster  # noqa: E402
+from cluster import Cluster, coordinated_by  # noqa: E402
 from recovery import Recovery  # noqa: E402
 from streams import BROKER_DEADLINE_S, QUIET, make_group_topic  # noqa: E402
 
@@ -48,11 +48,12 @@ class Step:
 
 STEPS = [
     Step("rolling", faults.rolling, 0, term=True, short=True),
-    Step("group-killed", faults.group_killed, term=True, short=True),
+    Step("coordinators-killed", faults.coordinators_killed, short=True),
+    Step("group-killed", faults.group_killed, term=True),
     Step("transactions-frozen", faults.transactions_frozen, short=True),
     Step("group-frozen", faults.group_frozen, term=True),
     Step("transactions-killed", faults.transactions_killed, term=True),
-    Step("leader-killed", faults.leader_killed, short=True),
+    Step("leader-killed", faults.leader_killed, term=True, short=True),
     Step("leader-frozen", faults.leader_frozen),
     Step("results-refused", faults.results_refused, term=True, short=True),
     Step("two-killed", faults.two_killed, term=True),
@@ -96,6 +97,11 @@ class Run(Recovery):
 
     def transactions_coordinator(self):
         return self.cluster.coordinator("__transaction_state", self.fleets[1].transactional_ids()[0])
+
+    def transactions_partition(self):
+        """Where the brokers keep what they know of the transactions: topic and partition."""
+        partitions = self.cluster.view().topics["__transaction_state"]
+        return "__transaction_state", coordinated_by(self.fleets[1].transactional_ids()[0], len(partitions))
 
     def step(self, step, number):
         self.cluster.wait_whole(in_sync=True)
