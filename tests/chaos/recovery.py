@@ -38,7 +38,7 @@ class Recovery:
         for name, seconds, text in (
             ("--ready-max", 10, "from whole brokers until every node serves"),
             ("--stood-max", 30, "that results may stand longer than the brokers did"),
-            ("--patience", 45, "after which nodes that do not serve are killed"),
+            ("--patience", 45, "after which nodes that do not serve are asked to end"),
         ):
             parser.add_argument(name, type=float, default=seconds, metavar="SECONDS", help=text)
         text = "as a share of the calls, where delivery is at least once"
@@ -87,17 +87,23 @@ class Recovery:
         if left:
             self.faults.append((time.time() * 1_000, f"{name}, helped"))
             for group in left:
-                self.help(group, whole_at)
+                self.help(name, group, whole_at)
             helped = self.wait_serving(time.monotonic(), 120)
             assert None not in helped.values(), "a group does not serve with nodes made anew"
-            self.say("all serve again, after what did not was killed")
+            self.say("all serve again, after what did not was started again")
 
-    def help(self, group, whole_at):
-        """Kills the nodes that are not ready, or all where partitions are not answered nonetheless."""
+    def help(self, name, group, whole_at):
+        """Ends the nodes that are not ready, or all where partitions are not answered nonetheless, and starts them again."""
         nodes, partitions = group.does_not_serve(whole_at)
         why = [f"{node.name}: {node.looks[-1][1]}" for node in nodes] or [f"partitions {partitions} are not answered"]
-        self.say(f"    {group.name} does not serve and is killed: {'; '.join(why)}")
-        threads = [threading.Thread(target=node.kill) for node in nodes or group.nodes]
+        self.say(f"    {group.name} does not serve and is asked to end: {'; '.join(why)}")
+
+        def end(node):
+            if ending := node.terminate():
+                self.tell_term(name, group, ending)
+            node.start_again()
+
+        threads = [threading.Thread(target=end, args=(node,)) for node in nodes or group.nodes]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -128,11 +134,14 @@ class Recovery:
                     print(f"{'':15}ended by itself with status {ending.status}; its last lines:\n{ending.said}", flush=True)
         for asked, ending in self.terms:
             if asked is group and ending.at >= begin:
-                status = "KILLED" if ending.status is None else f"status {ending.status}"
-                said = ending.said if ending.status else ""
-                print(f"{'':15}SIGTERM to {ending.node}: {status} after {ending.took_s:.1f} s  {said}", flush=True)
-                if fault := ending.fault():
-                    self.wrong.append(f"{name}: {group.name}: {fault}")
+                self.tell_term(name, group, ending)
+
+    def tell_term(self, name, group, ending):
+        status = "KILLED" if ending.status is None else f"status {ending.status}"
+        said = ending.said if ending.status else ""
+        print(f"{'':15}SIGTERM to {ending.node}: {status} after {ending.took_s:.1f} s  {said}", flush=True)
+        if fault := ending.fault():
+            self.wrong.append(f"{name}: {group.name}: {fault}")
 
     def end(self):
         """Stops everything in order, and takes the account of each group."""
