@@ -13,6 +13,8 @@ import checker
 # After the brokers are whole, so long until a client of the load that gets no acknowledgement is made anew: its fault is not
 # the service's.
 RENEW_AFTER_S = 5
+# A client's call that never returns ends its node after so long; then it has its time to serve again.
+HUNG_S = 30
 # A node that serves has to go on with it for so long.
 STEADY_S = 2
 # Calls that were sent get this time to be answered in the end.
@@ -37,7 +39,6 @@ class Recovery:
     def add_arguments(parser):
         for name, seconds, text in (
             ("--ready-max", 10, "from whole brokers until every node serves"),
-            ("--stood-max", 30, "that results may stand longer than the brokers did"),
             ("--patience", 45, "after which nodes that do not serve are asked to end"),
         ):
             parser.add_argument(name, type=float, default=seconds, metavar="SECONDS", help=text)
@@ -118,7 +119,7 @@ class Recovery:
             self.wrong.append(f"{name}: {group.name} did not serve within {self.arguments.ready_max:g} s")
             serves += "  !!!"
         stood = f"results stood {results:.1f} / {results_worst:.1f} s, brokers {taken:.1f} / {taken_worst:.1f} s"
-        if results_worst > taken_worst + self.arguments.stood_max:
+        if results_worst > taken_worst + HUNG_S + self.arguments.ready_max:
             self.wrong.append(f"{name}: results of {group.name} stood {results_worst:.0f} s, the brokers {taken_worst:.0f} s")
             stood += "  !!!"
         print(f"{'':11}{group.name:13} {stood}; {serves}", flush=True)
