@@ -17,7 +17,7 @@ use super::partition::{self, Partitions};
 use super::record::{Destination, Record, Refusal};
 use super::reports::Context;
 use super::resend::{Envelope, LOOSE_MAX, LaneId};
-use super::shared::{Queues, Shared};
+use super::shared::{Queues, STALLED, Shared};
 use super::stall::{Said, Say};
 use crate::kafka::{Connection, Renew, Renewal, headers, partition_ids};
 
@@ -131,6 +131,10 @@ impl Producers {
             }
             Some(Say::Over(lasted)) => tracing::info!(?lasted, "the brokers take results again"),
             None => {}
+        }
+        if shared.stalled_for() >= STALLED {
+            // So that its words know of leaders and replicas when they are said.
+            let _ = self.connection.witness.look();
         }
         let is_cut_off = shared.cut_off.load(Ordering::Acquire);
         if (is_cut_off || shared.health.is_down()) && now >= turns.probe_at {

@@ -105,6 +105,7 @@ impl Transactions {
             settings,
             backoff,
             shared,
+            set_back: watch.set_back(),
             watch,
             gather: Arc::clone(&gather),
             producer: Some(producer),
@@ -157,6 +158,8 @@ struct Maker {
     gather: Arc<Gather>,
     /// None at the end.
     producer: Option<Client>,
+    /// Times that the clock was set back, as far as the producer was made anew for it.
+    set_back: u64,
     /// Outcomes in one transaction; less than all while one is looked for that the brokers will not take.
     batch_max: usize,
     /// Transactions that failed since the last one that did not.
@@ -176,6 +179,13 @@ impl Maker {
     fn run(mut self, consumed: &dyn Consumed) {
         let mut not_before = Instant::now();
         while let Some(outcomes) = self.gather.take(not_before) {
+            if self.watch.set_back() > self.set_back {
+                // librdkafka waits by the wall clock, and would wait for as long as that was set back.
+                self.set_back = self.watch.set_back();
+                count(&self.shared.counters.renewed);
+                tracing::warn!("the clock was set back: the producer of transactions is made anew");
+                self.renew(None);
+            }
             // What does not fit into one transaction does not wait for the next one's time.
             let all_fit = outcomes.len() <= self.batch_max;
             not_before = Instant::now() + if all_fit { self.settings.interval } else { Duration::ZERO };
