@@ -269,7 +269,7 @@ impl Asker {
 
 /// Remembers what librdkafka said last of a connection that failed: why nobody answers.
 #[derive(Default)]
-pub(super) struct Listener(Mutex<Option<String>>);
+struct Listener(Mutex<Option<String>>);
 
 impl Listener {
     fn heard(&self) -> Option<String> {
