@@ -36,7 +36,7 @@ use crate::execute::{ExecuteError, Executor, Parts, Runtime};
 use crate::ingest::pre_triggers::{PreTriggerEvent, PreTriggers};
 use crate::ingest::{self, IngestError, Invocations};
 use crate::kafka::tail::Start;
-use crate::kafka::{ClientError, Connection, Namesakes, Watch, Witness, WitnessThread};
+use crate::kafka::{ClientError, Connection, Watch, Witness, WitnessThread};
 use crate::publish;
 use crate::registry::{self, Registry, RegistryError, RegistryEvent, SchemaRegistry, SchemaRegistrySettings};
 use crate::telemetry::{Metrics, Telemetry};
@@ -105,7 +105,6 @@ pub struct Service {
     executor: Executor<Arc<Outbox>>,
     _runtime: Runtime,
     _witness: WitnessThread,
-    _namesakes: Option<Namesakes>,
 }
 
 /// What every Kafka client of a configuration needs.
@@ -237,10 +236,6 @@ impl Service {
             "" => None,
             address => Some(Admin::start(address, Arc::clone(&node) as Arc<dyn Node>)?),
         };
-        let namesakes = match config.kafka.is_classic() {
-            true => Some(Namesakes::watch(&connection, config.kafka.session_timeout())?),
-            false => None,
-        };
         tracing::info!(
             node = config.node_id(),
             bootstrap_servers = config.kafka.bootstrap_servers,
@@ -263,7 +258,6 @@ impl Service {
             executor,
             _runtime: runtime,
             _witness: witness_thread,
-            _namesakes: namesakes,
         })
     }
 

@@ -79,11 +79,6 @@ impl Kafka {
         Duration::from_millis(given.unwrap_or(default))
     }
 
-    /// Whether the group works by the protocol whose members assign the partitions, which is librdkafka's usual one.
-    pub fn is_classic(&self) -> bool {
-        self.properties.get("group.protocol").is_none_or(|protocol| protocol != "consumer")
-    }
-
     /// How long the group waits for a member that says nothing.
     pub fn session_timeout(&self) -> Duration {
         self.millis("session.timeout.ms", SESSION_TIMEOUT_MS)

@@ -130,6 +130,9 @@ impl<S: Sink> Intake<S> {
             self.commits = Commits { with_metadata: self.commits.with_metadata, ..Commits::new(now) };
         }
         self.control.joined.store(false, std::sync::atomic::Ordering::Release);
+        // The new one has subscribed: where this node stands aside, it leaves again.
+        self.control.is_out.store(false, std::sync::atomic::Ordering::Release);
+        self.show_owned();
         std::mem::replace(&mut self.offsets, offsets).stop(false);
         let old = std::mem::replace(&mut self.consumer, consumer);
         old.context().close();

@@ -219,7 +219,7 @@ impl<S: Sink> Intake<S> {
         Some(by)
     }
 
-    fn show_owned(&self) {
+    pub(super) fn show_owned(&self) {
         let mut ids = self.partitions.ids();
         ids.sort_unstable();
         *self.control.owned.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = ids;

@@ -96,8 +96,8 @@ pub fn fatal(code: Code, words: &str) -> String {
     let said = format!("{code}: {words}");
     match code {
         Code::FencedInstanceId | Code::UnreleasedInstanceId => format!(
-            "{said}; another process runs with this node's group.instance.id (kafka.properties), and so perhaps with its node.id: \
-             each node needs its own"
+            "{said}; another process runs with this node's name (node.id, or group.instance.id of kafka.properties): each node \
+             needs its own"
         ),
         _ => said,
     }

@@ -219,18 +219,13 @@ impl Asker {
         // What librdkafka reports waits to be picked up, one event at a time, lines of its log among them.
         (0..EVENTS_MAX).for_each(|_| self.asking.poll(Duration::ZERO));
         let listener = self.asking.context();
-        looked
-            .map(|looked| {
-                listener.forget();
-                looked
-            })
-            .map_err(|error| match error {
-                ClientError::Metadata { topic, source, .. } => {
-                    let heard = listener.heard().unwrap_or_else(|| format!("{} says nothing", self.bootstrap_servers));
-                    ClientError::Metadata { topic, source, heard: format!(": {heard}") }
-                }
-                error => error,
-            })
+        looked.inspect(|_| listener.forget()).map_err(|error| match error {
+            ClientError::Metadata { topic, source, .. } => {
+                let heard = listener.heard().unwrap_or_else(|| format!("{} says nothing", self.bootstrap_servers));
+                ClientError::Metadata { topic, source, heard: format!(": {heard}") }
+            }
+            error => error,
+        })
     }
 
     /// Whether the topic had to be made, by this node.
@@ -269,7 +264,7 @@ impl Asker {
 
 /// Remembers what librdkafka said last of a connection that failed: why nobody answers.
 #[derive(Default)]
-pub(super) struct Listener(Mutex<Option<String>>);
+struct Listener(Mutex<Option<String>>);
 
 impl Listener {
     fn heard(&self) -> Option<String> {
