@@ -131,7 +131,11 @@ impl CodeCache {
         let held = kept();
         let sum: u64 = held.iter().map(|entry| entry.bytes).sum();
         let over = (sum + bytes).saturating_sub(self.bytes_max);
-        remove(folder, &victims(held, engine, now, over))?;
+        let go = victims(held, engine, now, over);
+        if go.iter().map(|entry| entry.bytes).sum::<u64>() < over {
+            return Err(io::Error::other("files that are being written take up execute.cache-bytes-max"));
+        }
+        remove(folder, &go)?;
         match write(folder, name, code) {
             Err(fault) if is_full(&fault) => {
                 let victims = victims(kept(), engine, now, bytes.next_multiple_of(BLOCK) + BLOCK);

@@ -137,7 +137,8 @@ impl Folder {
         let entry = |name: String| {
             let found = rustix::fs::statat(&self.descriptor, &name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
             let is_file = rustix::fs::FileType::from_raw_mode(found.st_mode).is_file();
-            let since = Duration::from_secs(u64::try_from(found.st_mtime).unwrap_or(0));
+            let seconds = u64::try_from(found.st_mtime).unwrap_or(0);
+            let since = Duration::new(seconds, u32::try_from(found.st_mtime_nsec).unwrap_or(0));
             let modified = SystemTime::UNIX_EPOCH + since;
             is_file.then(|| Entry { name, bytes: u64::try_from(found.st_size).unwrap_or(0), modified })
         };

@@ -196,6 +196,9 @@ fn what_a_killed_process_left_goes_at_the_start_and_what_is_being_written_counts
     cache.store(artifact("b"), ENGINE, &A).unwrap();
     cache.store(artifact("c"), ENGINE, &A).unwrap();
     assert_eq!(total(directory.path()), 11, "two of three fit beside it");
+    fs::write(directory.path().join(".tmp-new"), [0; 10]).unwrap();
+    assert!(cache.store(artifact("d"), ENGINE, &A).is_none(), "the bound holds");
+    assert_eq!(total(directory.path()), 16, "and nothing goes in vain");
 }
 
 #[test]
