@@ -3,6 +3,7 @@
 //! Must not: keep offsets, or wait for a consumer that ends: a thread of its own does, under the watch.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
@@ -18,6 +19,9 @@ use crate::kafka::{ClientError, Connection, Membership, Pulse, Renew, Renewal, r
 
 /// How long the poll thread may stand still before the process ends. It runs short calls itself, none longer than an epoch.
 const THREAD_OVERDUE: Duration = Duration::from_secs(60);
+/// A consumer that lost its partitions, and is not let into its group again for so long, may be dead; a group that waits for
+/// others may take as long, and a new consumer does it no harm.
+const OUTSIDE: Duration = Duration::from_secs(3);
 /// A commit that was not answered for so long makes a consumer dead whose coordinator answers others.
 const COMMIT_DEAD: Duration = Duration::from_secs(5);
 
@@ -95,17 +99,25 @@ impl<S: Sink> Intake<S> {
         let watch = &self.consumers.connection.watch;
         // A transaction is stored by another client, whose own matter it is.
         let is_plain = !self.transactions.is_under_way();
-        let is_down = health.is_down() || (is_plain && self.commits.unanswered(now) >= COMMIT_DEAD);
+        let is_deaf = health.is_down() || (is_plain && self.commits.unanswered(now) >= COMMIT_DEAD);
+        let is_outside = self.leaving.is_outside(now, self.control.joined.load(Ordering::Acquire), OUTSIDE);
+        let is_down = is_deaf || is_outside;
         let witness = &self.consumers.connection.witness;
         let found_since = is_down.then(|| witness.look()).flatten().and_then(|look| look.coordinator_since);
         let why = match self.renewal.look(now, is_down, found_since, watch.set_back()) {
             Renew::No if !self.leaving.renew_now => return,
+            // The group may have its reasons.
+            Renew::InVain if !is_deaf => {
+                self.renewal = self.consumers.renewal();
+                return;
+            }
             Renew::InVain => {
                 let reason = health.reason();
                 health
                     .failed_for_good(&format!("new consumers do not work either, while the brokers answer: {reason}"));
                 return;
             }
+            Renew::No | Renew::Now if is_outside => "the group does not let it in".to_owned(),
             Renew::No | Renew::Now => health.reason(),
         };
         match self.consumers.make() {
@@ -129,7 +141,7 @@ impl<S: Sink> Intake<S> {
         if !self.transactions.is_under_way() {
             self.commits = Commits { with_metadata: self.commits.with_metadata, ..Commits::new(now) };
         }
-        self.control.joined.store(false, std::sync::atomic::Ordering::Release);
+        self.control.joined.store(false, Ordering::Release);
         // The new one has subscribed: where this node stands aside, it leaves again.
         self.control.is_out.store(false, std::sync::atomic::Ordering::Release);
         self.show_owned();

@@ -31,6 +31,22 @@ pub(super) struct Leaving {
     last_commit_by: Option<Instant>,
     /// Another consumer takes the place of this one, because the brokers do not know its protocol.
     pub(super) renew_now: bool,
+    /// Since when the group has not let this member in; None where it has, or never had.
+    outside_since: Option<Instant>,
+    /// Whether it ever had.
+    was_inside: bool,
+}
+
+impl Leaving {
+    /// Whether a member that was in its group has been outside for `at_least`.
+    pub(super) fn is_outside(&mut self, now: Instant, joined: bool, at_least: Duration) -> bool {
+        self.was_inside |= joined;
+        if joined || !self.was_inside {
+            self.outside_since = None;
+            return false;
+        }
+        now.duration_since(*self.outside_since.get_or_insert(now)) >= at_least
+    }
 }
 
 impl<S: Sink> Intake<S> {

@@ -52,6 +52,28 @@ pub struct Look {
     pub fault: String,
 }
 
+impl Look {
+    /// How long fresh clients have to have found brokers before that tells something about an older one.
+    const PROVEN: Duration = Duration::from_secs(4);
+    /// A look that is older says nothing of now.
+    const AGE_MAX: Duration = Duration::from_secs(10);
+
+    fn is_proven(&self, found_since: Option<Instant>, now: Instant, since: Instant) -> bool {
+        let is_young = now.duration_since(self.at) < Self::AGE_MAX && self.at >= since;
+        is_young && found_since.is_some_and(|found| now.duration_since(found.max(since)) >= Self::PROVEN)
+    }
+
+    /// Whether, at `now`, the group's coordinator has answered fresh clients for four seconds, all of them after `since`.
+    pub fn coordinator_answers(&self, now: Instant, since: Instant) -> bool {
+        self.is_proven(self.coordinator_since, now, since)
+    }
+
+    /// The same for a leader of every partition.
+    pub fn leaders_answer(&self, now: Instant, since: Instant) -> bool {
+        self.is_proven(self.leaders_since, now, since)
+    }
+}
+
 /// Asks for looks. Cheap to clone. [`Default`] never has one, for commands and tests.
 #[derive(Clone, Default)]
 pub struct Witness(Option<Arc<Shared>>);

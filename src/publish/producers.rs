@@ -132,6 +132,9 @@ impl Producers {
             Some(Say::Over(lasted)) => tracing::info!(?lasted, "the brokers take results again"),
             None => {}
         }
+        if let Some(hangs) = shared.hanging_call(now, &self.connection.witness) {
+            return shared.failed_for_good(&hangs);
+        }
         if shared.stalled_for() >= STALLED {
             // So that its words know of leaders and replicas when they are said.
             let _ = self.connection.witness.look();
@@ -144,7 +147,9 @@ impl Producers {
         let of_results = |lane: LaneId| lane.destination == Destination::Results && lane.partition.is_some();
         let standing = shared.queues().lanes.standing(of_results);
         let deaf = standing.filter(|standing| now - standing.since >= DEAF).map(|standing| standing.lane.partition);
-        let is_in_trouble = is_cut_off || deaf.is_some();
+        // Where no call waits, an answer to this client is what says that the brokers take results again.
+        let is_unanswered = shared.health.is_down() && shared.waited_for.load(Ordering::Acquire) == 0;
+        let is_in_trouble = is_cut_off || is_unanswered || deaf.is_some();
         let look = is_in_trouble.then(|| self.connection.witness.look()).flatten();
         // A look from before the trouble says nothing of it.
         let began = turns.renewal.down_since();
@@ -153,13 +158,13 @@ impl Producers {
             let mut results = look.topics.get(&shared.topics.results).into_iter().flatten();
             let is_in_sync =
                 |partition| results.any(|seen| Some(seen.partition) == partition && seen.in_sync == seen.replicas);
-            look.leaders_since.filter(|_| is_cut_off || deaf.is_some_and(is_in_sync))
+            look.leaders_since.filter(|_| is_cut_off || is_unanswered || deaf.is_some_and(is_in_sync))
         });
         match turns.renewal.look(now, is_in_trouble, found_since, self.connection.watch.set_back()) {
             Renew::No => {}
             Renew::Now => self.renew(),
             // Of one that hears nothing of a partition nobody knows that another would.
-            Renew::InVain if !is_cut_off => {}
+            Renew::InVain if !is_cut_off && !is_unanswered => {}
             Renew::InVain => shared.failed_for_good(
                 "the brokers answer a fresh client and no producer of this process, though it was made anew",
             ),

@@ -24,6 +24,9 @@ use crate::kafka::{Health, Witness, headers};
 pub(super) const ROLE: &str = "publish";
 /// With records that wait and none stored for this long, brokers are taken not to store.
 pub(super) const STALLED: Duration = Duration::from_secs(1);
+/// Offsets that were handed to a transaction and did not come back for so long hang, where the group's coordinator answers
+/// others: librdkafka does not keep the time limit of that call, which is five seconds.
+const HANGS: Duration = Duration::from_secs(8);
 /// How long transactions may fail without that being said or seen: coordinators move, and take less than that.
 const MENDS_ITSELF: Duration = Duration::from_secs(3);
 /// Faults of transactions that are further apart have nothing to do with each other.
@@ -62,6 +65,8 @@ pub(super) struct Shared {
 /// How transactions do.
 #[derive(Default)]
 struct Making {
+    /// When the call that hands its offsets over began, while that has not returned.
+    offsets_since: Option<Instant>,
     /// What the one under way waits for, and since when.
     waits_for: Option<(&'static str, Instant)>,
     /// Since when none was committed, though it was tried, and when it was last tried.
@@ -168,6 +173,30 @@ impl Shared {
     /// A transaction waits for something from here on, or none is under way.
     pub(super) fn transaction_waits_for(&self, what: Option<&'static str>) {
         self.making().waits_for = what.map(|what| (what, Instant::now()));
+    }
+
+    /// The call that hands offsets to a transaction begins, or has returned.
+    pub(super) fn hands_offsets_over(&self, since: Option<Instant>) {
+        self.making().offsets_since = since;
+    }
+
+    /// A request for a transaction that does not come back, although the coordinator answers a fresh client of this process.
+    /// The thread in it cannot be freed, so the process is to end; it says why.
+    pub(super) fn hanging_call(&self, now: Instant, witness: &Witness) -> Option<String> {
+        let since = self.making().offsets_since?;
+        let lasts = now.duration_since(since);
+        if lasts < STALLED {
+            return None;
+        }
+        let answers = witness.look().is_some_and(|look| look.coordinator_answers(now, since));
+        let hangs = lasts >= HANGS && answers;
+        hangs.then(|| {
+            let seconds = lasts.as_secs();
+            format!(
+                "send_offsets_to_transaction has not returned for {seconds} s, although the group's coordinator answers other \
+                 clients of this process"
+            )
+        })
     }
 
     /// A transaction failed, or does not go on. Coordinators that load or move and producers that are fenced by their successor

@@ -23,8 +23,10 @@ use super::record::{Outcome, Record, Refusal};
 use super::reports::is_of_the_record;
 use super::resend::Backoff;
 use super::sent::{Context, Sent};
-use super::shared::{ROLE, Shared};
-use crate::kafka::{ClientError, Connection, Consumed, PanicGuard, Prepared, Settled, Unprepared, Watch, headers};
+use super::shared::{ROLE, STALLED, Shared};
+use crate::kafka::{
+    ClientError, Connection, Consumed, PanicGuard, Prepared, Settled, Unprepared, Watch, Witness, headers,
+};
 use crate::types::Fate;
 
 /// Outcomes in one transaction, usually (inclusive): so many are handed to librdkafka in the time in which it tells the
@@ -42,7 +44,7 @@ const STEP_MAX: Duration = Duration::from_millis(16);
 /// says no more than that its requests time out. Above the time in which a coordinator is elected.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// When the watch says of a request that it hangs: librdkafka does not keep every limit (its issues 5456 and 5511).
-const OVERDUE: Duration = Duration::from_secs(30);
+const OVERDUE: Duration = Duration::from_secs(120);
 /// The same for the first request at start.
 const START_OVERDUE: Duration = Duration::from_secs(75);
 /// When the watch says so of records that librdkafka neither delivers nor gives back. It gives them back at the age of
@@ -107,6 +109,7 @@ impl Transactions {
             shared,
             set_back: watch.set_back(),
             watch,
+            witness: connection.witness.clone(),
             gather: Arc::clone(&gather),
             producer: Some(producer),
             batch_max: OUTCOMES_MAX,
@@ -155,6 +158,7 @@ struct Maker {
     backoff: Backoff,
     shared: Arc<Shared>,
     watch: Watch,
+    witness: Witness,
     gather: Arc<Gather>,
     /// None at the end.
     producer: Option<Client>,
@@ -280,7 +284,12 @@ impl Maker {
             }
             self.produce(producer, &mut outcome.record, Sent { index, dead_letter: false }).map_err(early)?;
         }
-        let offsets = || producer.send_offsets_to_transaction(&prepared.offsets, &prepared.group, REQUEST);
+        let offsets = || {
+            self.shared.hands_offsets_over(Some(Instant::now()));
+            let handed_over = producer.send_offsets_to_transaction(&prepared.offsets, &prepared.group, REQUEST);
+            self.shared.hands_offsets_over(None);
+            handed_over
+        };
         self.patiently("its offsets", "send_offsets_to_transaction", offsets).map_err(early)?;
         self.deliver(producer).map_err(early)?;
         let commit = || producer.commit_transaction(REQUEST);
@@ -292,11 +301,18 @@ impl Maker {
     fn deliver(&self, producer: &Client) -> KafkaResult<()> {
         self.shared.transaction_waits_for(Some("its records"));
         let _watched = self.watch.begin("records of a transaction", DELIVERY_OVERDUE);
-        let (mut told, mut step) = (Instant::now(), STEP_MIN);
+        let began = Instant::now();
+        let (mut told, mut step) = (began, STEP_MIN);
         // librdkafka's binding would wait in steps of a tenth of a second, which is several times what a transaction takes.
         while let Err(error) = producer.flush(Duration::ZERO) {
             self.gather.pause(step);
             if self.has_ended() {
+                return Err(error);
+            }
+            // A producer that hears of no leader says nothing, so a fresh client has to.
+            if began.elapsed() >= STALLED
+                && self.witness.look().is_some_and(|look| look.leaders_answer(Instant::now(), began))
+            {
                 return Err(error);
             }
             step = (step * 2).min(STEP_MAX);
