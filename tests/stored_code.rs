@@ -36,6 +36,10 @@ impl Outcomes for Collect {
     fn completed(&self, _: Call<()>, result: InvocationResult) {
         self.0.send(result).expect("the test outlives the executor");
     }
+
+    fn given_back(&self, call: Call<Self::Ticket>) {
+        panic!("a call of {} was given back", call.invocation.function);
+    }
 }
 
 /// Has one artifact at most, and counts how often it was asked.

@@ -178,9 +178,9 @@ mod tests {
             assert!(!doubt.is_in());
             doubt.begin_round(at(30), moved_to, false);
             assert!(doubt.is_in());
-            assert_eq!((doubt.lasts(at(30)), doubt.lasts(at(90))), (MS * 0, MS * 60));
+            assert_eq!((doubt.lasts(at(30)), doubt.lasts(at(90))), (Duration::ZERO, MS * 60));
             doubt.committed(at(31));
-            assert_eq!(doubt.lasts(at(90)), MS * 0);
+            assert_eq!(doubt.lasts(at(90)), Duration::ZERO);
         }
     }
 }
