@@ -21,6 +21,8 @@ use super::{ClientError, Connection, Quiet};
 const ROLE: &str = "admin";
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(10);
+/// How long brokers may take to hear of a topic that was just made; nothing but what is said of it waits for that.
+const HEARD: Duration = Duration::from_secs(5);
 /// Events that are picked up after a request; more come after the next.
 const EVENTS_MAX: usize = 200;
 /// Waits between attempts that failed and may pass: this at first, doubling up to the next.
@@ -97,11 +99,7 @@ pub fn ensure_topics(
         }
     }
     for topic in topics {
-        let (look, brokers) = match asker.patiently(|| asker.look(&topic.name))? {
-            (Some(look), brokers) => (look, brokers),
-            // Made a moment ago, and not every broker has heard of it; or deleted in this moment.
-            (None, _) => continue,
-        };
+        let Some((look, brokers)) = asker.look_until_known(&topic.name)? else { continue };
         let name = topic.name.clone();
         if created.contains(&topic) {
             let (partitions, replicas) = (look.ids.len(), look.replicas);
@@ -226,6 +224,19 @@ impl Asker {
             }
             error => error,
         })
+    }
+
+    /// Looks at a topic that was there or was just made, of which not every broker may have heard yet. None where none has within
+    /// [`HEARD`], or it was deleted in this moment.
+    fn look_until_known(&self, topic: &str) -> Result<Option<(Look, usize)>, ClientError> {
+        let by = Instant::now() + HEARD;
+        loop {
+            match self.patiently(|| self.look(topic))? {
+                (Some(look), brokers) => return Ok(Some((look, brokers))),
+                (None, _) if Instant::now() >= by => return Ok(None),
+                (None, _) => std::thread::sleep(BACKOFF_MIN),
+            }
+        }
     }
 
     /// Whether the topic had to be made, by this node.

@@ -30,7 +30,7 @@ def with_protocol(bench, protocol):
     # At a topic of results and a group of its own.
     bench.name += protocol[0]
     bench.make_topics()
-    first = bench.service(**{"kafka.properties": properties}).start()
+    first = bench.service(node={"id": "first"}, **{"kafka.properties": properties}).start()
     other = bench.service(node={"id": "other"}, **{"kafka.properties": properties})
     results = bench.results()
     bench.define(definition("echo", ECHO))
@@ -74,7 +74,7 @@ def with_protocol(bench, protocol):
     other.wait_log("handed_back=true")
     ids = [bench.call("echo", b"x", partition=number) for number in range(6)]
     results.wait_all(ids, 60)
-    assert {result.node for result in map(results.one, ids)} == {"e2e-node"}
+    assert {result.node for result in map(results.one, ids)} == {"first"}
     for service in (first, other):
         assert service.stop() == 0
     settle(bench, results)
@@ -234,9 +234,9 @@ def unreachable(bench):
 def namesakes(bench):
     """Of two processes with one node id one ends and says why; the other goes on."""
     bench.make_topics()
-    older = bench.service(**{"kafka.properties": {"group.protocol": "classic"}}).start()
-    older.wait_ready(True)
-    newer = bench.service(**{"kafka.properties": {"group.protocol": "classic"}}).start()
+    older, newer = (bench.service(node={"id": "the-one"}) for _ in range(2))
+    older.start().wait_ready(True)
+    newer.start()
     newer.wait_ready(True)
     assert older.wait() == 1
     said = "\n".join(older.log_lines("another process runs with this node's name"))
