@@ -291,16 +291,18 @@ class Broker:
 
     def answers(self):
         """Whether it works: a broker that counts itself among those that are not fenced, a controller that takes connections."""
-        address = self.bootstrap()
-        if "process.roles=controller\n" in self.settings.read_text(encoding="utf-8"):
+        address, settings = self.bootstrap(), self.settings.read_text(encoding="utf-8")
+        if "process.roles=controller\n" in settings:
             host, port = address.split(":")
             try:
                 socket.create_connection((host, int(port)), timeout=2).close()
                 return True
             except OSError:
                 return False
+        # Clients may be told to come by another way, as by a test's proxy.
+        told = re.search(r"^advertised\.listeners=(?:.*,)?PLAINTEXT://([^,\n]+)", settings, re.MULTILINE).group(1)
         known = metadata(address)
-        return known is not None and known.has_controller and address in known.brokers.values()
+        return known is not None and known.has_controller and told in known.brokers.values()
 
     def stop(self, kill=False):
         """Stops it and waits until it is gone. No fault where none runs."""

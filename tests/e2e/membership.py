@@ -7,9 +7,11 @@ import time
 import confluent_kafka
 import events
 from bench import ECHO, HOSTILE, REPOSITORY, Skipped, definition
+from cluster import Broker
 from confluent_kafka.admin import OffsetSpec
-from delivery import ready
-from streams import BROKER_DEADLINE_S, PARTITIONS, QUIET, Missing
+from delivery import Load, ready, settle
+from proxy import Proxy
+from streams import BROKER_DEADLINE_S, PARTITIONS, QUIET, Missing, Sender
 
 # The brokers' own default, so that nothing here is due to a session that ended.
 LONG_SESSION = {"session.timeout.ms": "45000", "heartbeat.interval.ms": None}
@@ -18,6 +20,9 @@ SERVED_S = 20
 # How far the clock is set back, and by when calls are answered all the same.
 SET_BACK_S = 60
 ANSWERED_S = 25
+# Calls a second while the coordinator is silent, and for how long it is.
+SILENT_RATE = 100
+SILENT_S = 10
 # By when lag has to be gone that no call stands behind: two looks, five seconds apart, and a commit.
 LAG_GONE_S = 40
 
@@ -168,4 +173,55 @@ def clock_set_back(bench):
     return f"answered {took_s:.1f} s after it was set back by {SET_BACK_S} s"
 
 
-SCENARIOS = [membership_kept, newer_protocol, backlog_handed_back, lag_reaches_zero, clock_set_back]
+def behind_a_proxy(bench):
+    """Moves this scenario to a broker of its own that tells every client to come by a proxy."""
+    broker = Broker(bench.directory / "broker")
+    # Its topics go with it.
+    bench.closing.callback(setattr, bench, "topics", None)
+    bench.closing.callback(broker.stop)
+    broker.start()
+    port = int(broker.bootstrap.split(":")[1])
+    broker.stop()
+    proxy = Proxy(port)
+    bench.closing.callback(proxy.close)
+    settings = broker.directory / "server.properties"
+    text = settings.read_text(encoding="utf-8")
+    told, instead = (f"advertised.listeners=PLAINTEXT://127.0.0.1:{number}" for number in (port, proxy.port))
+    assert told in text, text
+    settings.write_text(text.replace(told, instead), encoding="utf-8")
+    broker.start()
+    bench.bootstrap = f"127.0.0.1:{proxy.port}"
+    bench.sender = Sender(bench.bootstrap)
+    return proxy
+
+
+def coordinator_silent(bench):
+    """The coordinator of the group says nothing any more, while fetching and producing work: the node stops taking calls within
+    seconds, and says why; once the coordinator speaks, it goes on."""
+    proxy = behind_a_proxy(bench)
+    service, results = ready(bench, **{"kafka.properties": LONG_SESSION})
+    service.wait_ready(True)
+    load = Load(bench, 100_000, SILENT_RATE)
+    load.start()
+    results.wait_count(3 * SILENT_RATE, 60)
+    proxy.swallow_members()
+    silent_since_ms = events.now_ms()
+    service.wait_ready(False, 20)
+    reason = service.not_ready()
+    assert reason and "a commit has not been answered" in reason, reason
+    time.sleep(SILENT_S)
+    ran_s = (results.last_completed_at - silent_since_ms) / 1_000
+    assert ran_s < SILENT_S / 2, f"calls were answered until {ran_s:.1f} s after the coordinator had fallen silent"
+    assert service.not_ready(), "ready without a word of the coordinator"
+    proxy.let_members_through()
+    load.enough.set()
+    ids = load.finish()
+    results.wait_all(ids, 60)
+    service.wait_ready(True, 30)
+    assert service.stop() == 0
+    settle(bench, results)
+    assert results.duplicates() <= 3 * SILENT_RATE, f"{results.duplicates()} calls ran twice, {SILENT_RATE} calls a second"
+    return f"calls were answered until {max(ran_s, 0):.1f} s after, {results.duplicates()} of them twice"
+
+
+SCENARIOS = [membership_kept, coordinator_silent, newer_protocol, backlog_handed_back, lag_reaches_zero, clock_set_back]
