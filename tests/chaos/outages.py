@@ -15,10 +15,7 @@ import itertools
 import os
 import pathlib
 import random
-import shutil
-import signal
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -31,7 +28,7 @@ import confluent_kafka  # noqa: E402
 import faults_of_brokers as faults  # noqa: E402
 import fleet  # noqa: E402
 from cluster import Cluster, coordinated_by  # noqa: E402
-from recovery import Recovery  # noqa: E402
+from recovery import Recovery, carry_out  # noqa: E402
 from streams import BROKER_DEADLINE_S, QUIET, make_group_topic  # noqa: E402
 
 
@@ -201,21 +198,5 @@ def parse():
     return arguments
 
 
-def main():
-    arguments = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="forewarm-outages."))
-    run = Run(arguments, directory)
-    try:
-        status = run.go()
-    finally:
-        run.close()
-        if arguments.keep:
-            print(f"logs and configurations are in {directory}")
-        else:
-            shutil.rmtree(directory, ignore_errors=True)
-    return status
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(carry_out(Run, "outages", parse()))

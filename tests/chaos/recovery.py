@@ -5,6 +5,11 @@ It must not know a fault.
 """
 
 import math
+import pathlib
+import shutil
+import signal
+import sys
+import tempfile
 import threading
 import time
 
@@ -19,6 +24,21 @@ HUNG_S = 30
 STEADY_S = 2
 # Calls that were sent get this time to be answered in the end.
 ANSWER_S = 60
+
+
+def carry_out(kind, name, arguments):
+    """Makes a run and goes through it; whatever happens, all that it started is ended. The exit status."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    directory = pathlib.Path(tempfile.mkdtemp(prefix=f"forewarm-{name}."))
+    run = kind(arguments, directory)
+    try:
+        return run.go()
+    finally:
+        run.close()
+        if arguments.keep:
+            print(f"logs and configurations are in {directory}")
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 class Recovery:

@@ -10,10 +10,7 @@ import argparse
 import itertools
 import os
 import pathlib
-import shutil
-import signal
 import sys
-import tempfile
 import time
 import uuid
 
@@ -22,7 +19,7 @@ sys.path[:0] = [str(HERE.parent / "e2e"), str(HERE)]
 
 import fleet  # noqa: E402
 from cluster import Cluster  # noqa: E402
-from recovery import Recovery  # noqa: E402
+from recovery import Recovery, carry_out  # noqa: E402
 
 
 class Stops(Recovery):
@@ -71,21 +68,5 @@ def parse():
     return arguments
 
 
-def main():
-    arguments = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="forewarm-stops."))
-    run = Stops(arguments, directory)
-    try:
-        status = run.go()
-    finally:
-        run.close()
-        if arguments.keep:
-            print(f"logs and configurations are in {directory}")
-        else:
-            shutil.rmtree(directory, ignore_errors=True)
-    return status
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(carry_out(Stops, "stops", parse()))
