@@ -332,6 +332,9 @@ impl Service {
         metrics.commit_failures.mirror(read(&ingest.commit_failures));
         metrics.completions_fenced.mirror(read(&ingest.fenced) + read(&published.fenced));
         metrics.headers_left_out.mirror(read(&ingest.headers_left_out));
+        metrics.consumers_renewed.mirror(read(&ingest.consumers_renewed));
+        metrics.handed_back.mirror(read(&ingest.handed_back));
+        metrics.offsets_passed.mirror(read(&ingest.passed));
         metrics.producers_renewed.mirror(read(&published.renewed));
         metrics.publish_retries.mirror(read(&published.resent));
         metrics.publish_dropped.mirror(read(&published.dropped));
