@@ -145,7 +145,7 @@ impl<S: Sink> Intake<S> {
         // The new one has subscribed: where this node stands aside, it leaves again.
         self.control.is_out.store(false, std::sync::atomic::Ordering::Release);
         self.show_owned();
-        std::mem::replace(&mut self.offsets, offsets).stop(false);
+        std::mem::replace(&mut self.offsets, offsets).replaced();
         let old = std::mem::replace(&mut self.consumer, consumer);
         old.context().close();
         retire(old, &self.consumers.connection.watch);

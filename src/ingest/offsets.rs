@@ -6,8 +6,8 @@
 //! bound its wait: it may be as long as the session timeout where the coordinator is away. The poll thread does not wait
 //! for it; at most one commit is under way. The watch ends the process where a request never returns.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use rdkafka::{Offset as At, TopicPartitionList};
 
 use super::context::InvocationConsumer;
 use super::invocations::Note;
-use crate::kafka::{ClientError, Health, PanicGuard, Watch, partition_ids};
+use crate::kafka::{ClientError, Health, PanicGuard, Watch, Watched, partition_ids};
 use crate::progress::Commit;
 use crate::types::NextOffset;
 
@@ -68,6 +68,37 @@ pub(super) struct Standing {
     pub(super) metadata: String,
 }
 
+/// The watch over the request that a thread makes, until its consumer was replaced: what hangs in that one then concerns nobody.
+#[derive(Default)]
+struct Watching(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    replaced: bool,
+    request: Option<Watched>,
+}
+
+impl Watching {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, watch: &Watch) {
+        let mut state = self.state();
+        if !state.replaced {
+            state.request = Some(watch.begin("commit, committed offsets or metadata of invocations", OVERDUE));
+        }
+    }
+
+    fn end(&self) {
+        self.state().request = None;
+    }
+
+    fn replaced(&self) {
+        *self.state() = State { replaced: true, request: None };
+    }
+}
+
 /// The thread, for the poll thread.
 pub(super) struct Offsets {
     requests: Option<SyncSender<Request>>,
@@ -76,6 +107,7 @@ pub(super) struct Offsets {
     topic: String,
     health: Arc<Health>,
     watch: Watch,
+    watching: Arc<Watching>,
     /// How many consumers there were before the one that it asks with.
     epoch: u64,
 }
@@ -89,7 +121,8 @@ impl Offsets {
         watch: Watch,
     ) -> Result<Self, ClientError> {
         let (requests, thread) = (None, None);
-        let none = Self { requests, thread, notes, topic: topic.to_owned(), health, watch, epoch: 0 };
+        let watching = Arc::default();
+        let none = Self { requests, thread, notes, topic: topic.to_owned(), health, watch, watching, epoch: 0 };
         none.spawn(consumer, 0)
     }
 
@@ -101,7 +134,9 @@ impl Offsets {
     fn spawn(&self, consumer: &Arc<InvocationConsumer>, epoch: u64) -> Result<Self, ClientError> {
         let (requests, asked) = sync_channel(WAITING_MAX);
         let (topic, notes, watch) = (self.topic.clone(), self.notes.clone(), self.watch.clone());
-        let worker = Worker { consumer: Arc::clone(consumer), topic, notes, watch, epoch };
+        let watching = Arc::<Watching>::default();
+        let worker =
+            Worker { consumer: Arc::clone(consumer), topic, notes, watch, watching: Arc::clone(&watching), epoch };
         let health = Arc::clone(&self.health);
         let thread = std::thread::Builder::new()
             .name(THREAD.to_owned())
@@ -117,6 +152,7 @@ impl Offsets {
             topic: self.topic.clone(),
             health: Arc::clone(&self.health),
             watch: self.watch.clone(),
+            watching,
             epoch,
         })
     }
@@ -136,6 +172,12 @@ impl Offsets {
         self.requests.as_ref().is_some_and(|requests| requests.try_send(request).is_ok())
     }
 
+    /// Another consumer has taken the place of this one: its thread ends by itself, or hangs in a request that nobody waits for.
+    pub(super) fn replaced(self) {
+        self.watching.replaced();
+        self.stop(false);
+    }
+
     /// Ends the thread after the request under way, and waits for it where `wait` says so.
     pub(super) fn stop(mut self, wait: bool) {
         self.requests = None;
@@ -152,13 +194,14 @@ struct Worker {
     topic: String,
     notes: Sender<Note>,
     watch: Watch,
+    watching: Arc<Watching>,
     epoch: u64,
 }
 
 impl Worker {
     fn run(self, asked: &Receiver<Request>) {
         for request in asked {
-            let watched = self.watch.begin("commit, committed offsets or metadata of invocations", OVERDUE);
+            self.watching.begin(&self.watch);
             let answer = match request {
                 Request::Commit { commits, with_metadata } => {
                     let result = self.commit(&commits, with_metadata);
@@ -173,7 +216,7 @@ impl Worker {
                     Answer::Probe(matches!(partition_ids(self.consumer.client(), &self.topic, REQUEST), Ok(Some(_))))
                 }
             };
-            drop(watched);
+            self.watching.end();
             if self.notes.send(Note::Answer(self.epoch, answer)).is_err() {
                 return;
             }
@@ -248,4 +291,23 @@ pub(super) fn is_moving(error: &KafkaError) -> bool {
                 | Code::WaitingForCoordinator
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_of_a_consumer_that_was_replaced_is_not_watched_any_more() {
+        let watching = Watching::default();
+        watching.begin(&Watch::default());
+        assert!(watching.state().request.is_some());
+        watching.end();
+        assert!(watching.state().request.is_none());
+        watching.begin(&Watch::default());
+        watching.replaced();
+        assert!(watching.state().request.is_none());
+        watching.begin(&Watch::default());
+        assert!(watching.state().request.is_none());
+    }
 }
