@@ -1,4 +1,4 @@
-//! What systemd, or another manager that listens at `NOTIFY_SOCKET`, is told: ready, how it stands, ending, alive.
+//! The words to systemd, or to another manager that listens at `NOTIFY_SOCKET`: ready, how the node stands, ending, alive.
 //!
 //! Must not: decide how the node stands.
 
@@ -14,13 +14,13 @@ enum Line {
     Watchdog,
 }
 
-/// What has been told, and when the manager next wants to hear that the node is alive. Without a manager it tells nobody.
+/// The manager: the words that it was told last, and when it next wants to hear that the node is alive. Without one nobody is told.
 pub(super) struct Manager {
     /// How often the manager wants to hear that the node is alive; None where it does not ask.
     every: Option<Duration>,
     ready: bool,
     status: Option<String>,
-    /// Of the last sign of life: when, and how many rounds the poll thread had made.
+    /// The last sign of life: when it was given, and how many rounds the poll thread had made by then.
     alive: Option<(Instant, u64)>,
 }
 

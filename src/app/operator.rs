@@ -1,4 +1,4 @@
-//! What an operator asks of a node that runs: reading the configuration again, its state in the log, standing aside.
+//! Requests of an operator to a node that runs: reading the configuration again, its state in the log, standing aside.
 //!
 //! Must not: hold anything that the rooms hold.
 
@@ -102,7 +102,7 @@ impl Service {
     }
 }
 
-/// Those that can be taken over while the node runs, and those that cannot.
+/// The changed keys that can be taken over while the node runs, and the changed keys that cannot.
 fn sorted(differ: &[String]) -> (Vec<String>, Vec<String>) {
     differ.iter().cloned().partition(|key| RELOADED.contains(&key.as_str()))
 }
@@ -120,7 +120,7 @@ fn threads() -> String {
     told.join(", ")
 }
 
-/// What the process holds and has held, as Linux tells it.
+/// Memory and files of the process, now and at most, as Linux tells it.
 fn memory() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let told: Vec<String> = status

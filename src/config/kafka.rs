@@ -31,7 +31,7 @@ const SESSION_TIMEOUT_MS: u64 = 45_000;
 /// librdkafka's own `heartbeat.interval.ms`.
 const HEARTBEAT_INTERVAL_MS: u64 = 3_000;
 
-/// What the group protocol of Kafka 4 leaves to the brokers; librdkafka refuses it there.
+/// Keys of the classic group protocol alone: Kafka 4's leaves them to the brokers, and librdkafka refuses them there.
 const CLASSIC_ONLY: [&str; 4] =
     ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy", "group.protocol.type"];
 

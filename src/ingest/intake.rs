@@ -132,7 +132,7 @@ impl<S: Sink> Intake<S> {
             self.serve_rebalance(now);
             self.join_or_leave();
             self.retry_held(now);
-            self.hand_back_where_leaving(now);
+            self.hand_back_where_leaving();
             self.regulate(now);
             self.commit_where_due(now);
             self.look_for_ends(now);

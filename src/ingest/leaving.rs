@@ -55,7 +55,7 @@ impl<S: Sink> Intake<S> {
     }
 
     /// From the moment on in which the end was asked for, no call begins: what waits goes back to the group.
-    pub(super) fn hand_back_where_leaving(&mut self, _now: Instant) {
+    pub(super) fn hand_back_where_leaving(&mut self) {
         if self.end_by().is_none() {
             return;
         }

@@ -253,11 +253,14 @@ impl<F: Follower> Reader<F> {
     }
 
     /// Takes another consumer where this one stays down while the brokers answer others, or where the clock was set back.
+    ///
+    /// After five new consumers in vain the reader stays as it is until it works: its topic may be missing or forbidden, of which
+    /// the witness knows nothing, and neither is a reason to end the process.
     fn renew_where_dead(&mut self) {
         let Connection { watch, witness, .. } = &self.connection;
         let is_down = self.shared.health.is_down();
         let found_since = is_down.then(|| witness.look()).flatten().and_then(|look| look.leaders_since);
-        if self.renewal.look(Instant::now(), is_down, found_since, watch.set_back()) == Renew::No {
+        if self.renewal.look(Instant::now(), is_down, found_since, watch.set_back()) != Renew::Now {
             return;
         }
         let (topic, role) = (&self.shared.topic, self.consumer.context().role);
