@@ -333,6 +333,7 @@ impl Service {
         metrics.completions_fenced.mirror(read(&ingest.fenced) + read(&published.fenced));
         metrics.headers_left_out.mirror(read(&ingest.headers_left_out));
         metrics.consumers_renewed.mirror(read(&ingest.consumers_renewed));
+        metrics.rejoined.mirror(read(&ingest.rejoined));
         metrics.handed_back.mirror(read(&ingest.handed_back));
         metrics.offsets_passed.mirror(read(&ingest.passed));
         metrics.producers_renewed.mirror(read(&published.renewed));

@@ -10,6 +10,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::Sink;
+use super::agreement::Agreement;
 use super::commits::Commits;
 use super::context::{Context, InvocationConsumer, ROLE};
 use super::counters::{add, count};
@@ -30,11 +31,13 @@ pub(super) struct Consumers {
     connection: Connection,
     topic: String,
     control: Arc<Control>,
+    is_newer: bool,
 }
 
 impl Consumers {
     pub(super) fn new(connection: &Connection, topic: &str, control: Arc<Control>) -> Self {
-        Self { connection: connection.clone(), topic: topic.to_owned(), control }
+        let is_newer = is_newer(connection);
+        Self { connection: connection.clone(), topic: topic.to_owned(), control, is_newer }
     }
 
     pub(super) fn connection(&self) -> &Connection {
@@ -70,6 +73,11 @@ impl Consumers {
         Renewal::new(&self.connection.watch)
     }
 
+    /// Whether the brokers assign the partitions, as in the group protocol of Kafka 4.
+    pub(super) fn is_newer_protocol(&self) -> bool {
+        self.is_newer
+    }
+
     /// Whether the group knows this member by a name that outlives the process.
     pub(super) fn has_a_name_of_its_own(&self) -> bool {
         self.connection.group_member().get("group.instance.id").is_some()
@@ -87,8 +95,13 @@ impl Consumers {
             "the brokers do not know group.protocol=consumer; going on with the classic group protocol"
         );
         self.connection.membership = Membership::AsGiven;
+        self.is_newer = is_newer(&self.connection);
         true
     }
+}
+
+fn is_newer(connection: &Connection) -> bool {
+    connection.group_member().get("group.protocol") == Some("consumer")
 }
 
 impl<S: Sink> Intake<S> {
@@ -132,6 +145,7 @@ impl<S: Sink> Intake<S> {
             Err(error) => return self.control.health.failed(&error),
         };
         self.leaving.renew_now = false;
+        self.agreement = Agreement::new(now);
         count(&self.control.counters.consumers_renewed);
         let ids = self.partitions.ids();
         tracing::warn!(partitions = ?ids, reason = why, "the consumer of invocations is made anew; calls in flight may run again");

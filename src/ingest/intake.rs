@@ -11,6 +11,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
+use super::agreement::Agreement;
 use super::commits::Commits;
 use super::consumers::Consumers;
 use super::context::InvocationConsumer;
@@ -71,6 +72,7 @@ pub(super) struct Intake<S> {
     pub(super) consumers: Consumers,
     pub(super) renewal: Renewal,
     pub(super) ends: Ends,
+    pub(super) agreement: Agreement,
     pub(super) leaving: Leaving,
     pulse: Pulse,
     probe_at: Instant,
@@ -113,6 +115,7 @@ impl<S: Sink> Intake<S> {
             renewal: consumers.renewal(),
             consumers,
             ends: Ends::new(now),
+            agreement: Agreement::new(now),
             leaving: Leaving::default(),
             probe_at: now,
         }
@@ -130,7 +133,8 @@ impl<S: Sink> Intake<S> {
             self.renew_where_dead(now);
             self.prepare_where_asked();
             self.serve_rebalance(now);
-            self.join_or_leave();
+            self.join_or_leave(now);
+            self.compare_with_group(now);
             self.retry_held(now);
             self.hand_back_where_leaving();
             self.regulate(now);

@@ -18,6 +18,7 @@
 //! [`Acknowledger::acknowledge`]; the message that reaches a bound is still taken. Everything that holds something per
 //! message (the acknowledgements on their way, the trackers, messages put aside) is bounded by that.
 
+mod agreement;
 mod commits;
 mod consumers;
 mod context;

@@ -119,10 +119,13 @@ impl<S: Sink> Intake<S> {
     }
 
     /// Leaves the group or joins it again, as this node was told. Between two rebalances: librdkafka waits for the answer of one.
-    pub(super) fn join_or_leave(&mut self) {
+    pub(super) fn join_or_leave(&mut self, now: Instant) {
+        if self.under_way.is_some() || self.consumer.context().is_rebalance_noted() || self.rejoins(now) {
+            return;
+        }
         let hand_back = self.control.hand_back.load(Acquire);
         let is_out = self.control.is_out.load(Acquire);
-        if hand_back == is_out || self.under_way.is_some() || self.consumer.context().is_rebalance_noted() {
+        if hand_back == is_out {
             return;
         }
         if hand_back {

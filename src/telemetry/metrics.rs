@@ -98,6 +98,7 @@ table! {
     Counter transactions "forewarm.transactions" "{transaction}" "Transactions that were committed.";
     Counter transactions_aborted "forewarm.transactions_aborted" "{transaction}" "Transactions that were not committed; what they held went into later ones, or is read again.";
     Counter consumers_renewed "forewarm.consumers_renewed" "{consumer}" "Consumers of invocations that were made anew because the brokers answered others and not them, or the clock was set back.";
+    Counter rejoined "forewarm.group.rejoined" "{rejoin}" "Times that this node left its group to join it anew, because the group's coordinator had assigned other partitions than the node read.";
     Counter handed_back "forewarm.handed_back" "{message}" "Calls that went back to the group without having begun, because their partition or the node was on its way out.";
     Counter offsets_passed "forewarm.offsets_passed" "{offset}" "Offsets passed that hold no call: control records of transactions, and records of aborted ones.";
     Counter producers_renewed "forewarm.producers_renewed" "{producer}" "Producers that were made anew because the brokers answered others and not them, or the clock was set back.";

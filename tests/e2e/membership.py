@@ -20,6 +20,8 @@ SERVED_S = 20
 # How far the clock is set back, and by when calls are answered all the same.
 SET_BACK_S = 60
 ANSWERED_S = 25
+# The broker's interval of heartbeats, by the newer protocol; also how long it may take to answer one.
+HEARTBEAT_S = 1
 # Calls a second while the coordinator is silent, and for how long it is.
 SILENT_RATE = 100
 SILENT_S = 10
@@ -224,4 +226,36 @@ def coordinator_silent(bench):
     return f"calls were answered until {max(ran_s, 0):.1f} s after, {results.duplicates()} of them twice"
 
 
-SCENARIOS = [membership_kept, coordinator_silent, newer_protocol, backlog_handed_back, lag_reaches_zero, clock_set_back]
+def assigned(bench, client_id):
+    """How many partitions the coordinator holds for assigned to the member of this client."""
+    described = bench.topics.admin.describe_consumer_groups([bench.name])[bench.name].result(BROKER_DEADLINE_S)
+    return sum(len(member.assignment.topic_partitions) for member in described.members if member.client_id == client_id)
+
+
+def answer_too_late(bench):
+    """The coordinator's answer with a new assignment reaches a member after its heartbeat has timed out, and is lost: the member
+    finds out that the group has assigned other partitions than it reads, and joins anew."""
+    proxy = behind_a_proxy(bench)
+    properties = {"group.protocol": "consumer", "session.timeout.ms": None, "heartbeat.interval.ms": None}
+    service, results = ready(bench, node={"id": "late"}, **{"kafka.properties": properties})
+    everywhere(bench, results)
+    proxy.keep_answers_from("forewarm-late")
+    other = bench.service(node={"id": "other"}, **{"kafka.properties": properties}).start()
+    until = time.monotonic() + SERVED_S
+    while assigned(bench, "forewarm-late") == PARTITIONS:
+        assert time.monotonic() < until, "the group's coordinator assigns nothing to the other node"
+        time.sleep(0.1)
+    # The answer that says so is lost once its request has timed out.
+    time.sleep(2 * HEARTBEAT_S)
+    proxy.let_answers_through()
+    other.wait_log("partitions taken over", ANSWERED_S)
+    took_s = everywhere(bench, results, ANSWERED_S)
+    assert service.stop() == 0
+    assert other.stop() == 0
+    settle(bench, results)
+    assert results.duplicates() == 0, f"{results.duplicates()} calls ran twice"
+    joined_anew = len(service.log_lines("leaving the group to join it anew"))
+    return f"all partitions were served {took_s:.1f} s after the other node had its own; joined anew {joined_anew} times"
+
+
+SCENARIOS = [membership_kept, coordinator_silent, answer_too_late, newer_protocol, backlog_handed_back, lag_reaches_zero, clock_set_back]

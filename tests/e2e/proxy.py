@@ -20,6 +20,7 @@ class Connection:
         self.proxy, self.client = proxy, client
         self.broker = socket.create_connection(proxy.broker, timeout=30)
         self.is_of_a_member = False
+        self.client_id = ""
         for pump in (self.requests, self.responses):
             threading.Thread(target=pump, daemon=True).start()
 
@@ -40,7 +41,8 @@ class Connection:
                 head = exactly(self.client, 4)
                 (length,) = struct.unpack(">i", head)
                 request = exactly(self.client, length)
-                (api_key,) = struct.unpack_from(">h", request)
+                api_key, _version, _correlation_id, id_length = struct.unpack_from(">hhih", request)
+                self.client_id = request[10 : 10 + max(id_length, 0)].decode("utf-8", "replace")
                 self.is_of_a_member = self.is_of_a_member or api_key in OF_MEMBERS
                 self.let_through()
                 self.broker.sendall(head + request)
@@ -50,6 +52,8 @@ class Connection:
         with contextlib.suppress(OSError):
             while data := self.broker.recv(65_536):
                 self.let_through()
+                if self.is_of_a_member and self.client_id == self.proxy.unheard:
+                    self.proxy.heard.wait()
                 self.client.sendall(data)
         self.close()
 
@@ -75,6 +79,9 @@ class Proxy:
         # Set while members are let through.
         self.open = threading.Event()
         self.open.set()
+        # The client whose members' answers wait until this is set.
+        self.unheard = None
+        self.heard = threading.Event()
         threading.Thread(target=self.accept, daemon=True).start()
 
     def accept(self):
@@ -92,8 +99,18 @@ class Proxy:
     def let_members_through(self):
         self.open.set()
 
+    def keep_answers_from(self, client_id):
+        """The members of this client are heard by the broker, and hear nothing."""
+        self.heard.clear()
+        self.unheard = client_id
+
+    def let_answers_through(self):
+        self.unheard = None
+        self.heard.set()
+
     def close(self):
         self.open.set()
+        self.heard.set()
         self.listener.close()
         for connection in self.connections:
             connection.close()
