@@ -47,6 +47,10 @@ stops: deps ## of that, the only broker hung ten times, under both modes of deli
 outages: deps ## of that, the three brokers killed, frozen, restarted and moved
 	@scripts/test chaos outages
 
+.PHONY: hostile
+hostile: deps ## what one function, definition or message does to others that share its node; scripts/test hostile [ROW...]
+	@scripts/test hostile
+
 .PHONY: simulation
 simulation: ## the seeded simulation: 10,000 seeds; FOREWARM_SIMULATION_SEED=N tells one
 	cargo test --release --locked --no-default-features --test simulation -- --nocapture
