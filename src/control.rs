@@ -274,6 +274,11 @@ impl Control {
         self.forecaster.chains(now, from)
     }
 
+    /// The functions from which learned chains lead away, in no order.
+    pub fn chained(&self) -> impl Iterator<Item = &FunctionName> {
+        self.forecaster.chained()
+    }
+
     /// What the forecaster passed over.
     pub fn counters(&self) -> forecast::Counters {
         self.forecaster.counters()

@@ -4,6 +4,7 @@
 //! runs before what reads. The way down is the way up, backwards.
 
 mod hung;
+mod limits;
 mod manager;
 mod node;
 mod operator;
@@ -126,6 +127,13 @@ impl Service {
     /// Where any part cannot start; those that had started are ended.
     pub fn start(config: Config, telemetry: &Telemetry) -> Result<Self, StartError> {
         let (metrics, failure) = (telemetry.metrics(), Failure::default());
+        limits::settle(&config);
+        // First: an address that cannot be had ends the start before anything else is done, and probes get an answer from now on.
+        let answers = Arc::new(node::Starting::default());
+        let admin = match (config.admin.listen.as_str(), config.admin.health_listen.as_str()) {
+            ("", "") => None,
+            _ => Some(Admin::start(&config.admin, Arc::clone(&answers) as Arc<dyn Node>)?),
+        };
         let watch = Watch::start(|overdue| hung::end(&overdue))?;
         let connection = Connection { watch, ..connection(&config) };
         let looked_at = [&config.topics.invocations, &config.topics.results].map(String::clone).to_vec();
@@ -232,10 +240,7 @@ impl Service {
             asked: control.asked(),
             watch: connection.watch.clone(),
         });
-        let admin = match config.admin.listen.as_str() {
-            "" => None,
-            address => Some(Admin::start(address, Arc::clone(&node) as Arc<dyn Node>)?),
-        };
+        answers.has_started(Arc::clone(&node));
         tracing::info!(
             node = config.node_id(),
             bootstrap_servers = config.kafka.bootstrap_servers,
@@ -268,7 +273,7 @@ impl Service {
 
     /// Where the admin interface listens, where it does.
     pub fn admin_address(&self) -> Option<std::net::SocketAddr> {
-        self.admin.as_ref().map(Admin::address)
+        self.admin.as_ref().and_then(Admin::address)
     }
 
     /// Functions whose code is loaded.
@@ -341,6 +346,9 @@ impl Service {
         metrics.publish_dropped.mirror(read(&published.dropped));
         metrics.transactions.mirror(read(&published.transactions));
         metrics.transactions_aborted.mirror(read(&published.transactions_aborted));
+        let (unread, alike) = crate::telemetry::log_lines_left_out();
+        metrics.log_lines_left_out.mirror(unread);
+        metrics.log_lines_alike.mirror(alike);
         let notices = self.pre_triggers.counters();
         metrics.pre_triggers_dropped.mirror(read(&notices.dropped));
         metrics.pre_triggers_unreadable.mirror(read(&notices.schema_unavailable));

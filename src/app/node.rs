@@ -2,7 +2,7 @@
 //!
 //! Must not: hold anything of its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::admin::Node;
@@ -55,8 +55,45 @@ impl Node for Answers {
         self.asked.explain(function)
     }
 
-    fn chains(&self, from: Option<&FunctionName>) -> Vec<ChainExplanation> {
-        self.asked.chains(from)
+    fn chains(&self, from: Option<&FunctionName>, after: Option<&str>, limit: usize) -> Vec<ChainExplanation> {
+        self.asked.chains(from, after, limit)
+    }
+}
+
+/// A node that answers from the begin of its start on: until its parts are there it lives and is not ready.
+#[derive(Default)]
+pub(super) struct Starting(OnceLock<Arc<Answers>>);
+
+impl Starting {
+    /// The parts are there.
+    pub(super) fn has_started(&self, answers: Arc<Answers>) {
+        // A node starts once.
+        let _ = self.0.set(answers);
+    }
+}
+
+impl Node for Starting {
+    fn failure(&self) -> Option<String> {
+        self.0.get().and_then(|answers| answers.failure())
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        match self.0.get() {
+            Some(answers) => answers.not_ready(),
+            None => Some("the node starts: it waits for the brokers, or reads what functions there are".to_owned()),
+        }
+    }
+
+    fn functions(&self, after: Option<&str>, limit: usize) -> Vec<FunctionSummary> {
+        self.0.get().map_or_else(Vec::new, |answers| answers.functions(after, limit))
+    }
+
+    fn explain(&self, function: &FunctionName) -> Option<FunctionExplanation> {
+        self.0.get().and_then(|answers| answers.explain(function))
+    }
+
+    fn chains(&self, from: Option<&FunctionName>, after: Option<&str>, limit: usize) -> Vec<ChainExplanation> {
+        self.0.get().map_or_else(Vec::new, |answers| answers.chains(from, after, limit))
     }
 }
 

@@ -14,6 +14,8 @@ pub struct Node {
     /// Whether that name was configured, and so outlives the process; the host's may not.
     #[serde(skip)]
     pub is_named: bool,
+    /// Whether the process may leave core dumps and be traced by its own user.
+    pub core_dumps: bool,
 }
 
 /// The keys of `[registry]`.

@@ -142,7 +142,7 @@ impl<O: Outcomes> Node<O> {
                 self.metrics.prepare_failures.add(1);
                 tracing::warn!(
                     function = %function.name, version = version.definition.version, on_demand,
-                    status = fault.status.as_str(), message = fault.error.message,
+                    status = fault.status.as_str(), error = fault.error.message,
                     "an instance could not be prepared"
                 );
                 self.preparation_failed(&function, &version, on_demand, fault);

@@ -384,6 +384,12 @@ impl Forecaster {
         edges.into_iter().filter_map(|edge| Some((name(edge.from)?, name(edge.to)?, edge))).collect()
     }
 
+    /// The functions from which learned chains lead away, in no order.
+    pub fn chained(&self) -> impl Iterator<Item = &FunctionName> {
+        let slots = self.chains.iter().flat_map(Chains::begun);
+        slots.filter_map(|slot| self.functions.row(slot).map(|(name, _)| name))
+    }
+
     /// What time does to a function: notices begin and end, history falls.
     fn wake(&mut self, now: Timestamp, slot: Slot) {
         let Some((name, function)) = self.functions.named_row_mut(slot) else { return };

@@ -10,6 +10,7 @@ mod outcome;
 mod payload;
 mod position;
 mod schedule;
+mod shown;
 mod snapshot;
 mod time;
 
@@ -26,5 +27,6 @@ pub use outcome::{OutcomeKind, PreTriggerOutcome};
 pub use payload::Payload;
 pub use position::{Fate, Generation, NextOffset, Offset, Position};
 pub use schedule::{InvalidSchedule, Schedule, Windows};
+pub use shown::{Escaping, Shown, ShownJson};
 pub use snapshot::ForecastSnapshot;
 pub use time::Timestamp;
