@@ -4,6 +4,8 @@
 import contextlib
 import json
 import os
+import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -259,6 +261,34 @@ def health(bench):
     service.command(*asked, status=1)
 
 
+def half_requests(bench):
+    """Three hundred half requests, and few handles: health is answered, new functions load, and no core may be left."""
+    service = bench.service()
+    command = ["prlimit", "--nofile=200:300", service.binary, "serve", "--config", service.config]
+    with open(service.log, "ab") as log:
+        service.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    service.wait_ready(True)
+    limits = pathlib.Path(f"/proc/{service.process.pid}/limits").read_text(encoding="ascii")
+    assert re.search("Max open files +300 +300 ", limits), limits
+    assert re.search("Max core file size +0 +0 ", limits), limits
+    assert service.log_lines("the process may have 300 files open at once"), service.log_tail()
+    host, port = service.admin().split(":")
+    results = bench.results()
+    with contextlib.ExitStack() as held:
+        for _ in range(300):
+            half = held.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            half.sendall(b"GET /health/live HTTP/1.1\r\nHost: loc")
+        for number in range(10):
+            assert service.not_ready(5) is None
+            name = f"beside-{number}"
+            bench.define(definition(name, ECHO))
+            assert results.one(bench.call(name)).status == "ok"
+    with socket.create_connection((host, int(port)), timeout=10) as rebound:
+        rebound.sendall(b"GET /functions HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+        assert rebound.recv(100).startswith(b"HTTP/1.1 403 "), "a name that somebody else resolves"
+    assert service.stop() == 0
+
+
 def list_from_the_environment(bench):
     """A list is given by a variable as JSON; one that is none is named as other faults are."""
     service = bench.service()
@@ -277,6 +307,7 @@ SCENARIOS = [
     unreachable,
     namesakes,
     health,
+    half_requests,
     list_from_the_environment,
     not_whole,
 ]
