@@ -113,7 +113,9 @@ mod tests {
         for own in ["http://127.0.0.1:9464", "https://forewarm.example", "https://forewarm.example:8443"] {
             assert!(!from(own), "{own}");
         }
-        for foreign in ["null", "", "http://evil.example", "http://192.0.2.7", "http://127.0.0.1:8080", "http://localhost:3000"] {
+        for foreign in
+            ["null", "", "http://evil.example", "http://192.0.2.7", "http://127.0.0.1:8080", "http://localhost:3000"]
+        {
             assert!(from(foreign), "{foreign}");
         }
     }

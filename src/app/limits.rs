@@ -27,15 +27,13 @@ struct Limits {
     address_space_bytes: Option<u64>,
 }
 
-/// Raises what may be raised, forbids core dumps unless they are asked for, and says what is short.
+/// Raises what may be raised, forbids cores unless the configuration allows them, and says what is short.
 pub(super) fn settle(config: &Config) {
     if let Err(error) = raise_files() {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
-    if !config.node.core_dumps
-        && let Err(error) = forbid_core_dumps()
-    {
-        tracing::warn!(%error, "this process may leave core dumps, with payloads and secrets in them");
+    if !config.node.core_dumps {
+        told(forbid_cores());
     }
     let limits = Limits {
         files: getrlimit(Resource::Nofile).current,
@@ -93,15 +91,37 @@ fn raise_files() -> rustix::io::Result<()> {
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
 }
 
-/// The process, and what it starts, leaves no core; nobody but root may look into this process. What it starts has to forbid
-/// the latter anew, as execve(2) allows it.
+/// From here on nobody but root may look into this process, unless the configuration allows it. Only after Wasmtime's pool is there:
+/// it opens `/proc/self/pagemap`, which is root's from then on.
+pub(super) fn close(config: &Config) {
+    if !config.node.core_dumps {
+        told(close_memory());
+    }
+}
+
+/// The process and what it starts leave no core, and nobody but root may look into this process. A process that it starts has to
+/// do this anew, as execve(2) opens it again.
 ///
 /// # Errors
 /// The system's own.
 pub fn forbid_core_dumps() -> rustix::io::Result<()> {
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    // A handler of cores (kernel.core_pattern with a pipe) is asked in spite of the limit, but not for such a process.
+    forbid_cores()?;
+    close_memory()
+}
+
+fn forbid_cores() -> rustix::io::Result<()> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+}
+
+/// A handler of cores (kernel.core_pattern with a pipe) is asked in spite of the limit, but not for such a process.
+fn close_memory() -> rustix::io::Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
+}
+
+fn told(done: rustix::io::Result<()>) {
+    if let Err(error) = done {
+        tracing::warn!(%error, "this process may leave core dumps, with payloads and secrets in them");
+    }
 }
 
 /// The fewest threads that a cgroup of this process allows.
@@ -122,7 +142,8 @@ fn pids_files(cgroups: &str) -> impl Iterator<Item = String> {
             _ if controllers.split(',').any(|controller| controller == "pids") => Some("/sys/fs/cgroup/pids"),
             _ => None,
         };
-        root.into_iter().flat_map(|root| [format!("{root}{}/pids.max", path.trim_end_matches('/')), format!("{root}/pids.max")])
+        root.into_iter()
+            .flat_map(|root| [format!("{root}{}/pids.max", path.trim_end_matches('/')), format!("{root}/pids.max")])
     })
 }
 
@@ -137,7 +158,9 @@ mod tests {
         assert_eq!(shortages(Limits::default(), 64, 100_000), Vec::<String>::new());
         let short = Limits { files: Some(300), threads: Some(131), address_space_bytes: Some(512 << 30) };
         let said = shortages(short, 2, 1_000);
-        for (said, words) in said.iter().zip([["300 files", "LimitNOFILE"], ["131 threads", "TasksMax"], ["address", "instances-max"]]) {
+        for (said, words) in
+            said.iter().zip([["300 files", "LimitNOFILE"], ["131 threads", "TasksMax"], ["address", "instances-max"]])
+        {
             assert!(words.iter().all(|word| said.contains(word)), "{said}");
         }
         assert_eq!(said.len(), 3);

@@ -20,6 +20,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub use self::hung::EXIT_HUNG;
+pub use self::limits::forbid_core_dumps;
 use self::manager::Manager;
 pub use self::operator::Reload;
 pub use self::settings::model;
@@ -184,6 +185,7 @@ impl Service {
             cache: CodeCache::open(&config.execute.cache_directory, config.execute.cache_bytes_max),
             metrics: Arc::clone(&metrics),
         })?;
+        limits::close(&config);
         let control =
             Control::new(config.forecast.clone(), &config.chains, config.target.clone(), model(&config.forecast)?);
         let control = ControlPlane::start(

@@ -23,14 +23,18 @@ impl Admin {
         let mut faults = Vec::new();
         for (key, address) in [("admin.listen", &self.listen), ("admin.health-listen", &self.health_listen)] {
             if !address.is_empty() && !is_address(address) {
-                faults.push(format!("{key}: {address:?} is not host:port, such as 127.0.0.1:9464; empty switches it off"));
+                faults.push(format!(
+                    "{key}: {address:?} is not host:port, such as 127.0.0.1:9464; empty switches it off"
+                ));
             }
         }
         let is_name = |name: &&String| {
             !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
         };
         for name in self.hosts.iter().filter(|name| !is_name(name)) {
-            faults.push(format!("admin.hosts: {name:?} is not a host's name: it has letters, digits, '.', '-', '_', and no port"));
+            faults.push(format!(
+                "admin.hosts: {name:?} is not a host's name: it has letters, digits, '.', '-', '_', and no port"
+            ));
         }
         faults
     }

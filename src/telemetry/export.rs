@@ -61,8 +61,12 @@ impl Export {
             .build()
             .map_err(|cause| fault(&cause))?;
         let collector = Arc::new(Collector::new(base));
-        let traces = SdkTracerProvider::builder().with_batch_exporter(Told::new(spans, &collector)).with_resource(resource.clone()).build();
-        let reader = PeriodicReader::builder(Told::new(numbers, &collector)).with_interval(config.export_interval).build();
+        let traces = SdkTracerProvider::builder()
+            .with_batch_exporter(Told::new(spans, &collector))
+            .with_resource(resource.clone())
+            .build();
+        let reader =
+            PeriodicReader::builder(Told::new(numbers, &collector)).with_interval(config.export_interval).build();
         let provider = SdkMeterProvider::builder().with_reader(reader).with_resource(resource).build();
         observe(&provider.meter(SCOPE), metrics);
         Ok(Self { traces, metrics: provider, endpoint: base.to_owned() })

@@ -94,8 +94,11 @@ impl Said {
             Level::DEBUG => "34",
             Level::TRACE => "35",
         };
-        let [dim, colour, plain] =
-            if ansi { ["\u{1b}[2m".to_owned(), format!("\u{1b}[{colour}m"), "\u{1b}[0m".to_owned()] } else { Default::default() };
+        let [dim, colour, plain] = if ansi {
+            ["\u{1b}[2m".to_owned(), format!("\u{1b}[{colour}m"), "\u{1b}[0m".to_owned()]
+        } else {
+            Default::default()
+        };
         let at = humantime::format_rfc3339_micros(at);
         write!(to, "{dim}{at}{plain} {colour}{level:>5}{plain} {dim}{target}:{plain} {}", self.message)?;
         for (name, value) in &self.fields {

@@ -168,7 +168,8 @@ impl Log {
 
 impl Own for Log {
     fn left_out(&self, lines: u64) -> String {
-        let said = Said::new(format_args!("{lines} log lines were left out, because nobody read the lines before them"));
+        let said =
+            Said::new(format_args!("{lines} log lines were left out, because nobody read the lines before them"));
         said.line(self.form, SystemTime::now(), Level::WARN, TARGET)
     }
 

@@ -9,8 +9,8 @@ mod export;
 mod limiter;
 mod line;
 mod logs;
-mod sink;
 mod metrics;
+mod sink;
 mod trace;
 
 use std::sync::Arc;

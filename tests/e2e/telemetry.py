@@ -3,6 +3,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import urllib.request
 from bench import ECHO, HOSTILE, definition
 
 PIPE_BYTES = 4096
+THE_END = b"\nthe pipe is over\n"
 # The way down of a node that has nothing to do, and of one that a second signal ends.
 END_S = 15
 SECOND_SIGNAL_S = 10
@@ -24,7 +26,7 @@ SLOW_COLLECTOR_S = 8
 
 def log_unread(bench):
     """Nobody reads the log: functions load, calls are answered, health is, and one signal ends the process; so does a second one
-    that comes while a call runs. Once somebody reads, a line says how many lines were left out."""
+    that comes while a call runs. Once somebody reads again, a line says how many lines were left out."""
     service, results = bench.service(), bench.results()
     with full_pipe() as (_, writer):
         start(service, writer)
@@ -39,6 +41,23 @@ def log_unread(bench):
         service.process.send_signal(signal.SIGTERM)
         assert service.wait(END_S) == 0
         end_s = time.monotonic() - began
+    # The reader is back: what it missed is told. librdkafka is made to say more than a node holds back.
+    chatty = bench.service(telemetry={"log-filter": "debug"}, **{"kafka.properties": {"debug": "all"}})
+    with full_pipe() as (reader, writer):
+        start(chatty, writer)
+        for _ in range(4):
+            results.wait_all([bench.call(name, b"x") for name in names for _ in range(50)], 120)
+        text = b""
+        until = time.monotonic() + 120
+        while not (told := re.search(rb"([0-9]+) log lines were left out", text)):
+            chatty.check_running()
+            assert time.monotonic() < until, text[-2_000:]
+            text = text[-1_000:] + os.read(reader, 65_536)
+        drain = threading.Thread(target=read_on, args=(reader,), daemon=True)
+        drain.start()
+        assert chatty.stop() == 0
+        os.write(writer, THE_END)
+        drain.join()
     # A second signal, while a call runs that does not end.
     with full_pipe() as (_, writer):
         bench.define(definition("endless", HOSTILE, limits={"timeout_ms": 60_000}))
@@ -46,26 +65,13 @@ def log_unread(bench):
         assert results.one(bench.call("endless")).status == "ok"
         bench.call("endless", b"sleep")
         bench.sender.flush()
-        time.sleep(1)
+        wait(lambda: ask(service, "/functions/endless")["in_flight"] == 1, "the call does not run")
         service.process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
+        # The first thing that ends.
+        wait(lambda: ask(service, "/health/live") is None, "the way down does not begin")
         service.check_running()
         service.process.send_signal(signal.SIGTERM)
         assert service.wait(SECOND_SIGNAL_S) == 130
-    # The reader is back: what it missed is told. librdkafka is made to say more than a node holds back.
-    chatty = bench.service(telemetry={"log-filter": "debug"}, **{"kafka.properties": {"debug": "all"}})
-    with full_pipe() as (reader, writer):
-        start(chatty, writer)
-        results.wait_all([bench.call(name, b"x") for name in names for _ in range(50)], 120)
-        text = b""
-        until = time.monotonic() + 120
-        while not (told := re.search(rb"([0-9]+) log lines were left out", text)):
-            chatty.check_running()
-            assert time.monotonic() < until, text[-2_000:]
-            text = text[-1_000:] + os.read(reader, 65_536)
-        drain = threading.Thread(target=read_all, args=(reader,), daemon=True)
-        drain.start()
-        assert chatty.stop() == 0
     return f"ended after {end_s:.1f} s, {told.group(1).decode()} lines left out"
 
 
@@ -91,26 +97,30 @@ def start(service, stderr):
     environment = {**os.environ, "FOREWARM__ADMIN__LISTEN": address}
     service.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr, env=environment)
     service.address = address
-    wait_answer(service)
+    # It listens before anything else.
+    wait(lambda: ask(service, "/health/live"), "the admin interface does not answer")
     service.wait_ready(True)
 
 
-def wait_answer(service):
-    """It listens before anything else."""
+def ask(service, path):
+    """What the node answers; None where it does not."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{service.address}{path}", timeout=10) as answer:
+        return json.load(answer)
+    return None
+
+
+def wait(is_so, otherwise):
     until = time.monotonic() + 30
-    while True:
-        service.check_running()
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"http://{service.address}/health/live", timeout=5).close()
-            return
-        assert time.monotonic() < until, "the admin interface does not answer"
+    while not is_so():
+        assert time.monotonic() < until, otherwise
         time.sleep(0.05)
 
 
-def read_all(reader):
-    with contextlib.suppress(OSError):
-        while os.read(reader, 65_536):
-            pass
+def read_on(reader):
+    """Until the pipe says that it is over."""
+    text = b""
+    while THE_END not in text:
+        text = text[-100:] + os.read(reader, 65_536)
 
 
 def log_flood(bench):
