@@ -1,7 +1,7 @@
 //! The interface, asked by a client that knows nothing but TCP.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use super::*;
@@ -174,4 +174,30 @@ fn health_may_have_an_address_of_its_own_and_answers_nothing_else_there() {
         answer.split(' ').nth(1).unwrap().to_owned()
     };
     assert_eq!(["/health/live", "/health/ready", "/functions", "/chains"].map(ask), ["200", "503", "404", "404"]);
+}
+
+#[test]
+fn bytes_that_are_no_request_do_no_harm() {
+    let admin = admin(None);
+    let whole =
+        b"GET /functions/shop%2Fecho?after=%ff&limit=-1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
+    // Each beginning, each byte changed, and lines without an end.
+    let cut = (0..whole.len()).map(|len| whole[..len].to_vec());
+    let changed = (0..whole.len()).flat_map(|at| {
+        [0, b'\n', b' ', 0x80, 0xff].map(|byte| {
+            let mut bytes = whole.to_vec();
+            bytes[at] = byte;
+            bytes
+        })
+    });
+    let long = [b"GET /".repeat(20_000), [&whole[..whole.len() - 9], &b"a: b\r\n".repeat(1_000)].concat()];
+    for bytes in cut.chain(changed).chain(long) {
+        let mut stream = TcpStream::connect(admin.address().unwrap()).unwrap();
+        // Closed before it is written whole, where it is refused before.
+        let _ = stream.write_all(&bytes).and_then(|()| stream.shutdown(Shutdown::Write));
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 "), "{:?} to {:?}", answer, bytes);
+    }
+    assert_eq!(ask(&admin, "/health/live").0, 200);
 }

@@ -228,7 +228,7 @@ def start(service):
     """Starts it and waits until it serves or says why it does not; skips where it was built without what that needs."""
     service.start()
     until = time.monotonic() + 60
-    while not service.log_lines("admin interface listens") and not service.log_lines("kafka does not work"):
+    while not service.log_lines("forewarm serves") and not service.log_lines("kafka does not work"):
         if service.process.poll() is not None and service.log_lines("available at build time"):
             service.kill()
             raise Skipped("the service was built without it: see scripts/features")
