@@ -158,3 +158,28 @@ fn redrive(dry_run: bool, selection: &Selection) -> anyhow::Result<ExitCode> {
     }
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_moves_no_terminal_and_forges_no_line() {
+        let foreign = "x\u{1b}[2J\r\nfrom      invocations 9:9\u{9b}\u{202e}";
+        let of_the_letter =
+            ["topic", "detail", "reason", "function", "invocation-id", "status", "attempts", "backtrace"];
+        let headers = of_the_letter.map(|name| (format!("forewarm.dead-letter.{name}"), foreign.as_bytes().to_vec()));
+        let letter = Letter {
+            id: LetterId { partition: 0, offset: 7 },
+            at: None,
+            key: Some(foreign.into()),
+            headers: headers.into_iter().chain([(foreign.to_owned(), foreign.into())]).collect(),
+            payload: Some(foreign.into()),
+            redriven: false,
+        };
+        let text = whole(&letter);
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{text:?}");
+        assert_eq!(text.lines().filter(|line| line.starts_with("from ")).count(), 1, "{text}");
+        assert_eq!(text.lines().count(), 3 + 3 + 3, "{text}");
+    }
+}
