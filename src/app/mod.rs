@@ -42,6 +42,7 @@ use crate::kafka::{ClientError, Connection, Watch, Witness, WitnessThread};
 use crate::publish;
 use crate::registry::{self, Registry, RegistryError, RegistryEvent, SchemaRegistry, SchemaRegistrySettings};
 use crate::telemetry::{Metrics, Telemetry};
+use crate::types::ConditionKind;
 
 /// How long the way down may take beyond its deadline before the process ends at once.
 const SHUTDOWN_OVERDUE: Duration = Duration::from_secs(20);
@@ -351,6 +352,10 @@ impl Service {
         let (unread, alike) = crate::telemetry::log_lines_left_out();
         metrics.log_lines_left_out.mirror(unread);
         metrics.log_lines_alike.mirror(alike);
+        let conditions = self.node.conditions();
+        for kind in ConditionKind::ALL {
+            metrics.conditions_now(kind, conditions.iter().filter(|condition| condition.kind == kind).count() as u64);
+        }
         let notices = self.pre_triggers.counters();
         metrics.pre_triggers_dropped.mirror(read(&notices.dropped));
         metrics.pre_triggers_unreadable.mirror(read(&notices.schema_unavailable));

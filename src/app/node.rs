@@ -9,7 +9,7 @@ use crate::admin::Node;
 use crate::driver::{Asked, Failure, Outbox};
 use crate::ingest::Readiness;
 use crate::kafka::Watch;
-use crate::types::{ChainExplanation, FunctionExplanation, FunctionName, FunctionSummary};
+use crate::types::{ChainExplanation, Condition, FunctionExplanation, FunctionName, FunctionSummary};
 
 /// The parts that know.
 pub(super) struct Answers {
@@ -45,6 +45,11 @@ impl Node for Answers {
         }
         let late = self.watch.late(THREAD_LATE);
         late.map(|(thread, late)| format!("the thread {thread} has not gone on for {} s", late.as_secs()))
+    }
+
+    fn conditions(&self) -> Vec<Condition> {
+        // Each room bounds its own.
+        Vec::new()
     }
 
     fn functions(&self, after: Option<&str>, limit: usize) -> Vec<FunctionSummary> {

@@ -10,7 +10,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::Histogram;
 
 use crate::codec::DecodeError;
-use crate::types::{OutcomeKind, StartKind, Status};
+use crate::types::{ConditionKind, OutcomeKind, StartKind, Status};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -68,6 +68,7 @@ macro_rules! table {
             dead_letters: Labelled,
             pre_triggers: Labelled,
             outcomes: Labelled,
+            conditions: [AtomicU64; ConditionKind::ALL.len()],
             durations: OnceLock<Durations>,
         }
 
@@ -203,6 +204,19 @@ impl Metrics {
     /// A pre-trigger ended.
     pub fn pre_trigger_ended(&self, kind: OutcomeKind) {
         self.outcomes.count(&OutcomeKind::ALL.map(OutcomeKind::as_str), kind.as_str());
+    }
+
+    /// How many conditions of a kind there are now.
+    pub fn conditions_now(&self, kind: ConditionKind, count: u64) {
+        self.conditions[kind as usize].store(count, Ordering::Relaxed);
+    }
+
+    /// Conditions by kind.
+    pub(super) fn conditions_by_kind(&self) -> Vec<(&'static str, u64)> {
+        ConditionKind::ALL
+            .into_iter()
+            .map(|kind| (kind.as_str(), self.conditions[kind as usize].load(Ordering::Relaxed)))
+            .collect()
     }
 
     /// Outcomes of one status and start kind.
