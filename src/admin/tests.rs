@@ -184,7 +184,7 @@ fn a_request_names_this_node_and_comes_from_no_foreign_page() {
 #[test]
 fn health_may_have_an_address_of_its_own_and_answers_nothing_else_there() {
     let health = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let fake = Arc::new(Fake { not_ready: Some("why".to_owned()) });
+    let fake = Arc::new(Fake { not_ready: Some("why".to_owned()), conditions: Vec::new() });
     let admin = Admin::start(&settings("", &health.to_string()), fake).unwrap();
     assert_eq!(admin.address(), None);
     let ask = |target: &str| {
