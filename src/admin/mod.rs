@@ -3,8 +3,8 @@
 //! It answers from plain values that a [`Node`] gives it. Must not: change anything, or know where the values come from.
 //!
 //! Bounds: 128 connections a listener, or fewer where handles are few; 5 s for a request's head, 60 s for a connection; 64 requests
-//! at once (another one is told to come again), 1,000 functions a page, no request bodies. It has no authentication of its own, so it
-//! listens on the loopback interface unless it is told otherwise, and answers only requests that name it.
+//! at once (another one is told to come again), 1,000 functions a page, 100 conditions, no request bodies. It has no authentication
+//! of its own, so it listens on the loopback interface unless it is told otherwise, and answers only requests that name it.
 
 mod connections;
 mod guard;
@@ -25,13 +25,15 @@ use tokio::sync::Semaphore;
 use self::guard::Guard;
 use self::server::Server;
 use crate::config;
-use crate::types::{ChainExplanation, FunctionExplanation, FunctionName, FunctionSummary};
+use crate::types::{ChainExplanation, Condition, FunctionExplanation, FunctionName, FunctionSummary};
 
 /// Requests that are answered at once.
 const REQUESTS_MAX: usize = 64;
 /// Functions on one page (inclusive), and where nothing is said.
 const PAGE_MAX: usize = 1_000;
 const PAGE_DEFAULT: usize = 100;
+/// Conditions that are named beside a node's health; the others are in its metric.
+const CONDITIONS_MAX: usize = 100;
 
 /// What is asked. Called on the admin's thread: it may take a lock for as long as it copies values.
 pub trait Node: Send + Sync + 'static {
@@ -40,6 +42,9 @@ pub trait Node: Send + Sync + 'static {
 
     /// Why it takes no calls now, where it does not.
     fn not_ready(&self) -> Option<String>;
+
+    /// What is not as it should be, while it takes calls all the same.
+    fn conditions(&self) -> Vec<Condition>;
 
     /// Functions after a name, in the order of their names, at most `limit`.
     fn functions(&self, after: Option<&str>, limit: usize) -> Vec<FunctionSummary>;
@@ -154,12 +159,17 @@ struct Health {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    conditions: Vec<Condition>,
 }
 
-fn health(reason: Option<String>) -> Response {
+fn health(reason: Option<String>, mut conditions: Vec<Condition>) -> Response {
+    conditions.truncate(CONDITIONS_MAX);
     match reason {
-        None => Json(Health { status: "ok", reason }).into_response(),
-        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "not ok", reason })).into_response(),
+        None => Json(Health { status: "ok", reason, conditions }).into_response(),
+        Some(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "not ok", reason, conditions })).into_response()
+        }
     }
 }
 
@@ -168,11 +178,11 @@ fn fault(status: StatusCode, error: &str) -> Response {
 }
 
 async fn live(State(node): State<Shared>) -> Response {
-    health(node.failure())
+    health(node.failure(), Vec::new())
 }
 
 async fn ready(State(node): State<Shared>) -> Response {
-    health(node.failure().or_else(|| node.not_ready()))
+    health(node.failure().or_else(|| node.not_ready()), node.conditions())
 }
 
 #[derive(Deserialize)]

@@ -5,11 +5,12 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use super::*;
-use crate::types::WarmTarget;
+use crate::types::{ConditionKind, WarmTarget};
 
 /// A node with 2,500 functions, of which `shop/echo` can be explained.
 struct Fake {
     not_ready: Option<String>,
+    conditions: Vec<Condition>,
 }
 
 impl Node for Fake {
@@ -19,6 +20,10 @@ impl Node for Fake {
 
     fn not_ready(&self) -> Option<String> {
         self.not_ready.clone()
+    }
+
+    fn conditions(&self) -> Vec<Condition> {
+        self.conditions.clone()
     }
 
     fn functions(&self, after: Option<&str>, limit: usize) -> Vec<FunctionSummary> {
@@ -54,7 +59,7 @@ impl Node for Fake {
 }
 
 fn admin(not_ready: Option<&str>) -> Admin {
-    let fake = Fake { not_ready: not_ready.map(str::to_owned) };
+    let fake = Fake { not_ready: not_ready.map(str::to_owned), conditions: Vec::new() };
     Admin::start(&settings("127.0.0.1:0", ""), Arc::new(fake)).unwrap()
 }
 
@@ -83,6 +88,22 @@ fn health_says_why_not() {
     assert_eq!(ask(&waiting, "/health/live").0, 200);
     let (status, body) = ask(&waiting, "/health/ready");
     assert_eq!((status, body["reason"].as_str()), (503, Some("the group has not let this node in")));
+}
+
+#[test]
+fn conditions_are_named_and_turn_nothing_off() {
+    let stands = |nth| Condition {
+        kind: ConditionKind::PartitionStands,
+        subject: format!("invocations/{nth}"),
+        detail: "since 5 s".to_owned(),
+    };
+    let fake = Fake { not_ready: None, conditions: (0..CONDITIONS_MAX + 1).map(stands).collect() };
+    let admin = Admin::start(&settings("127.0.0.1:0", ""), Arc::new(fake)).unwrap();
+    let (status, body) = ask(&admin, "/health/ready");
+    assert_eq!((status, body["status"].as_str()), (200, Some("ok")));
+    let first = serde_json::json!({"kind": "partition-stands", "subject": "invocations/0", "detail": "since 5 s"});
+    assert_eq!((&body["conditions"][0], body["conditions"].as_array().unwrap().len()), (&first, CONDITIONS_MAX));
+    assert_eq!(ask(&admin, "/health/live").1, serde_json::json!({"status": "ok"}));
 }
 
 #[test]
@@ -120,7 +141,7 @@ fn a_name_with_a_slash_is_a_name_and_what_is_not_known_is_said() {
 fn a_port_that_is_taken_is_named_and_a_client_that_stays_does_not_hold_up_the_end() {
     let admin = admin(None);
     let address = admin.address().unwrap().to_string();
-    let fake = Arc::new(Fake { not_ready: None });
+    let fake = Arc::new(Fake { not_ready: None, conditions: Vec::new() });
     let fault = Admin::start(&settings(&address, ""), fake).err().unwrap().to_string();
     assert!(fault.starts_with(&format!("admin.listen: {address} cannot be listened on")), "{fault}");
     let stays = TcpStream::connect(admin.address().unwrap()).unwrap();
@@ -163,7 +184,7 @@ fn a_request_names_this_node_and_comes_from_no_foreign_page() {
 #[test]
 fn health_may_have_an_address_of_its_own_and_answers_nothing_else_there() {
     let health = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let fake = Arc::new(Fake { not_ready: Some("why".to_owned()) });
+    let fake = Arc::new(Fake { not_ready: Some("why".to_owned()), conditions: Vec::new() });
     let admin = Admin::start(&settings("", &health.to_string()), fake).unwrap();
     assert_eq!(admin.address(), None);
     let ask = |target: &str| {

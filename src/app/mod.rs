@@ -38,10 +38,11 @@ use crate::execute::{ExecuteError, Executor, Parts, Runtime};
 use crate::ingest::pre_triggers::{PreTriggerEvent, PreTriggers};
 use crate::ingest::{self, IngestError, Invocations};
 use crate::kafka::tail::Start;
-use crate::kafka::{ClientError, Connection, Watch, Witness, WitnessThread};
+use crate::kafka::{ClientError, Connection, Watch, Witness, WitnessThread, set_batch_bytes_max};
 use crate::publish;
 use crate::registry::{self, Registry, RegistryError, RegistryEvent, SchemaRegistry, SchemaRegistrySettings};
 use crate::telemetry::{Metrics, Telemetry};
+use crate::types::ConditionKind;
 
 /// How long the way down may take beyond its deadline before the process ends at once.
 const SHUTDOWN_OVERDUE: Duration = Duration::from_secs(20);
@@ -137,6 +138,7 @@ impl Service {
         };
         let watch = Watch::start(|overdue| hung::end(&overdue))?;
         let connection = Connection { watch, ..connection(&config) };
+        set_batch_bytes_max(config.ingest.batch_bytes_max.get());
         let looked_at = [&config.topics.invocations, &config.topics.results].map(String::clone).to_vec();
         let (witness, witness_thread) = Witness::start(&connection, looked_at)?;
         let connection = Connection { witness, ..connection };
@@ -215,6 +217,7 @@ impl Service {
             start,
             Arc::clone(&codec),
             Arc::clone(&writers),
+            ingest_settings(&config).message,
             announce(
                 Arc::clone(&outbox),
                 observations.clone(),
@@ -241,6 +244,7 @@ impl Service {
             failure: failure.clone(),
             asked: control.asked(),
             watch: connection.watch.clone(),
+            definitions_passed: registry.passed(),
         });
         answers.has_started(Arc::clone(&node));
         tracing::info!(
@@ -342,6 +346,10 @@ impl Service {
         metrics.consumers_renewed.mirror(read(&ingest.consumers_renewed));
         metrics.rejoined.mirror(read(&ingest.rejoined));
         metrics.handed_back.mirror(read(&ingest.handed_back));
+        metrics.partition_errors.mirror(read(&ingest.partition_errors));
+        metrics.batches_passed.mirror(
+            read(&ingest.batches_passed) + self.registry.passed().batches() + self.pre_triggers.passed().batches(),
+        );
         metrics.offsets_passed.mirror(read(&ingest.passed));
         metrics.producers_renewed.mirror(read(&published.renewed));
         metrics.publish_retries.mirror(read(&published.resent));
@@ -351,6 +359,10 @@ impl Service {
         let (unread, alike) = crate::telemetry::log_lines_left_out();
         metrics.log_lines_left_out.mirror(unread);
         metrics.log_lines_alike.mirror(alike);
+        let conditions = self.node.conditions();
+        for kind in ConditionKind::ALL {
+            metrics.conditions_now(kind, conditions.iter().filter(|condition| condition.kind == kind).count() as u64);
+        }
         let notices = self.pre_triggers.counters();
         metrics.pre_triggers_dropped.mirror(read(&notices.dropped));
         metrics.pre_triggers_unreadable.mirror(read(&notices.schema_unavailable));

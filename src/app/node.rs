@@ -9,7 +9,8 @@ use crate::admin::Node;
 use crate::driver::{Asked, Failure, Outbox};
 use crate::ingest::Readiness;
 use crate::kafka::Watch;
-use crate::types::{ChainExplanation, FunctionExplanation, FunctionName, FunctionSummary};
+use crate::kafka::tail::Passed;
+use crate::types::{ChainExplanation, Condition, FunctionExplanation, FunctionName, FunctionSummary};
 
 /// The parts that know.
 pub(super) struct Answers {
@@ -18,6 +19,8 @@ pub(super) struct Answers {
     pub(super) failure: Failure,
     pub(super) asked: Asked,
     pub(super) watch: Watch,
+    /// Of the topic of functions: what is not known here for as long as this process lives.
+    pub(super) definitions_passed: Passed,
 }
 
 /// A thread that has not gone on for so long makes the node not ready.
@@ -45,6 +48,13 @@ impl Node for Answers {
         }
         let late = self.watch.late(THREAD_LATE);
         late.map(|(thread, late)| format!("the thread {thread} has not gone on for {} s", late.as_secs()))
+    }
+
+    fn conditions(&self) -> Vec<Condition> {
+        // Each room bounds its own.
+        let mut conditions = self.invocations.conditions();
+        conditions.extend(self.definitions_passed.conditions());
+        conditions
     }
 
     fn functions(&self, after: Option<&str>, limit: usize) -> Vec<FunctionSummary> {
@@ -82,6 +92,10 @@ impl Node for Starting {
             Some(answers) => answers.not_ready(),
             None => Some("the node starts: it waits for the brokers, or reads what functions there are".to_owned()),
         }
+    }
+
+    fn conditions(&self) -> Vec<Condition> {
+        self.0.get().map_or_else(Vec::new, |answers| answers.conditions())
     }
 
     fn functions(&self, after: Option<&str>, limit: usize) -> Vec<FunctionSummary> {

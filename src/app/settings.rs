@@ -11,6 +11,7 @@ use crate::config::{Config, Delivery, ForecastConfig, Tenants};
 use crate::execute::{Executor, wall_clock};
 use crate::forecast::history::Model;
 use crate::kafka::Membership;
+use crate::kafka::headers::Bounds;
 use crate::{ingest, publish};
 
 /// Completions after which a commit is made before its interval is over.
@@ -84,6 +85,11 @@ pub(super) fn ingest_settings(config: &Config) -> ingest::Settings {
     ingest::Settings {
         topic: config.topics.invocations.clone(),
         in_flight_max: ingest.in_flight_max.get() as usize,
+        message: ingest::MessageBounds {
+            bytes_max: ingest.message_bytes_max.get() as usize,
+            headers: Bounds { count_max: ingest.headers_max as usize, bytes_max: ingest.headers_bytes_max as usize },
+        },
+        pass_unreadable_after: ingest.pass_unreadable_after,
         in_flight_bytes_max: usize::try_from(ingest.in_flight_bytes_max.get()).unwrap_or(usize::MAX),
         commit_interval: ingest.commit_interval,
         commit_completions: COMMIT_COMPLETIONS,

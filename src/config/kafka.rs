@@ -196,6 +196,17 @@ pub struct Ingest {
     pub in_flight_max: NonZeroU32,
     /// Bytes of those calls' messages (inclusive).
     pub in_flight_bytes_max: NonZeroU64,
+    /// Bytes of key and value that a message may have (inclusive).
+    pub message_bytes_max: NonZeroU32,
+    /// Headers that a message may have (inclusive).
+    pub headers_max: u32,
+    /// Bytes of the names and values of a message's headers (inclusive).
+    pub headers_bytes_max: u32,
+    /// Bytes that a batch packed by gzip may unpack to (inclusive).
+    pub batch_bytes_max: NonZeroU64,
+    /// How long a partition stands before a batch is passed over that cannot be read; zero: until somebody acts.
+    #[serde(with = "super::humantime_text")]
+    pub pass_unreadable_after: Duration,
     /// How often progress is committed.
     #[serde(with = "super::humantime_text")]
     pub commit_interval: Duration,

@@ -165,6 +165,7 @@ impl Outbox {
             key,
             headers,
             payload: poison.payload,
+            omitted: poison.omitted,
             reason,
             detail: &detail,
             call: None,
@@ -199,6 +200,7 @@ impl Outbox {
             key,
             headers,
             payload,
+            omitted: None,
             reason: REASON_ATTEMPTS,
             detail: error.map_or("", |error| error.message.as_str()),
             call: Some(FailedCall {

@@ -9,6 +9,7 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use super::Health;
+use super::tail::Totals;
 
 /// Most fences that may wait at once; see [`Fences::fence`].
 pub const FENCES_WAITING_MAX: usize = 100_000;
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     /// The thread that reads, once it does.
     pub(super) reader: OnceLock<Thread>,
     pub(super) health: Health,
+    /// What was passed over, because it cannot be read.
+    pub(super) passed: Mutex<Totals>,
 }
 
 impl Shared {

@@ -21,12 +21,16 @@ pub use schemas::{PATIENCE, SchemaRegistry, SchemaRegistrySettings};
 pub use table::{FUNCTIONS_MAX, RegistryEvent};
 
 use crate::codec::{Codec, WriterSchemas};
-use crate::kafka::tail::{Fences, Follower, Message, Start, Step, Tail};
+use crate::kafka::headers::Bounds;
+use crate::kafka::tail::{Fences, Follower, Message, Passed, Start, Step, Tail};
 use crate::kafka::{ClientError, Connection, Health, headers};
 use crate::types::{FunctionDefinition, FunctionName};
 use table::{Place, Table};
 
 const THREAD: &str = "registry";
+/// What a record may be (both inclusive). Beyond, nothing of it is copied.
+const RECORD_BYTES_MAX: usize = 4 << 20;
+const HEADERS: Bounds = Bounds { count_max: 64, bytes_max: 64 << 10 };
 
 /// Why the registry, or its client for schemas, could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +110,11 @@ impl Registry {
     /// Asks "has everything been said that is in the topic now?"
     pub fn fences(&self) -> Fences {
         self.tail.fences()
+    }
+
+    /// What was passed over, because it cannot be read.
+    pub fn passed(&self) -> Passed {
+        self.tail.passed()
     }
 
     /// Whether [`RegistryEvent::CaughtUp`] was said.
@@ -193,7 +202,15 @@ impl<S> Reader<S> {
             Err(fault) => return Ok(Err((shown(), format!("the record's key is no function name: {fault}")))),
         };
         let Some(payload) = message.payload else { return Ok(Ok((name, None))) };
-        let (headers, _) = message.headers();
+        if payload.len() > RECORD_BYTES_MAX {
+            let fault = format!("it has {} bytes, and a definition has at most {RECORD_BYTES_MAX}", payload.len());
+            return Ok(Err((shown(), fault)));
+        }
+        let Ok((headers, _)) = message.headers(HEADERS) else {
+            let Bounds { count_max, bytes_max } = HEADERS;
+            let fault = format!("it has more than {count_max} headers, or more than {bytes_max} bytes of them");
+            return Ok(Err((shown(), fault)));
+        };
         let content_type = headers::text(&headers, "content-type");
         let definition: FunctionDefinition = match self.codec.decode(payload, content_type, &*self.writers) {
             Ok(definition) => definition,

@@ -10,7 +10,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::Histogram;
 
 use crate::codec::DecodeError;
-use crate::types::{OutcomeKind, StartKind, Status};
+use crate::types::{ConditionKind, OutcomeKind, StartKind, Status};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -68,6 +68,7 @@ macro_rules! table {
             dead_letters: Labelled,
             pre_triggers: Labelled,
             outcomes: Labelled,
+            conditions: [AtomicU64; ConditionKind::ALL.len()],
             durations: OnceLock<Durations>,
         }
 
@@ -100,6 +101,8 @@ table! {
     Counter consumers_renewed "forewarm.consumers_renewed" "{consumer}" "Consumers of invocations that were made anew because the brokers answered others and not them, or the clock was set back.";
     Counter rejoined "forewarm.group.rejoined" "{rejoin}" "Times that this node left its group to join it anew, because the group's coordinator had assigned other partitions than the node read.";
     Counter handed_back "forewarm.handed_back" "{message}" "Calls that went back to the group without having begun, because their partition or the node was on its way out.";
+    Counter partition_errors "forewarm.partition_errors" "{error}" "Attempts in vain to read one partition of the calls, whose record cannot be read.";
+    Counter batches_passed "forewarm.batches_passed" "{batch}" "Batches that cannot be read and were passed over, of any topic.";
     Counter offsets_passed "forewarm.offsets_passed" "{offset}" "Offsets passed that hold no call: control records of transactions, and records of aborted ones.";
     Counter producers_renewed "forewarm.producers_renewed" "{producer}" "Producers that were made anew because the brokers answered others and not them, or the clock was set back.";
     Counter publish_retries "forewarm.publish_retries" "{record}" "Records that were sent again.";
@@ -203,6 +206,19 @@ impl Metrics {
     /// A pre-trigger ended.
     pub fn pre_trigger_ended(&self, kind: OutcomeKind) {
         self.outcomes.count(&OutcomeKind::ALL.map(OutcomeKind::as_str), kind.as_str());
+    }
+
+    /// How many conditions of a kind there are now.
+    pub fn conditions_now(&self, kind: ConditionKind, count: u64) {
+        self.conditions[kind as usize].store(count, Ordering::Relaxed);
+    }
+
+    /// Conditions by kind.
+    pub(super) fn conditions_by_kind(&self) -> Vec<(&'static str, u64)> {
+        ConditionKind::ALL
+            .into_iter()
+            .map(|kind| (kind.as_str(), self.conditions[kind as usize].load(Ordering::Relaxed)))
+            .collect()
     }
 
     /// Outcomes of one status and start kind.

@@ -2,6 +2,7 @@
 //!
 //! Duty: plain data with its invariants. Must not: do I/O, read a clock, know a wire format, or import any other room.
 
+mod condition;
 mod demand;
 mod event;
 mod explanation;
@@ -14,6 +15,7 @@ mod shown;
 mod snapshot;
 mod time;
 
+pub use condition::{Condition, ConditionKind};
 pub use demand::{Demand, Notice, PoolUsage, Reason, TargetPart, WarmTarget, YIELD_STEPS};
 pub use event::{
     Attributes, Invocation, InvocationError, InvocationResult, PreTrigger, StartKind, Status, WarmKind, WarmReason,

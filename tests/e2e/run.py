@@ -29,12 +29,13 @@ import scale
 import security
 import telemetry
 import tenants
+import unreadable
 import use
 from bench import ECHO, HOSTILE, Bench, Skipped
 from cluster import Broker
 
 # What takes the one broker away for long comes last.
-FAMILIES = [use, kept, faults, operate, telemetry, tenants, security, delivery, membership, scale, exactly_once, brokers]
+FAMILIES = [use, kept, faults, unreadable, operate, telemetry, tenants, security, delivery, membership, scale, exactly_once, brokers]
 SCENARIOS = {scenario.__name__: scenario for family in FAMILIES for scenario in family.SCENARIOS}
 
 

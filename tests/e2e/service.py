@@ -89,11 +89,21 @@ class Service:
             return "it has not started yet"
         try:
             with urllib.request.urlopen(f"http://{address}/health/ready", timeout=timeout_s) as answer:
-                assert json.load(answer) == {"status": "ok"}
+                assert json.load(answer)["status"] == "ok"
                 return None
         except urllib.error.HTTPError as answer:
             assert answer.code == 503, answer
             return json.load(answer)["reason"]
+
+    def conditions(self, timeout_s=10):
+        """What is not as it should be, as it says over HTTP; nothing before it answers there."""
+        if not self.admin():
+            return []
+        try:
+            with urllib.request.urlopen(f"http://{self.admin()}/health/ready", timeout=timeout_s) as answer:
+                return json.load(answer).get("conditions", [])
+        except urllib.error.HTTPError as answer:
+            return json.load(answer).get("conditions", [])
 
     def wait_ready(self, ready, deadline_s=60):
         """Waits until it takes calls, or until it does not."""

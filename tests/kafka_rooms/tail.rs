@@ -13,7 +13,7 @@ use forewarm::registry::{Registry, RegistryEvent};
 use forewarm::types::{Offset, PreTrigger, Timestamp};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 
-use crate::brokers::{Brokers, LONG, eventually, unique};
+use crate::brokers::{Brokers, LONG, bounds, eventually, unique};
 
 struct Keys {
     seen: Arc<Mutex<Vec<String>>>,
@@ -200,8 +200,16 @@ fn pre_triggers_come_from_the_window_on_and_only_new_malformed_ones_are_handed_o
             room
         };
         let connection = brokers.connection(&unique("group"));
-        let reader =
-            PreTriggers::start(&connection, &topic, Start::Beginning, codec, Arc::new(NoSchemaRegistry), sink).unwrap();
+        let reader = PreTriggers::start(
+            &connection,
+            &topic,
+            Start::Beginning,
+            codec,
+            Arc::new(NoSchemaRegistry),
+            bounds(),
+            sink,
+        )
+        .unwrap();
         eventually("it has caught up", || reader.is_caught_up());
         brokers.send(&topic, Some("k"), Some(b"new and malformed"), &[("a", "1")]);
         brokers.send(&topic, None, Some(&pre_trigger("no room")), &[]);
