@@ -146,18 +146,20 @@ impl Node {
 /// and stays just below what is refused at once.
 fn bomb() -> Vec<u8> {
     let count = 990;
-    let begin: String = (0..count)
-        .map(|nth| format!("(loop (local.set {nth} (i32.add (local.get {nth}) (i32.const 1))) "))
-        .collect();
+    let begin: String =
+        (0..count).map(|nth| format!("(loop (local.set {nth} (i32.add (local.get {nth}) (i32.const 1))) ")).collect();
     let end: String = (0..count).map(|nth| format!("(br_if 0 (local.get {nth})))")).collect();
     let locals = "i32 ".repeat(count);
-    wat::parse_str(format!(r#"(module (memory (export "memory") 1) (func (export "_start") (local {locals}) {begin} {end}))"#))
-        .unwrap()
+    wat::parse_str(format!(
+        r#"(module (memory (export "memory") 1) (func (export "_start") (local {locals}) {begin} {end}))"#
+    ))
+    .unwrap()
 }
 
 /// A command that does nothing, and is another artifact for each number.
 fn numbered(nth: usize) -> Vec<u8> {
-    let text = format!(r#"(module (memory (export "memory") 1) (data (i32.const 0) "{nth}") (func (export "_start")))"#);
+    let text =
+        format!(r#"(module (memory (export "memory") 1) (data (i32.const 0) "{nth}") (func (export "_start")))"#);
     wat::parse_str(text).unwrap()
 }
 
@@ -258,7 +260,7 @@ fn code_on_disk_loads_while_every_turn_of_the_compiler_is_taken() {
     assert_eq!((result.status, result.start_kind), (Status::Ok, Some(StartKind::Loaded)));
     // Nobody wants the others any more: their compilers are ended, so that nothing of this test is left.
     for nth in 0..turns {
-        node.executor.remove(&FunctionName::new(format!("compiles-{nth}")).unwrap());
+        node.executor.remove(&FunctionName::new(&format!("compiles-{nth}")).unwrap());
     }
 }
 

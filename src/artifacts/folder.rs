@@ -180,10 +180,7 @@ impl Folder {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let made = rustix::fs::openat(&self.descriptor, &partial, flags, Mode::RUSR | Mode::WUSR)?;
         let mut file = File::from(made);
-        let written = file
-            .write_all(bytes)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| Ok(name(&partial)?));
+        let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| Ok(name(&partial)?));
         match written {
             Ok(()) => Ok(file),
             Err(fault) => {

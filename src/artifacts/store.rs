@@ -40,7 +40,9 @@ pub enum ArtifactError {
         source: io::Error,
     },
     /// The bytes are other bytes.
-    #[error("the artifact is not the one that was registered: its SHA-256 is another one; register it anew, or restore the file")]
+    #[error(
+        "the artifact is not the one that was registered: its SHA-256 is another one; register it anew, or restore the file"
+    )]
     Digest {
         /// The artifact's address.
         uri: String,
@@ -358,7 +360,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = DirectoryStore::open(&config::Artifacts { file_roots: Vec::new(), ..settings(&directory) });
         fs::write(directory.path().join("a"), b"bytes").unwrap();
-        let artifact = Artifact { uri: format!("file://{}/a", directory.path().display()), sha256: Sha256::of(b"bytes") };
+        let artifact =
+            Artifact { uri: format!("file://{}/a", directory.path().display()), sha256: Sha256::of(b"bytes") };
         assert!(matches!(store.fetch(&artifact), Err(ArtifactError::Outside { .. })));
     }
 }

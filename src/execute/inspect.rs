@@ -27,8 +27,15 @@ const PREVIEW1: &str = "wasi_snapshot_preview1";
 /// Components within components.
 const NESTING_MAX: usize = 32;
 /// The packages whose interfaces a component may import.
-const PACKAGES: [&str; 7] =
-    ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/", "forewarm:function/"];
+const PACKAGES: [&str; 7] = [
+    "wasi:cli/",
+    "wasi:clocks/",
+    "wasi:filesystem/",
+    "wasi:io/",
+    "wasi:random/",
+    "wasi:sockets/",
+    "forewarm:function/",
+];
 
 /// What an artifact may be.
 pub(super) struct Bounds<'a> {
@@ -163,7 +170,9 @@ impl<'a> Look<'a> {
                         return Err(format!("it imports {module}::{name}, which is no function: none is given here"));
                     };
                     if module != PREVIEW1 || !self.bounds.preview1.contains(name) {
-                        return Err(format!("it imports {module}::{name}, which is not given here: a command gets {PREVIEW1}"));
+                        return Err(format!(
+                            "it imports {module}::{name}, which is not given here: a command gets {PREVIEW1}"
+                        ));
                     }
                     self.imports_wasi = true;
                     self.functions.push(ty);
@@ -317,7 +326,8 @@ impl<'a> Look<'a> {
     }
 
     fn ended(&self) -> Result<(), String> {
-        let exported = |name: &str| self.exported.iter().find(|(exported, _)| exported == name).map(|(_, index)| *index);
+        let exported =
+            |name: &str| self.exported.iter().find(|(exported, _)| exported == name).map(|(_, index)| *index);
         match self.kind {
             FunctionKind::Command => {
                 let start = exported("_start").ok_or("it has no export `_start` that is a function")?;
@@ -368,8 +378,16 @@ mod tests {
     const WORDCOUNT: &[u8] = include_bytes!("../../guests/c-wordcount/c-wordcount.wasm");
 
     fn look(kind: FunctionKind, wasm: &[u8]) -> Result<(), String> {
-        let preview1 = ["fd_read", "fd_write", "proc_exit", "fd_close", "fd_seek", "fd_fdstat_get", "environ_get",
-            "environ_sizes_get"];
+        let preview1 = [
+            "fd_read",
+            "fd_write",
+            "proc_exit",
+            "fd_close",
+            "fd_seek",
+            "fd_fdstat_get",
+            "environ_get",
+            "environ_sizes_get",
+        ];
         let preview1 = preview1.into_iter().map(str::to_owned).collect();
         inspect(kind, wasm, &Bounds { memory_bytes_max: 1 << 20, preview1: &preview1 })
     }
@@ -397,10 +415,18 @@ mod tests {
             (r#"(module (func (export "_start") (param i32)))"#, "has parameters or results"),
             (r#"(module (global (export "_start") i32 (i32.const 0)))"#, "no export `_start` that is a function"),
             (r#"(module (import "env" "abort" (func)) (func (export "_start")))"#, "env::abort"),
-            (r#"(module (import "wasi_unstable" "fd_write" (func)) (func (export "_start")))"#, "wasi_unstable::fd_write"),
-            (r#"(module (import "env" "memory" (memory 1)) (func (export "_start")))"#, "env::memory, which is no function"),
-            (r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func (param i32))) (func (export "_start")))"#,
-             "needs an export `memory`"),
+            (
+                r#"(module (import "wasi_unstable" "fd_write" (func)) (func (export "_start")))"#,
+                "wasi_unstable::fd_write",
+            ),
+            (
+                r#"(module (import "env" "memory" (memory 1)) (func (export "_start")))"#,
+                "env::memory, which is no function",
+            ),
+            (
+                r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func (param i32))) (func (export "_start")))"#,
+                "needs an export `memory`",
+            ),
             (r#"(module (memory 17) (func (export "_start")))"#, "begins with 1114112 bytes"),
             (r#"(module (memory 1) (memory 1) (func (export "_start")))"#, "more than 1 memory"),
             (r#"(module (table 200000 funcref) (func (export "_start")))"#, "200000 elements"),

@@ -69,9 +69,8 @@ fn close_the_file_system() {
     const EVERY_RIGHT: u64 = (1 << 13) - 1;
     let handled = [EVERY_RIGHT];
     // SAFETY: the kernel reads 8 bytes of a value that outlives the call, and answers a descriptor or an error.
-    let rules = unsafe {
-        libc::syscall(libc::SYS_landlock_create_ruleset, handled.as_ptr(), size_of_val(&handled), 0_u32)
-    };
+    let rules =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, handled.as_ptr(), size_of_val(&handled), 0_u32) };
     if rules >= 0 {
         // SAFETY: `rules` is the descriptor that the kernel has just given. It stays open until the process ends.
         unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules, 0_u32) };
@@ -125,8 +124,7 @@ fn close_the_network() {
         filter.push(answer(libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs()));
     }
     filter.push(answer(libc::SECCOMP_RET_ALLOW));
-    let program =
-        libc::sock_fprog { len: u16::try_from(filter.len()).unwrap_or(0), filter: filter.as_mut_ptr() };
+    let program = libc::sock_fprog { len: u16::try_from(filter.len()).unwrap_or(0), filter: filter.as_mut_ptr() };
     // SAFETY: the kernel copies a filter of `len` statements, which `filter` holds until the call returns.
     unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
 }

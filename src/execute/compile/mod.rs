@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 
-pub use self::children::reap_orphans;
 use self::children::Running;
+pub use self::children::reap_orphans;
 pub(super) use self::lanes::Lane;
 pub use self::worker::Worker;
 use crate::config::Execute;
@@ -179,7 +179,9 @@ impl Compiler {
         };
         if wasmtime::Engine::detect_precompiled(&bytes) != Some(expected) {
             let program = self.program.display();
-            return Err(CompileError::Host(format!("{program} is no forewarm of this build (execute.compile-program)")));
+            return Err(CompileError::Host(format!(
+                "{program} is no forewarm of this build (execute.compile-program)"
+            )));
         }
         Ok(bytes)
     }
