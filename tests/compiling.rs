@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::num::NonZeroU64;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -264,35 +264,51 @@ fn code_on_disk_loads_while_every_turn_of_the_compiler_is_taken() {
     }
 }
 
-#[test]
-fn the_compiler_gets_no_environment_and_no_descriptor_of_the_service() {
-    let directory = tempfile::tempdir().unwrap();
-    let (program, seen) = (directory.path().join("compiler"), directory.path().join("seen"));
-    fs::create_dir(&seen).unwrap();
-    let script = format!(
-        "#!/bin/sh\n/usr/bin/env >{0}/env\n/bin/ls /proc/$$/fd >{0}/fds\nexec {COMPILER} \"$@\"\n",
-        seen.display()
-    );
-    fs::write(&program, script).unwrap();
+/// A program in `directory` that does `first` and then compiles.
+fn compiler_after(directory: &Path, first: &str) -> PathBuf {
+    let program = directory.join("compiler");
+    fs::write(&program, format!("#!/bin/sh\n{first}\nexec {COMPILER} \"$@\"\n")).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+    program
+}
+
+#[test]
+fn the_compiler_gets_no_environment_of_the_service() {
+    let directory = tempfile::tempdir().unwrap();
+    let seen = directory.path().join("seen");
+    let program = compiler_after(directory.path(), &format!("/usr/bin/env >{}", seen.display()));
     let node = Node::start(&directory.path().join("code"), |config| config.compile_program = program);
     node.prepare(&numbered(1));
-    let environment = fs::read_to_string(seen.join("env")).unwrap();
-    // The shell adds three of its own.
+    let environment = fs::read_to_string(seen).unwrap();
+    // The shell adds some of its own.
     let names: Vec<_> = environment.lines().filter_map(|line| line.split('=').next()).collect();
     let known = ["RAYON_NUM_THREADS", "MALLOC_ARENA_MAX", "PWD", "OLDPWD", "SHLVL", "_"];
     assert!(names.iter().all(|name| known.contains(name)), "{names:?}");
-    // The shell reads its script by 10 or 255.
-    let descriptors = fs::read_to_string(seen.join("fds")).unwrap();
-    assert!(descriptors.lines().all(|fd| ["0", "1", "2", "10", "255"].contains(&fd)), "{descriptors:?}");
+}
+
+#[test]
+fn the_compiler_closes_what_it_was_left_open_before_it_compiles() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = make_fifo(directory.path());
+    let program = compiler_after(directory.path(), &format!("exec 9>{}", fifo.display()));
+    let node = Node::start(&directory.path().join("code"), |config| config.compile_program = program);
+    node.define("bomb", FunctionKind::Command, &bomb());
+    // The end of the pipe is read when nobody can write any more; by then the compiler has only begun.
+    assert_eq!(fs::read(fifo).unwrap(), b"");
+    assert!(!node.executor.is_settled());
+    node.executor.remove(&FunctionName::new("bomb").unwrap());
+}
+
+fn make_fifo(directory: &Path) -> PathBuf {
+    let fifo = directory.join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    fifo
 }
 
 #[test]
 fn a_definition_of_a_pipe_is_refused_and_others_load() {
     let directory = tempfile::tempdir().unwrap();
-    let fifo = directory.path().join("fifo");
-    let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
-    assert!(made.success());
+    let fifo = make_fifo(directory.path());
     let store = DirectoryStore::open(&Artifacts {
         directory: directory.path().join("artifacts"),
         bytes_max: NonZeroU64::new(1 << 20).unwrap(),
