@@ -257,7 +257,9 @@ fn code_on_disk_loads_while_every_turn_of_the_compiler_is_taken() {
     }
     node.define("kept", FunctionKind::Command, &numbered(1));
     let result = node.call("kept");
-    assert_eq!((result.status, result.start_kind), (Status::Ok, Some(StartKind::Loaded)));
+    // Kept code may be there before the call is: nobody waited for it then.
+    let start = result.start_kind.unwrap();
+    assert!(result.status == Status::Ok && matches!(start, StartKind::Loaded | StartKind::Linked), "{start:?}");
     // Nobody wants the others any more: their compilers are ended, so that nothing of this test is left.
     for nth in 0..turns {
         node.executor.remove(&FunctionName::new(&format!("compiles-{nth}")).unwrap());

@@ -272,7 +272,9 @@ fn code_comes_from_the_cache_after_a_restart_and_is_compiled_anew_when_damaged()
     let Bench { _cache: cache, .. } = bench;
     let bench = Bench::in_cache(cache, |_| {});
     bench.define("echo", FunctionKind::Component, ECHO, |_| {});
-    assert_eq!(bench.call("echo", b"").start_kind, Some(StartKind::Loaded));
+    // Kept code may be there before the call is: nobody waited for it then.
+    let start = bench.call("echo", b"").start_kind;
+    assert!(matches!(start, Some(StartKind::Loaded | StartKind::Linked)), "{start:?}");
     for file in std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()) {
         if file.extension().is_some_and(|extension| extension == "cwasm") {
             let mut bytes = std::fs::read(&file).unwrap();
