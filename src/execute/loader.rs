@@ -33,6 +33,8 @@ const LONG_NICE: i32 = 19;
 /// Artifacts that are read at once, and threads that may hang in a file system that does not answer.
 const FETCHES: usize = 8;
 const READERS: usize = 64;
+/// What artifacts that wait for the compiler may hold of memory, in KiB; those beyond it are read again at their turn.
+const WAITING_KIB_MAX: usize = 256 << 10;
 /// Artifacts of which it is known that they cannot be compiled.
 const REFUSALS_MAX: usize = 4_096;
 
@@ -135,6 +137,7 @@ pub(super) struct Loader {
     loading: Semaphore,
     fetching: Semaphore,
     readers: Arc<Semaphore>,
+    waiting_kib: Arc<Semaphore>,
     quick: Lane,
     long: Lane,
     metrics: Arc<Metrics>,
@@ -173,6 +176,7 @@ impl Loader {
             loading: Semaphore::new(cores),
             fetching: Semaphore::new(FETCHES),
             readers: Arc::new(Semaphore::new(READERS)),
+            waiting_kib: Arc::new(Semaphore::new(WAITING_KIB_MAX)),
             quick: Lane::new(cores),
             long: Lane::new(cores.div_ceil(4)),
             metrics,
@@ -226,11 +230,9 @@ impl Loader {
         if let Some(reason) = self.refusal(key) {
             return Err(LoadError::Compile { kind, reason });
         }
-        let wasm = Arc::new(self.fetch(definition).await?);
+        let wasm = self.fetch(definition).await?;
         self.inspect(definition.kind, &wasm).await?;
-        let compiled = self.compile(definition, &wasm, wanted, step).await?;
-        drop(wasm);
-        match compiled {
+        match self.compile(definition, wasm, wanted, step).await? {
             Ok(code) => {
                 let code = self.keep(key, code).await?;
                 Ok((code, Origin::Compiled))
@@ -261,7 +263,7 @@ impl Loader {
     }
 
     /// Reads the artifact. A file system that does not answer keeps its thread, and not the turn of others.
-    async fn fetch(&self, definition: &FunctionDefinition) -> Result<Vec<u8>, LoadError> {
+    async fn fetch(&self, definition: &FunctionDefinition) -> Result<Arc<Vec<u8>>, LoadError> {
         let _turn = self.fetching.acquire().await.ok();
         let Ok(reader) = Arc::clone(&self.readers).try_acquire_owned() else {
             return Err(ArtifactError::Busy { readers: READERS }.into());
@@ -273,7 +275,7 @@ impl Loader {
         };
         let patience = self.artifacts.patience();
         match tokio::time::timeout(patience, tokio::task::spawn_blocking(fetch)).await {
-            Ok(fetched) => Ok(fetched??),
+            Ok(fetched) => Ok(Arc::new(fetched??)),
             Err(_) => Err(ArtifactError::Late { patience }.into()),
         }
     }
@@ -289,16 +291,21 @@ impl Loader {
     async fn compile(
         &self,
         definition: &FunctionDefinition,
-        wasm: &Arc<Vec<u8>>,
+        wasm: Arc<Vec<u8>>,
         wanted: &Wanted,
         step: &(dyn Fn(Step) + Send + Sync),
     ) -> Result<Result<Vec<u8>, CompileError>, LoadError> {
         let tenant = definition.tenant.as_deref().unwrap_or_default();
-        if wasm.len() <= SMALL_BYTES_MAX {
+        let is_small = wasm.len() <= SMALL_BYTES_MAX;
+        let kib = u32::try_from(wasm.len() >> 10).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.waiting_kib).try_acquire_many_owned(kib).ok();
+        let held = room.as_ref().map(|_| wasm);
+        if is_small {
             let limits = quick(&self.limits);
             step(Step::Waiting);
             let _turn = self.quick.turn(tenant).await;
             step(Step::Compiling);
+            let wasm = self.at_its_turn(held.as_ref(), definition).await?;
             let compiled = self.compile_within(definition.kind, wasm, limits, QUICK_NICE, wanted).await?;
             match &compiled {
                 Err(CompileError::Over(limit, _)) if !is_final(*limit, &limits, &self.limits) => {}
@@ -313,18 +320,31 @@ impl Loader {
         step(Step::Waiting);
         let _turn = self.long.turn(tenant).await;
         step(Step::Compiling);
+        let wasm = self.at_its_turn(held.as_ref(), definition).await?;
         self.compile_within(definition.kind, wasm, self.limits, LONG_NICE, wanted).await
+    }
+
+    /// The artifact, when its turn to be compiled has come.
+    async fn at_its_turn(
+        &self,
+        held: Option<&Arc<Vec<u8>>>,
+        definition: &FunctionDefinition,
+    ) -> Result<Arc<Vec<u8>>, LoadError> {
+        match held {
+            Some(wasm) => Ok(Arc::clone(wasm)),
+            None => self.fetch(definition).await,
+        }
     }
 
     async fn compile_within(
         &self,
         kind: FunctionKind,
-        wasm: &Arc<Vec<u8>>,
+        wasm: Arc<Vec<u8>>,
         limits: Limits,
         nice: i32,
         wanted: &Wanted,
     ) -> Result<Result<Vec<u8>, CompileError>, LoadError> {
-        let (compiler, wasm, wanted) = (Arc::clone(&self.compiler), Arc::clone(wasm), Arc::clone(wanted));
+        let (compiler, wanted) = (Arc::clone(&self.compiler), Arc::clone(wanted));
         self.metrics.compilations.add(1);
         // Its turn came late, perhaps: nothing is begun for nobody.
         let compile = move || {
