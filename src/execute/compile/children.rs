@@ -87,3 +87,25 @@ pub fn reap_orphans() {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Longer than anything here takes.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_status_that_process_1_took_reaches_whoever_waits_for_it() {
+        let mut child = Running::start(Command::new("/bin/sh").args(["-c", "exit 7"])).unwrap();
+        assert!(child.wait(PATIENCE));
+        reap_orphans();
+        assert_eq!(child.status().unwrap().code(), Some(7));
+        let mut child = Running::start(Command::new("/bin/sh").args(["-c", "exec sleep 60"])).unwrap();
+        assert!(!child.wait(Duration::ZERO));
+        child.kill();
+        assert!(child.wait(PATIENCE));
+        assert_eq!(child.status().unwrap().signal(), Some(9));
+        assert!(RUNNING.lock().unwrap().is_empty());
+    }
+}
