@@ -83,7 +83,7 @@ impl Signals {
         for (name, asked) in SIGNALS {
             listening.push((name, asked, signal(kind(name))?));
         }
-        // Elsewhere a process has only children that it started, and this one starts none.
+        // Elsewhere a process has only children that it started, and waits for each of them itself.
         let orphans = if std::process::id() == 1 { Some(signal(SignalKind::child())?) } else { None };
         drop(context);
         let body = move || {
@@ -158,12 +158,9 @@ async fn pass_on(
 
 /// Takes the exit statuses of orphans, so that they do not stay as zombies.
 async fn reap(mut ended: Signal) {
-    use rustix::process::{WaitOptions, wait};
     loop {
         // One signal may stand for several; and some may have ended before it was listened for.
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            tracing::debug!(pid = pid.as_raw_nonzero().get(), ?status, "an orphan has ended");
-        }
+        crate::execute::reap_orphans();
         if ended.recv().await.is_none() {
             return;
         }

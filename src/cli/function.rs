@@ -81,7 +81,8 @@ pub(super) struct Deploy {
     /// An environment variable of the guest.
     #[arg(long = "env", value_name = "KEY=VALUE", value_parser = key_value)]
     environment: Vec<(String, String)>,
-    /// Publish a file:// address of the artifact instead of copying it to artifacts.directory.
+    /// Publish a file:// address of the artifact instead of copying it to artifacts.directory. Nodes read it only where their
+    /// artifacts.file-roots has a folder around it.
     #[arg(long)]
     in_place: bool,
     #[command(flatten)]

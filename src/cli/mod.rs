@@ -81,6 +81,9 @@ enum Command {
     Backtest(backtest::Arguments),
     /// Fit the model of the forecast to recorded calls of your own.
     Fit(fit::Arguments),
+    /// Compile one artifact for the service that started this process.
+    #[command(hide = true)]
+    CompileWorker(crate::execute::Worker),
 }
 
 /// Where the configuration comes from.
@@ -149,6 +152,7 @@ pub fn run() -> ExitCode {
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Backtest(arguments) => backtest::run(&arguments),
         Command::Fit(arguments) => fit::run(&arguments),
+        Command::CompileWorker(worker) => Ok(worker.run()),
     };
     match ended {
         Ok(code) => code,

@@ -101,6 +101,7 @@ impl Config {
     /// Faults that show only when the settings are seen together; empty where there are none.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = self.topics.faults();
+        faults.extend(self.artifacts.faults());
         faults.extend(self.execute.faults());
         faults.extend(self.forecast.faults());
         faults.extend(self.chains.faults());

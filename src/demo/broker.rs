@@ -55,6 +55,7 @@ impl EmbeddedBroker {
         config.kafka.properties.entry("group.protocol".to_owned()).or_insert_with(|| "classic".to_owned());
         config.pre_triggers.start = crate::config::PreTriggerStart::Earliest;
         config.artifacts.directory = directory.join("artifacts");
+        config.artifacts.file_roots.extend(std::path::absolute(directory));
         config.execute.cache_directory = directory.join("code");
     }
 }

@@ -7,13 +7,16 @@
 mod announce;
 mod bindings;
 mod code;
+mod compile;
 mod dispatch;
 mod engine;
 mod fault;
 mod function;
 mod host;
+mod inspect;
 mod instance;
 mod load;
+mod loader;
 mod prepare;
 mod shelf;
 mod slots;
@@ -27,8 +30,10 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::Semaphore;
 
 pub use self::announce::Announce;
+pub use self::compile::{Worker, reap_orphans};
 pub use self::function::{Call, Cancelled};
 use self::function::{Function, Phase};
+use self::loader::Loader;
 use self::slots::Slots;
 use crate::artifacts::{ArtifactStore, CodeCache};
 use crate::config::Execute;
@@ -80,21 +85,18 @@ type Functions<T> = HashMap<FunctionName, Arc<Function<T>>>;
 struct Node<O: Outcomes> {
     id: String,
     config: Execute,
-    engine: wasmtime::Engine,
     outcomes: O,
     announce: Announce,
     functions: RwLock<Functions<O::Ticket>>,
     slots: Slots,
     capacity: Capacity,
-    artifacts: Arc<dyn ArtifactStore>,
-    cache: CodeCache,
+    loader: Loader,
     metrics: Arc<Metrics>,
     handle: tokio::runtime::Handle,
     /// Preparations at once, whoever asked.
     preparing: Semaphore,
     /// Preparations at once that no call waits for: fewer, so that warming one function does not slow another's call.
     preparing_ahead: Semaphore,
-    loading: Semaphore,
     serials: AtomicU64,
     started_at: Instant,
 }
@@ -108,7 +110,7 @@ pub struct Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         if let Some(tokio) = self.tokio.take() {
-            // Compilations run on blocking threads and cannot be interrupted; the process need not wait for them.
+            // Blocking threads read artifacts and wait for compilers; the process need not wait for them.
             tokio.shutdown_background();
         }
     }
@@ -153,19 +155,16 @@ impl<O: Outcomes> Executor<O> {
         let capacity = Capacity { instances, bytes: config.memory_bytes_max };
         let node = Node {
             id,
-            engine,
             outcomes,
             announce,
             functions: RwLock::default(),
             slots: Slots::new(capacity),
             capacity,
-            artifacts,
-            cache,
+            loader: Loader::new(&config, engine, artifacts, cache, Arc::clone(&metrics)),
             metrics,
             handle: tokio.handle().clone(),
             preparing: Semaphore::new(cores),
             preparing_ahead: Semaphore::new(or_else(config.prepare_concurrency, cores.div_ceil(2))),
-            loading: Semaphore::new(cores.div_ceil(2)),
             serials: AtomicU64::new(0),
             started_at: Instant::now(),
             config,

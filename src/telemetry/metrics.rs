@@ -113,6 +113,8 @@ table! {
     Counter functions_defined "forewarm.functions_defined" "{definition}" "Definitions taken.";
     Counter functions_removed "forewarm.functions_removed" "{function}" "Functions removed.";
     Counter functions_refused "forewarm.functions_refused" "{definition}" "Definitions refused.";
+    Counter compilations "forewarm.compilations" "{process}" "Processes started to compile an artifact.";
+    Counter compile_refusals "forewarm.compile_refusals" "{artifact}" "Artifacts that could not be compiled, or not within the limits.";
     Counter instances_prepared "forewarm.instances_prepared" "{instance}" "Instances made.";
     Counter instances_retired "forewarm.instances_retired" "{instance}" "Instances dropped.";
     Counter instances_evicted "forewarm.instances_evicted" "{instance}" "Instances dropped to make room for another.";

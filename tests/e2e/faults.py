@@ -1,5 +1,7 @@
 """Scenarios: what bad input gets. Nothing is dropped without a word, and nobody else is harmed."""
 
+import hashlib
+
 import events
 from bench import ECHO, HOSTILE, definition
 from schema_registry import SchemaRegistry
@@ -155,11 +157,14 @@ def wrong_artifacts(bench):
     bench.sender.send(bench.topics["functions"], value, b"echo", headers)
     bench.define(definition("last", ECHO))
     assert results.one(bench.call("last")).status == "ok"
-    for name, word in (("never-good", "00" * 32), ("no-wasm", "wasm")):
+    found = hashlib.sha256(ECHO.read_bytes()).hexdigest()
+    for name, word in (("never-good", "SHA-256"), ("no-wasm", "WebAssembly")):
         # A call may come while the artifact is looked at; then it waits, and hears the same.
         result = results.one(bench.call(name))
         assert (result.status, result.error_code) == ("rejected", "refused"), result.event
         assert word in result.error_message, f"no {word!r} in {result.event}"
+        # A caller learns neither what is there nor where.
+        assert found not in result.error_message and str(bench.directory) not in result.error_message, result.event
     result = results.one(bench.call("echo", b"x"))
     assert (result.status, result.function_version, result.payload) == ("ok", "1", b"x"), result.event
     bench.define(definition("echo", ECHO, version="5"))

@@ -14,6 +14,8 @@ import urllib.request
 
 STOP_DEADLINE_S = 60
 COMMAND_DEADLINE_S = 120
+# Where the guests of the scenarios lie.
+GUESTS = pathlib.Path(__file__).resolve().parents[2] / "guests"
 
 
 def toml(tables):
@@ -54,7 +56,11 @@ class Service:
             "ingest": {"group-id": group, "drain-timeout": "5s"},
             # Other nodes run on this host.
             "admin": {"listen": "127.0.0.1:0"},
-            "artifacts": {"directory": str(self.directory / "artifacts")},
+            # Definitions of the scenarios name guests where they lie, and files of their own folder.
+            "artifacts": {
+                "directory": str(self.directory / "artifacts"),
+                "file-roots": [str(GUESTS), str(self.directory.parent.resolve())],
+            },
             # Shared by all scenarios, so that each guest is compiled once.
             "execute": {"cache-directory": str(cache)},
         }
