@@ -375,7 +375,7 @@ fn a_command_that_fails_says_how() {
     bench.settle();
     let exit = bench.call("exit", b"");
     assert_eq!((exit.status, code(&exit)), (Status::FunctionError, "exit_3"));
-    assert_eq!(exit.error.unwrap().message, "the guest exited with code 3; stderr: no such word");
+    assert_eq!(exit.error.unwrap().message, "the guest exited with code 3; printed: no such word");
     assert_eq!(bench.call("flood", b"").status, Status::Limit);
 }
 

@@ -14,6 +14,7 @@ mod function;
 mod host;
 mod instance;
 mod load;
+mod memory;
 mod prepare;
 mod shelf;
 mod slots;
