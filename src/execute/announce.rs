@@ -89,8 +89,7 @@ mod tests {
 
     fn announcer(tenant: Option<&str>) -> Announcer {
         let artifact = Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) };
-        let mut definition =
-            FunctionDefinition::new("orders".parse().unwrap(), "1", artifact, FunctionKind::Component);
+        let mut definition = FunctionDefinition::new("orders".parse().unwrap(), "1", artifact, FunctionKind::Component);
         definition.tenant = tenant.map(str::to_owned);
         Announcer::new(&definition, Arc::new(|_| {}))
     }

@@ -115,7 +115,8 @@ impl Fault {
             return Self::new(Status::Limit, "payload_out", answer.to_string());
         }
         if let Some(memory) = error.downcast_ref::<NodeMemory>() {
-            let fault = Self::new(Status::Limit, NODE_MEMORY, format!("the node has no memory for the guest: {memory}"));
+            let fault =
+                Self::new(Status::Limit, NODE_MEMORY, format!("the node has no memory for the guest: {memory}"));
             return Self { needs_bytes: memory.needs_bytes(), ..fault };
         }
         if error.is::<ResourceTableError>() {
@@ -237,7 +238,8 @@ mod tests {
     fn each_cause_has_its_status_and_code() {
         let not_text = std::str::from_utf8(&[b'a', 0xff]).unwrap_err();
         let handed = || wasmtime::Error::msg(format!("{HANDED_TOO_MUCH}: fuel"));
-        let random = wasmtime::Error::msg("requested len 9 exceeds limit 8").context("failed to call `get-random-bytes`");
+        let random =
+            wasmtime::Error::msg("requested len 9 exceeds limit 8").context("failed to call `get-random-bytes`");
         let cases: [(wasmtime::Error, Status, &str); 9] = [
             (TimedOut.into(), Status::Timeout, "timeout"),
             (Trap::UnreachableCodeReached.into(), Status::Trap, "UnreachableCodeReached"),
