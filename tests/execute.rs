@@ -5,6 +5,10 @@
 
 #[path = "execute/leaving.rs"]
 mod leaving;
+#[path = "execute/memory.rs"]
+mod memory;
+#[path = "execute/said.rs"]
+mod said;
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};

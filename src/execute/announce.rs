@@ -113,7 +113,8 @@ mod tests {
 
     #[test]
     fn a_notice_names_its_function_its_call_and_the_definitions_tenant() {
-        let mut announcer = announcer(Some("acme"));
+        let announcer_of = announcer;
+        let mut announcer = announcer_of(Some("acme"));
         announcer.begin(&call("call-1", Some("not-acme")));
         let said = announcer.notice(&notice("mail", 3, 0.5, 2_000)).unwrap();
         assert_eq!(
@@ -127,9 +128,9 @@ mod tests {
         let said = announcer.notice(&notice("mail", 3, 0.5, 2_000)).unwrap();
         assert_eq!((said.tenant.as_deref(), said.attributes["invocation_id"].as_str()), (Some("acme"), "call-2"));
 
-        let mut announcer = announcer(None);
-        announcer.begin(&call("call-3", Some("acme")));
-        assert_eq!(announcer.notice(&notice("mail", 3, 0.5, 2_000)).unwrap().tenant, None);
+        let mut unowned = announcer_of(None);
+        unowned.begin(&call("call-3", Some("acme")));
+        assert_eq!(unowned.notice(&notice("mail", 3, 0.5, 2_000)).unwrap().tenant, None);
     }
 
     #[test]

@@ -250,3 +250,161 @@ impl<O: Outcomes> Room for Node<O> {
         self.all().iter().fold(0, |sum, function| sum.saturating_add(of(function.state().shelf.usage(0))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::execute::slots::Slots;
+    use crate::pool::Capacity;
+    use crate::types::{Artifact, FunctionKind, Sha256};
+
+    const PAGE: usize = 65_536;
+
+    /// Idle instances that may be given up, and how many calls run.
+    #[derive(Default)]
+    struct Idle {
+        slots: Mutex<Vec<Slot>>,
+        running: AtomicU32,
+    }
+
+    impl Room for Idle {
+        fn make(&self, _function: &FunctionName, _purpose: Purpose) -> bool {
+            self.slots.lock().unwrap().pop().is_some()
+        }
+
+        fn running(&self) -> u32 {
+            self.running.load(Ordering::Relaxed)
+        }
+    }
+
+    fn name() -> FunctionName {
+        FunctionName::new("orders").unwrap()
+    }
+
+    /// A guest with a memory limit of three pages, in a slot that holds `bytes`.
+    fn guest(slots: &Slots, idle: &Arc<Idle>, bytes: u64) -> GuestMemory {
+        let artifact = Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) };
+        let mut definition = FunctionDefinition::new(name(), "1", artifact, FunctionKind::Component);
+        definition.limits.memory_bytes = 3 * PAGE as u64;
+        let idle: Arc<dyn Room> = Arc::clone(idle) as _;
+        let slot = slots.reserve(&name(), bytes).unwrap();
+        GuestMemory::new(&definition, Account::new(name(), slot, Arc::downgrade(&idle), Purpose::Call))
+    }
+
+    fn slots(bytes: u64) -> (Slots, Arc<Idle>) {
+        (Slots::new(Capacity { instances: 9, bytes }), Arc::default())
+    }
+
+    async fn grow(guest: &mut GuestMemory, from: usize, to: usize) -> Result<bool, String> {
+        guest.memory_growing(from * PAGE, to * PAGE, None).await.map_err(|fault| fault.to_string())
+    }
+
+    #[tokio::test]
+    async fn memory_adds_up_over_several_memories_and_stops_at_the_functions_limit() {
+        let (slots, idle) = slots(1 << 30);
+        let mut guest = guest(&slots, &idle, 0);
+        assert_eq!(grow(&mut guest, 0, 1).await, Ok(true));
+        assert_eq!(grow(&mut guest, 0, 2).await, Ok(true));
+        assert_eq!((guest.bytes(), guest.refused()), (OVERHEAD_BYTES + 3 * PAGE as u64, None));
+        assert_eq!(slots.in_use().bytes, guest.bytes());
+        assert_eq!(grow(&mut guest, 1, 2).await, Ok(false));
+        assert_eq!((guest.bytes(), guest.refused()), (OVERHEAD_BYTES + 3 * PAGE as u64, Some(3 * PAGE as u64)));
+        guest.call_begins();
+        assert_eq!(guest.refused(), None);
+    }
+
+    #[tokio::test]
+    async fn growth_that_fails_below_is_not_counted_and_counts_as_refused() {
+        let (slots, idle) = slots(1 << 30);
+        let mut guest = guest(&slots, &idle, 0);
+        assert_eq!(grow(&mut guest, 0, 1).await, Ok(true));
+        assert_eq!(grow(&mut guest, 1, 3).await, Ok(true));
+        guest.memory_grow_failed(wasmtime::Error::msg("the slot is smaller")).unwrap();
+        assert_eq!((guest.bytes(), guest.refused()), (OVERHEAD_BYTES + PAGE as u64, Some(3 * PAGE as u64)));
+        assert_eq!(grow(&mut guest, 1, 2).await, Ok(true));
+        assert_eq!(guest.refused(), None, "it got memory since");
+    }
+
+    #[tokio::test]
+    async fn tables_and_the_environment_are_counted() {
+        let (slots, idle) = slots(1 << 30);
+        let mut guest = guest(&slots, &idle, 0);
+        assert!(guest.table_growing(0, 100_000, None).await.unwrap());
+        assert!(guest.table_growing(0, 50_000, None).await.unwrap());
+        assert!(!guest.table_growing(50_000, 100_001, None).await.unwrap());
+        assert_eq!(guest.bytes(), OVERHEAD_BYTES + 8 * 150_000);
+        assert_eq!(slots.in_use().bytes, guest.bytes());
+        guest.table_grow_failed(wasmtime::Error::msg("no")).unwrap();
+        assert_eq!(guest.bytes(), OVERHEAD_BYTES + 8 * 100_000);
+
+        let artifact = Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) };
+        let mut definition = FunctionDefinition::new(name(), "1", artifact, FunctionKind::Component);
+        definition.environment.insert("NAME".to_owned(), "x".repeat(100));
+        let room: Weak<Idle> = Weak::new();
+        let account = Account::new(name(), slots.reserve(&name(), 0).unwrap(), room, Purpose::Call);
+        let counted = GuestMemory::new(&definition, account).bytes() - OVERHEAD_BYTES;
+        assert_eq!(counted, VARIABLE_BYTES + 16 + 112);
+    }
+
+    #[tokio::test]
+    async fn what_is_reserved_is_used_first_and_idle_instances_go_next() {
+        let budget = OVERHEAD_BYTES + 3 * PAGE as u64;
+        let (slots, idle) = slots(budget);
+        let mut guest = guest(&slots, &idle, OVERHEAD_BYTES + PAGE as u64);
+        idle.slots.lock().unwrap().push(slots.reserve(&name(), PAGE as u64).unwrap());
+        idle.slots.lock().unwrap().push(slots.reserve(&name(), PAGE as u64).unwrap());
+        assert_eq!(grow(&mut guest, 0, 1).await, Ok(true));
+        assert_eq!((slots.in_use().bytes, idle.slots.lock().unwrap().len()), (budget, 2));
+        assert_eq!(grow(&mut guest, 1, 2).await, Ok(true));
+        assert_eq!((slots.in_use().bytes, idle.slots.lock().unwrap().len()), (budget, 1));
+        assert_eq!(grow(&mut guest, 2, 3).await, Ok(true));
+        assert_eq!((slots.in_use().bytes, idle.slots.lock().unwrap().len()), (budget, 0));
+    }
+
+    #[tokio::test]
+    async fn an_instance_that_the_budget_cannot_hold_is_ended_at_once() {
+        let (slots, idle) = slots(OVERHEAD_BYTES + PAGE as u64);
+        let mut guest = guest(&slots, &idle, 0);
+        guest.call_begins();
+        idle.running.store(9, Ordering::Relaxed);
+        assert_eq!(grow(&mut guest, 0, 1).await, Ok(true));
+        let said = grow(&mut guest, 1, 2).await.unwrap_err();
+        let needs = OVERHEAD_BYTES + 2 * PAGE as u64;
+        let budget = OVERHEAD_BYTES + PAGE as u64;
+        assert_eq!(
+            said,
+            format!("the instance needs {needs} bytes, and execute.memory-bytes-max of this node is {budget}")
+        );
+        assert_eq!((guest.bytes(), slots.in_use().bytes), (budget, budget));
+    }
+
+    #[tokio::test]
+    async fn a_call_waits_for_others_and_gives_up_where_all_of_them_wait() {
+        let (slots, idle) = slots(OVERHEAD_BYTES + 2 * PAGE as u64);
+        let mut guest = guest(&slots, &idle, 0);
+        let other = slots.reserve(&name(), PAGE as u64).unwrap();
+        assert_eq!(grow(&mut guest, 0, 1).await, Ok(true));
+        // A preparation does not wait.
+        idle.running.store(2, Ordering::Relaxed);
+        assert!(grow(&mut guest, 1, 2).await.is_err());
+        // Nobody runs but this call, and it waits itself.
+        guest.call_begins();
+        idle.running.store(1, Ordering::Relaxed);
+        let said = grow(&mut guest, 1, 2).await.unwrap_err();
+        assert!(
+            said.starts_with("65536 more bytes could not be had: other instances hold the node's memory"),
+            "{said}"
+        );
+        // The other call ends.
+        idle.running.store(2, Ordering::Relaxed);
+        let (grown, ()) = tokio::join!(grow(&mut guest, 1, 2), async {
+            tokio::task::yield_now().await;
+            drop(other);
+        });
+        assert_eq!(grown, Ok(true));
+        assert_eq!(slots.in_use().bytes, OVERHEAD_BYTES + 2 * PAGE as u64);
+    }
+}
