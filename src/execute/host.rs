@@ -69,7 +69,9 @@ impl Host<Preview2> {
         announce: &Announce,
         deadline: Instant,
     ) -> Self {
-        Self::new(definition, account, announce, deadline, |builder, log, _| {
+        // The functions of its modules cannot be seen from outside.
+        let memory = GuestMemory::new(definition, 0, account);
+        Self::new(definition, memory, announce, deadline, |builder, log, _| {
             builder.stdout(log.clone());
             let mut table = ResourceTable::new();
             table.set_max_capacity(RESOURCES_MAX);
@@ -82,11 +84,13 @@ impl Host<WasiP1Ctx> {
     /// The world of a command.
     pub(super) fn command(
         definition: &FunctionDefinition,
+        functions: usize,
         account: Account,
         announce: &Announce,
         deadline: Instant,
     ) -> Self {
-        Self::new(definition, account, announce, deadline, |builder, _, answer| {
+        let memory = GuestMemory::new(definition, functions, account);
+        Self::new(definition, memory, announce, deadline, |builder, _, answer| {
             builder.stdout(answer.clone());
             let mut wasi = builder.build_p1();
             wasi.ctx().table.set_max_capacity(RESOURCES_MAX);
@@ -98,7 +102,7 @@ impl Host<WasiP1Ctx> {
 impl<W> Host<W> {
     fn new(
         definition: &FunctionDefinition,
-        account: Account,
+        memory: GuestMemory,
         announce: &Announce,
         deadline: Instant,
         build: impl FnOnce(&mut WasiCtxBuilder, &CallLog, &CallAnswer) -> W,
@@ -115,7 +119,7 @@ impl<W> Host<W> {
         builder.envs(&definition.environment.iter().collect::<Vec<_>>());
         Self {
             wasi: build(&mut builder, &log, &answer),
-            memory: GuestMemory::new(definition, account),
+            memory,
             stdin,
             answer,
             log,

@@ -79,7 +79,8 @@ impl Instance {
                 }
             }
             Code::Command(pre) => {
-                let host = Host::command(definition, account, announce, deadline);
+                let functions = pre.module().functions().len();
+                let host = Host::command(definition, functions, account, announce, deadline);
                 let mut store = Box::new(Store::new(pre.module().engine(), host));
                 host::guard(&mut store);
                 let instantiated = before(deadline, pin!(pre.instantiate_async(&mut *store))).await;

@@ -23,6 +23,8 @@ const TABLE_ELEMENT_BYTES: u64 = 8;
 /// What any instance takes beside its own memories and tables: its store, its stack, Wasmtime's own tables, the pages of a
 /// slot that stay.
 pub(super) const OVERHEAD_BYTES: u64 = 192 << 10;
+/// What Wasmtime keeps in each instance for a function that may be called through a table or from outside.
+const FUNCTION_BYTES: u64 = 32;
 /// A variable of the environment, beside its text: two texts with their headers, each a piece of the heap.
 const VARIABLE_BYTES: u64 = 48 + 2 * 16;
 /// How long a call waits for memory (inclusive) while other calls run that may give some back.
@@ -76,6 +78,9 @@ pub(super) trait Room: Send + Sync {
 
     /// Calls that run, and instances that are being prepared: whatever holds memory and will come to an end.
     fn running(&self) -> u32;
+
+    /// Says that there was none.
+    fn refused(&self, function: &FunctionName, fault: &NodeMemory);
 }
 
 /// One instance's account with the node.
@@ -93,15 +98,22 @@ impl Account {
         Self { function, slot, room, purpose, waits: false }
     }
 
-    /// Takes room until the account holds `bytes`.
-    ///
-    /// Where others hold it, the call waits for up to [`WAIT_MAX`], unless all calls that run wait as well: then it gives up
-    /// at once, and what it held lets another go on.
+    /// Takes room until the account holds `bytes`; see [`wait`](Self::wait).
     async fn cover(&self, bytes: u64, asked_bytes: u64) -> Result<(), NodeMemory> {
         let Err(full) = self.take(bytes) else { return Ok(()) };
-        if !self.waits || matches!(full, Full::Never { .. }) {
-            return Err(NodeMemory::of(&full, asked_bytes, bytes));
-        }
+        let waited = if self.waits && !matches!(full, Full::Never { .. }) { self.wait(bytes).await } else { Err(full) };
+        waited.map_err(|full| {
+            let fault = NodeMemory::of(&full, asked_bytes, bytes);
+            if let Some(room) = self.room.upgrade() {
+                room.refused(&self.function, &fault);
+            }
+            fault
+        })
+    }
+
+    /// Where others hold it, the call waits for up to [`WAIT_MAX`], unless all calls that run wait as well: then it gives up
+    /// at once, and what it held lets another go on.
+    async fn wait(&self, bytes: u64) -> Result<(), Full> {
         let stalled = self.slot.slots().stall();
         let until = Instant::now() + WAIT_MAX;
         loop {
@@ -112,7 +124,7 @@ impl Account {
             let running = self.room.upgrade().map_or(0, |room| room.running());
             let hopeless = running <= stalled.count();
             if hopeless || tokio::time::timeout_at(until.into(), freed).await.is_err() {
-                return Err(NodeMemory::of(&full, asked_bytes, bytes));
+                return Err(full);
             }
         }
     }
@@ -148,13 +160,14 @@ pub(super) struct GuestMemory {
 }
 
 impl GuestMemory {
-    pub(super) fn new(definition: &FunctionDefinition, account: Account) -> Self {
+    /// `functions` are those of the guest's module, as far as they can be seen.
+    pub(super) fn new(definition: &FunctionDefinition, functions: usize, account: Account) -> Self {
         let variables = definition.environment.iter().map(|(name, value)| VARIABLE_BYTES + heap(name) + heap(value));
         Self {
             limit_bytes: definition.limits.memory_bytes,
             linear_bytes: 0,
             table_bytes: 0,
-            fixed_bytes: OVERHEAD_BYTES + variables.sum::<u64>(),
+            fixed_bytes: OVERHEAD_BYTES + variables.sum::<u64>() + functions as u64 * FUNCTION_BYTES,
             granted_bytes: 0,
             refused: false,
             account,
@@ -249,6 +262,11 @@ impl<O: Outcomes> Room for Node<O> {
         let of = |usage: PoolUsage| usage.busy.saturating_add(usage.preparing);
         self.all().iter().fold(0, |sum, function| sum.saturating_add(of(function.state().shelf.usage(0))))
     }
+
+    fn refused(&self, function: &FunctionName, fault: &NodeMemory) {
+        self.metrics.memory_refused.add(1);
+        tracing::warn!(%function, %fault, "the node has no memory for an instance that grows");
+    }
 }
 
 #[cfg(test)]
@@ -268,6 +286,7 @@ mod tests {
     struct Idle {
         slots: Mutex<Vec<Slot>>,
         running: AtomicU32,
+        refused: AtomicU32,
     }
 
     impl Room for Idle {
@@ -277,6 +296,10 @@ mod tests {
 
         fn running(&self) -> u32 {
             self.running.load(Ordering::Relaxed)
+        }
+
+        fn refused(&self, _function: &FunctionName, _fault: &NodeMemory) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -291,7 +314,7 @@ mod tests {
         definition.limits.memory_bytes = 3 * PAGE as u64;
         let idle: Arc<dyn Room> = Arc::clone(idle) as _;
         let slot = slots.reserve(&name(), bytes).unwrap();
-        GuestMemory::new(&definition, Account::new(name(), slot, Arc::downgrade(&idle), Purpose::Call))
+        GuestMemory::new(&definition, 0, Account::new(name(), slot, Arc::downgrade(&idle), Purpose::Call))
     }
 
     fn slots(bytes: u64) -> (Slots, Arc<Idle>) {
@@ -345,8 +368,8 @@ mod tests {
         definition.environment.insert("NAME".to_owned(), "x".repeat(100));
         let room: Weak<Idle> = Weak::new();
         let account = Account::new(name(), slots.reserve(&name(), 0).unwrap(), room, Purpose::Call);
-        let counted = GuestMemory::new(&definition, account).bytes() - OVERHEAD_BYTES;
-        assert_eq!(counted, VARIABLE_BYTES + 16 + 112);
+        let counted = GuestMemory::new(&definition, 1_000, account).bytes() - OVERHEAD_BYTES;
+        assert_eq!(counted, VARIABLE_BYTES + 16 + 112 + 32_000);
     }
 
     #[tokio::test]
@@ -398,6 +421,7 @@ mod tests {
             said.starts_with("65536 more bytes could not be had: other instances hold the node's memory"),
             "{said}"
         );
+        assert_eq!(idle.refused.load(Ordering::Relaxed), 2);
         // The other call ends.
         idle.running.store(2, Ordering::Relaxed);
         let (grown, ()) = tokio::join!(grow(&mut guest, 1, 2), async {
