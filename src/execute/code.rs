@@ -6,7 +6,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use wasmtime::component::{Component, HasSelf, Linker as ComponentLinker};
-use wasmtime::{Engine, ExternType, InstancePre, Linker, Module};
+use wasmtime::{Engine, InstancePre, Linker, Module};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p1::WasiP1Ctx;
 
@@ -15,9 +15,6 @@ use super::bindings::forewarm::function::pre_triggers;
 use super::host::{Host, Preview2};
 use crate::artifacts::{CodeCache, CodeFile};
 use crate::types::{FunctionDefinition, FunctionKind, Sha256, StartKind};
-
-const WASI_P1: &str = "wasi_snapshot_preview1";
-const PROC_EXIT: &str = "proc_exit";
 
 /// Linked code of one version of a function.
 pub(super) enum Code {
@@ -201,26 +198,14 @@ fn link_component(engine: &Engine, component: &Component) -> Result<FunctionPre<
 
 fn link_command(engine: &Engine, module: &Module) -> Result<InstancePre<Host<WasiP1Ctx>>, CodeError> {
     let fault = |fault: wasmtime::Error| CodeError::Link { kind: "command module", fault: format!("{fault:#}") };
-    command_fault(module).map_or(Ok(()), |words| Err(fault(wasmtime::format_err!("{words}"))))?;
+    if module.get_export("_start").is_none() {
+        return Err(fault(wasmtime::format_err!("it has no export `_start`")));
+    }
     let mut linker = Linker::<Host<WasiP1Ctx>>::new(engine);
     wasmtime_wasi::p1::add_to_linker_async(&mut linker, |host| &mut host.wasi).map_err(fault)?;
     // WASI's own takes codes above 125 for a fault of the host.
     linker.allow_shadowing(true);
     let exit = |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) };
-    linker.func_wrap(WASI_P1, PROC_EXIT, exit).map_err(fault)?;
+    linker.func_wrap("wasi_snapshot_preview1", "proc_exit", exit).map_err(fault)?;
     linker.instantiate_pre(module).map_err(fault)
-}
-
-/// What keeps a module from being a command, in words.
-fn command_fault(module: &Module) -> Option<&'static str> {
-    match module.get_export("_start") {
-        None => return Some("it has no export `_start`"),
-        Some(ExternType::Func(start)) if start.params().len() == 0 && start.results().len() == 0 => {}
-        Some(ExternType::Func(_)) => return Some("its export `_start` has parameters or results, and may have none"),
-        Some(_) => return Some("its export `_start` is no function"),
-    }
-    let calls_wasi = module.imports().any(|import| import.module() == WASI_P1 && import.name() != PROC_EXIT);
-    let has_memory = matches!(module.get_export("memory"), Some(ExternType::Memory(_)));
-    (calls_wasi && !has_memory)
-        .then_some("it calls WASI, and exports no memory as `memory` through which WASI could answer")
 }

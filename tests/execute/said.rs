@@ -102,28 +102,6 @@ fn refused_memory_is_not_the_name_of_every_later_end() {
 }
 
 #[test]
-fn a_start_of_a_wrong_kind_is_refused_in_its_own_words() {
-    let bench = Bench::new();
-    let writes = r#"(import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))"#;
-    for (name, module, words) in [
-        (
-            "parameter",
-            r#"(module (func (export "_start") (param i32)))"#.to_owned(),
-            "`_start` has parameters or results",
-        ),
-        ("global", r#"(module (global (export "_start") i32 (i32.const 0)))"#.to_owned(), "`_start` is no function"),
-        ("no-memory", format!(r#"(module {writes} (func (export "_start")))"#), "exports no memory"),
-        ("nothing", "(module)".to_owned(), "no export `_start`"),
-    ] {
-        bench.define(name, FunctionKind::Command, &wat(&module), |_| {});
-        bench.settle();
-        let refused = bench.call(name, b"");
-        assert_eq!((refused.status, code(&refused)), (Status::Rejected, "refused"));
-        assert!(message(&refused).contains(words), "{refused:?}");
-    }
-}
-
-#[test]
 fn an_answer_may_be_as_large_as_the_function_says() {
     let bench = Bench::new();
     bench.define("echo", FunctionKind::Component, ECHO, |definition| {
