@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn each_cause_has_its_status_and_code() {
-        let not_text = std::str::from_utf8(&[b'a', 0xff]).unwrap_err();
+        let not_text = String::from_utf8(vec![b'a', 0xff]).unwrap_err().utf8_error();
         let handed = || wasmtime::Error::msg(format!("{HANDED_TOO_MUCH}: fuel"));
         let random =
             wasmtime::Error::msg("requested len 9 exceeds limit 8").context("failed to call `get-random-bytes`");
