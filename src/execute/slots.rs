@@ -102,7 +102,8 @@ impl Slot {
     /// The instance's real size is known.
     pub(super) fn resize(&self, bytes: u64) {
         let Place { id, slots, bytes: held } = &*self.0;
-        if held.swap(bytes, Ordering::AcqRel) != bytes {
+        if held.load(Ordering::Acquire) != bytes {
+            held.store(bytes, Ordering::Release);
             let resized = slots.with(|ledger| ledger.resized(*id, bytes));
             debug_assert!(resized.is_ok(), "a slot lives as long as its place");
             slots.changed();

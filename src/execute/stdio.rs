@@ -191,9 +191,10 @@ impl CallLog {
 
     /// Takes what was written as text, with bytes that are no UTF-8 replaced, and starts anew; `None` where there is nothing.
     pub(super) fn take(&self) -> Option<String> {
-        if !self.0.any.swap(false, Ordering::AcqRel) {
+        if !self.0.any.load(Ordering::Acquire) {
             return None;
         }
+        self.0.any.store(false, Ordering::Release);
         let text = std::mem::take(&mut *self.0.text.lock().unwrap_or_else(PoisonError::into_inner));
         Some(text.read().trim_end().to_owned()).filter(|text| !text.is_empty())
     }
