@@ -3,7 +3,6 @@
 //! Must not: touch the process's own streams, or keep anything of one call for the next. A guest that prints too much is cut
 //! or trapped, never buffered without end.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -150,7 +149,7 @@ struct Printed {
 #[derive(Default)]
 struct Text {
     head: Vec<u8>,
-    tail: VecDeque<u8>,
+    tail: Vec<u8>,
     /// Bytes between the two that were dropped.
     dropped: u64,
 }
@@ -165,14 +164,14 @@ impl Text {
         let skipped = bytes.len().saturating_sub(TAIL_BYTES);
         let over = (self.tail.len() + bytes.len() - skipped).saturating_sub(TAIL_BYTES);
         self.tail.drain(..over);
-        self.tail.extend(&bytes[skipped..]);
+        self.tail.extend_from_slice(&bytes[skipped..]);
         self.dropped += (skipped + over) as u64;
     }
 
     fn read(self) -> String {
         let Self { mut head, tail, dropped } = self;
         if dropped == 0 {
-            head.extend(tail);
+            head.extend_from_slice(&tail);
             return String::from_utf8_lossy(&head).into_owned();
         }
         // A character that was cut through is left out.
@@ -305,7 +304,7 @@ mod tests {
             let head = all.len().min(HEAD_BYTES);
             let tail = (all.len() - head).min(TAIL_BYTES);
             prop_assert_eq!(&text.head[..], &all[..head]);
-            prop_assert_eq!(text.tail.into_iter().collect::<Vec<_>>(), &all[all.len() - tail..]);
+            prop_assert_eq!(&text.tail[..], &all[all.len() - tail..]);
             prop_assert_eq!(text.dropped, (all.len() - head - tail) as u64);
         }
     }
