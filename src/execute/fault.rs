@@ -96,10 +96,7 @@ impl Fault {
             _ => format!("init_{}", self.error.code.as_deref().unwrap_or_default()),
         };
         let message = match self.status {
-            Status::Timeout => {
-                let past = format!("init ran past its time limit of {timeout:?} (execute.init-timeout)");
-                self.error.message.replacen(PAST_LIMIT, &past, 1)
-            }
+            Status::Timeout => self.error.message.replacen(PAST_LIMIT, &past_init_timeout(timeout), 1),
             _ => format!("init failed: {}", self.error.message),
         };
         self.error.code = Some(code);
@@ -183,6 +180,10 @@ impl Fault {
         }
         Self::new(Status::Trap, "host_error", format!("the guest was ended by a host function: {cause}"))
     }
+}
+
+fn past_init_timeout(timeout: Duration) -> String {
+    format!("init ran past execute.init-timeout ({})", humantime::format_duration(timeout))
 }
 
 /// The code of an end for which the node's memory is the reason.
@@ -282,11 +283,8 @@ mod tests {
             let Fault { status, error, .. } = Fault::judge(&error, &Circumstances::default()).in_init(limit);
             (status, error.code.unwrap(), error.message)
         };
-        let timeout = (
-            Status::Timeout,
-            "init_timeout".to_owned(),
-            "init ran past its time limit of 10s (execute.init-timeout)".to_owned(),
-        );
+        let timeout =
+            (Status::Timeout, "init_timeout".to_owned(), "init ran past execute.init-timeout (10s)".to_owned());
         assert_eq!(end(TimedOut.into()), timeout);
         let (status, code, message) = end(Trap::UnreachableCodeReached.into());
         assert_eq!((status, code.as_str()), (Status::Trap, "init_trap"));
