@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::SemaphorePermit;
 
-use super::fault::Fault;
+use super::fault::{Fault, NODE_MEMORY};
 use super::function::{Function, Phase, Ready, Version};
 use super::instance::Instance;
 use super::memory::{Account, Room};
@@ -103,7 +103,7 @@ impl<O: Outcomes> Node<O> {
         let slot = match self.find_slot(&function, purpose) {
             Ok(slot) => slot,
             Err(full @ Full::Never { .. }) => {
-                let fault = Fault::new(Status::Limit, "memory", full.to_string());
+                let fault = Fault::new(Status::Limit, NODE_MEMORY, full.to_string());
                 return self.preparation_failed(&function, &version, on_demand, fault);
             }
             // No place for it now: a call that waits for it is looked after at the next tick.
