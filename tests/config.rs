@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use forewarm::config::{Config, ConfigError, Execute, ForecastConfig, TargetConfig, load};
+use forewarm::config::{Config, ConfigError, Execute, ForecastConfig, MemorySource, TargetConfig, load};
 
 fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
@@ -22,10 +22,37 @@ fn loaded(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigErro
 
 #[test]
 fn the_reference_file_holds_the_defaults_of_the_code() {
-    let config = load(None, []).unwrap();
+    let mut config = load(None, []).unwrap();
+    // These two follow the machine; the code has numbers of its own for where there is no configuration.
+    config.execute.memory_bytes_max = Execute::default().memory_bytes_max;
+    config.target.memory_budget_bytes = TargetConfig::default().memory_budget_bytes;
     assert_eq!(config.execute, Execute::default());
     assert_eq!(config.forecast, ForecastConfig::default());
     assert_eq!(config.target, TargetConfig::default());
+}
+
+#[test]
+fn budgets_follow_the_machine_where_they_are_not_given() {
+    let config = loaded("", &[]).unwrap();
+    let machine = config.budgets.machine;
+    assert_ne!(machine.source, MemorySource::Assumed);
+    assert_eq!(config.execute.memory_bytes_max, machine.memory_bytes / 2);
+    assert_eq!(config.target.memory_budget_bytes, machine.memory_bytes / 4);
+    assert_eq!(config.ingest.in_flight_bytes_max, (machine.memory_bytes / 16).min(256 << 20));
+    assert_eq!(config.budgets.warnings().count(), 0);
+
+    let given = "[execute]\nmemory-bytes-max = 268435456\n[ingest]\nin-flight-bytes-max = 1152921504606846976\n";
+    let config = loaded(given, &[]).unwrap();
+    assert_eq!((config.execute.memory_bytes_max, config.target.memory_budget_bytes), (256 << 20, 256 << 20));
+    assert_eq!(config.ingest.in_flight_bytes_max, 1 << 60);
+    let warnings: Vec<_> = config.budgets.warnings().collect();
+    assert!(
+        warnings.len() == 1 && warnings[0].starts_with("ingest.in-flight-bytes-max is 1152921504606846976"),
+        "{warnings:?}"
+    );
+    let words: Vec<_> = config.budgets.words().collect();
+    assert_eq!(words[0], "execute.memory-bytes-max = 268435456, as given");
+    assert_eq!(words[1], "target.memory-budget-bytes = 268435456, by the machine");
 }
 
 #[test]

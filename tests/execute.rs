@@ -5,6 +5,10 @@
 
 #[path = "execute/leaving.rs"]
 mod leaving;
+#[path = "execute/memory.rs"]
+mod memory;
+#[path = "execute/said.rs"]
+mod said;
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -379,7 +383,7 @@ fn a_command_that_fails_says_how() {
     bench.settle();
     let exit = bench.call("exit", b"");
     assert_eq!((exit.status, code(&exit)), (Status::FunctionError, "exit_3"));
-    assert_eq!(exit.error.unwrap().message, "the guest exited with code 3; stderr: no such word");
+    assert_eq!(exit.error.unwrap().message, "the guest exited with code 3; printed: no such word");
     assert_eq!(bench.call("flood", b"").status, Status::Limit);
 }
 

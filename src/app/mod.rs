@@ -130,6 +130,7 @@ impl Service {
     pub fn start(config: Config, telemetry: &Telemetry) -> Result<Self, StartError> {
         let (metrics, failure) = (telemetry.metrics(), Failure::default());
         limits::settle(&config);
+        settings::say_budgets(&config);
         // First: an address that cannot be had ends the start before anything else is done, and probes get an answer from now on.
         let answers = Arc::new(node::Starting::default());
         let admin = match (config.admin.listen.as_str(), config.admin.health_listen.as_str()) {

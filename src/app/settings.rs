@@ -30,6 +30,13 @@ pub fn model(config: &ForecastConfig) -> Result<Model, StartError> {
     Model::read(&bytes).map_err(|error| fault(error.to_string()))
 }
 
+/// Says what of the machine's memory this node means to use.
+pub(super) fn say_budgets(config: &Config) {
+    let (machine, budgets) = (config.budgets.machine, config.budgets.words().collect::<Vec<_>>().join("; "));
+    tracing::info!(%machine, budgets, "budgets of memory");
+    config.budgets.warnings().for_each(|warning| tracing::warn!("{warning}"));
+}
+
 /// How the group knows this node, where the free properties leave that open (docs/decisions/0027).
 pub(super) fn membership(config: &Config) -> Membership {
     let kafka = &config.kafka;
@@ -90,7 +97,7 @@ pub(super) fn ingest_settings(config: &Config) -> ingest::Settings {
             headers: Bounds { count_max: ingest.headers_max as usize, bytes_max: ingest.headers_bytes_max as usize },
         },
         pass_unreadable_after: ingest.pass_unreadable_after,
-        in_flight_bytes_max: usize::try_from(ingest.in_flight_bytes_max.get()).unwrap_or(usize::MAX),
+        in_flight_bytes_max: usize::try_from(ingest.in_flight_bytes_max).unwrap_or(usize::MAX),
         commit_interval: ingest.commit_interval,
         commit_completions: COMMIT_COMPLETIONS,
         drain_timeout: ingest.drain_timeout,

@@ -44,7 +44,8 @@ pub struct Execute {
     pub cache_bytes_max: u64,
     /// Instances that live at once (inclusive); 0: 1,000. Never more than `vm.max_map_count` allows.
     pub instances_max: u32,
-    /// Bytes of linear memory that all instances together may hold before idle ones are given up.
+    /// Bytes that all instances together may hold (inclusive), those in which calls run among them. [`load`](super::load) puts
+    /// a part of the machine's memory in place of 0.
     pub memory_bytes_max: u64,
     /// The largest linear memory of one instance, in bytes (inclusive): a function's own limit may be lower.
     pub instance_memory_bytes_max: u64,
@@ -113,7 +114,7 @@ impl Execute {
             "execute.instance-memory-bytes-max must be from 65536 (one page) to 4294967296 (4 GiB)",
         );
         check(
-            self.memory_bytes_max >= self.instance_memory_bytes_max,
+            self.memory_bytes_max == 0 || self.memory_bytes_max >= self.instance_memory_bytes_max,
             "execute.memory-bytes-max must not be below execute.instance-memory-bytes-max",
         );
         check(

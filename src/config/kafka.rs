@@ -3,7 +3,7 @@
 //! Must not: hold librdkafka's own settings one by one; those pass through `kafka.properties` as they are.
 
 use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -194,8 +194,6 @@ pub struct Ingest {
     pub group_id: String,
     /// Calls that this node holds at once (inclusive), from reading them to the acknowledgement of their outcome.
     pub in_flight_max: NonZeroU32,
-    /// Bytes of those calls' messages (inclusive).
-    pub in_flight_bytes_max: NonZeroU64,
     /// Bytes of key and value that a message may have (inclusive).
     pub message_bytes_max: NonZeroU32,
     /// Headers that a message may have (inclusive).
@@ -207,6 +205,8 @@ pub struct Ingest {
     /// How long a partition stands before a batch is passed over that cannot be read; zero: until somebody acts.
     #[serde(with = "super::humantime_text")]
     pub pass_unreadable_after: Duration,
+    /// Bytes of those calls' messages (inclusive). [`load`](super::load) puts a part of the machine's memory in place of 0.
+    pub in_flight_bytes_max: u64,
     /// How often progress is committed.
     #[serde(with = "super::humantime_text")]
     pub commit_interval: Duration,

@@ -1,7 +1,7 @@
 //! Every setting: its unit, its default, and what is wrong with it.
 //!
 //! `config/default.toml` is the reference of every key and holds the defaults. Above it stand the user's file and the
-//! environment (see `load`). Must not: do I/O outside `load`, or know what the settings do.
+//! environment (see `load`). Must not: do I/O outside `load` and `machine`, or know what the settings do.
 
 mod admin;
 mod chains;
@@ -11,6 +11,7 @@ mod humantime_text;
 mod kafka;
 #[cfg(feature = "service")]
 mod load;
+mod machine;
 mod service;
 mod target;
 mod tenants;
@@ -27,6 +28,7 @@ pub use forecast::ForecastConfig;
 pub use kafka::{Delivery, Ingest, Kafka, PreTriggerStart, PreTriggers, Publish, ResultFormat, Topics};
 #[cfg(feature = "service")]
 pub use load::{DEFAULTS, load};
+pub use machine::{Budgets, Machine, MemorySource};
 pub use service::{Control, LogFormat, Node, Registry, Shutdown, Telemetry};
 pub use target::TargetConfig;
 pub use tenants::{NamedTenant, Tenants};
@@ -74,6 +76,9 @@ pub struct Config {
     pub admin: Admin,
     /// The way down.
     pub shutdown: Shutdown,
+    /// The budgets of memory that [`load`] reckoned, and what from.
+    #[serde(skip)]
+    pub budgets: Budgets,
 }
 
 /// Every fault of a configuration, each with its key.
@@ -139,7 +144,7 @@ impl Config {
             "publish.format \"confluent\" needs kafka.schema-registry-url",
         );
         check(
-            self.target.memory_budget_bytes <= self.execute.memory_bytes_max,
+            self.execute.memory_bytes_max == 0 || self.target.memory_budget_bytes <= self.execute.memory_bytes_max,
             "target.memory-budget-bytes must not be above execute.memory-bytes-max",
         );
         check(!self.telemetry.export_interval.is_zero(), "telemetry.export-interval must be above 0s");

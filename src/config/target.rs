@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct TargetConfig {
-    /// Bytes of linear memory that ready instances of all functions together may take (inclusive).
+    /// Bytes that ready instances of all functions together may take (inclusive). [`load`](super::load) puts a part of the
+    /// machine's memory in place of 0.
     pub memory_budget_bytes: u64,
     /// The same for the functions of one tenant, by the definitions' `tenant`; 0: no limit of their own.
     pub tenant_memory_budget_bytes: u64,

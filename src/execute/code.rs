@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wasmtime::component::{Component, HasSelf, Linker as ComponentLinker};
 use wasmtime::{Engine, InstancePre, Linker, Module, Store};
-use wasmtime_wasi::WasiCtxBuilder;
+use wasmtime_wasi::{I32Exit, WasiCtxBuilder};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use super::bindings::FunctionPre;
@@ -256,5 +256,9 @@ fn link_command(engine: &Engine, module: &Module) -> Result<InstancePre<Host<Was
     }
     let mut linker = Linker::<Host<WasiP1Ctx>>::new(engine);
     wasmtime_wasi::p1::add_to_linker_async(&mut linker, |host| &mut host.wasi).map_err(fault)?;
+    // WASI's own takes codes above 125 for a fault of the host.
+    linker.allow_shadowing(true);
+    let exit = |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) };
+    linker.func_wrap("wasi_snapshot_preview1", "proc_exit", exit).map_err(fault)?;
     linker.instantiate_pre(module).map_err(fault)
 }

@@ -167,9 +167,9 @@ impl<O: Outcomes> Node<O> {
             execute,
         };
         let bytes = ready.instance.memory_bytes();
+        ready.slot.resize(bytes);
         if bytes != function.instance_bytes() {
             function.set_instance_bytes(bytes);
-            ready.slot.resize(bytes);
         }
         let reusable = version.definition.reuses_instances() && ready.uses < version.definition.warm.max_invocations;
         Served { pending, answer: ended.answer, ran, keep: ended.usable && reusable }
@@ -188,7 +188,10 @@ impl<O: Outcomes> Node<O> {
         if keep && current {
             return match state.shelf.freed(ready) {
                 Offered::Run(ready, pending) => Some((ready, pending)),
-                Offered::Shelved => None,
+                Offered::Shelved => {
+                    self.slots.changed();
+                    None
+                }
             };
         }
         let prepare = if state.phase == Phase::Running { state.shelf.lost() } else { state.shelf.gone() };

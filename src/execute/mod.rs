@@ -17,6 +17,7 @@ mod inspect;
 mod instance;
 mod load;
 mod loader;
+mod memory;
 mod prepare;
 mod shelf;
 mod slots;

@@ -2,14 +2,15 @@
 //!
 //! Must not: choose targets; it carries out what `pool::plan` says of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::SemaphorePermit;
 
-use super::fault::Fault;
+use super::fault::{Fault, NODE_MEMORY};
 use super::function::{Function, Phase, Ready, Version};
 use super::instance::Instance;
+use super::memory::{Account, Room};
 use super::shelf::Offered;
 use super::slots::Slot;
 use super::{Node, Outcomes};
@@ -102,7 +103,7 @@ impl<O: Outcomes> Node<O> {
         let slot = match self.find_slot(&function, purpose) {
             Ok(slot) => slot,
             Err(full @ Full::Never { .. }) => {
-                let fault = Fault::new(Status::Limit, "memory", full.to_string());
+                let fault = Fault::new(Status::Limit, NODE_MEMORY, full.to_string());
                 return self.preparation_failed(&function, &version, on_demand, fault);
             }
             // No place for it now: a call that waits for it is looked after at the next tick.
@@ -111,9 +112,12 @@ impl<O: Outcomes> Node<O> {
         let prepared = {
             let _turn = self.turn(&function, on_demand).await;
             let (config, begun) = (&self.config, Instant::now());
+            let room: Weak<dyn Room> = Arc::downgrade(&self) as _;
+            let account = Account::new(function.name.clone(), slot.clone(), room, purpose);
             let prepared = Instance::prepare(
                 &version.code,
                 &version.definition,
+                account,
                 &self.announce,
                 config.init_timeout,
                 config.touch_bytes_max,
@@ -127,6 +131,14 @@ impl<O: Outcomes> Node<O> {
             Cause::Demand => WarmReason { kind: WarmKind::Invocation, detail: None },
         };
         match prepared {
+            // The node's memory was used up meanwhile, as it may be before: the call goes on waiting, for as much as is
+            // known now to be needed.
+            Err(Fault { needs_bytes: Some(bytes), .. }) => {
+                drop(slot);
+                self.metrics.slots_missing.add(1);
+                function.set_instance_bytes(bytes);
+                function.state().shelf.not_prepared();
+            }
             Ok(instance) => {
                 let bytes = instance.memory_bytes();
                 slot.resize(bytes);
@@ -181,7 +193,7 @@ impl<O: Outcomes> Node<O> {
             }
         };
         match offered {
-            Ok(Offered::Shelved) => {}
+            Ok(Offered::Shelved) => self.slots.changed(),
             Ok(Offered::Run(ready, pending)) => self.serve(function, ready, pending).await,
             Err((stale, on_demand)) => {
                 self.retire(vec![stale]);
@@ -209,10 +221,6 @@ impl<O: Outcomes> Node<O> {
         let more = state.shelf.claim_on_demand();
         drop(state);
         if let Some(pending) = answered {
-            let mut fault = fault;
-            if fault.status == Status::FunctionError {
-                fault.error.message = format!("init failed: {}", fault.error.message);
-            }
             self.fail(pending, fault, Some(version.definition.version.clone()));
         }
         self.prepare_on_demand(function, more);
@@ -239,7 +247,7 @@ impl<O: Outcomes> Node<O> {
         }
     }
 
-    fn evict_for(&self, needs: &FunctionName, purpose: Purpose) -> Option<Box<Ready>> {
+    pub(super) fn evict_for(&self, needs: &FunctionName, purpose: Purpose) -> Option<Box<Ready>> {
         let functions = self.all();
         let candidates = functions.iter().filter_map(|function| {
             let state = function.state();

@@ -15,7 +15,7 @@ mod plan;
 mod properties;
 mod victim;
 
-pub use ledger::{Capacity, Full, Ledger, SlotId, StaleSlot};
+pub use ledger::{Capacity, Full, Ledger, NoGrowth, SlotId, StaleSlot};
 pub use limits::{MAPS_PER_INSTANCE, instances_cap};
 pub use plan::{Change, on_demand, plan};
 pub use victim::{Candidate, Purpose, victim};

@@ -120,13 +120,14 @@ table! {
     Counter instances_evicted "forewarm.instances_evicted" "{instance}" "Instances dropped to make room for another.";
     Counter prepare_failures "forewarm.prepare_failures" "{instance}" "Instances that could not be made.";
     Counter slots_missing "forewarm.slots_missing" "{instance}" "Instances for which there was no room.";
+    Counter memory_refused "forewarm.memory_refused" "{growth}" "Growths for which the node had no memory.";
     Counter snapshots_removed "forewarm.snapshots_removed" "{snapshot}" "Forecast snapshots of nodes and functions that are gone, which this node removed.";
     Counter log_lines_left_out "forewarm.log_lines_left_out" "{line}" "Log lines that nobody read in time, or that could not be written.";
     Counter log_lines_alike "forewarm.log_lines_alike" "{line}" "Log lines left out because too many like them had been said.";
     Gauge instances_ready "forewarm.instances_ready" "{instance}" "Instances on the shelves.";
     Gauge instances_busy "forewarm.instances_busy" "{instance}" "Instances that serve a call.";
     Gauge instances_preparing "forewarm.instances_preparing" "{instance}" "Instances being prepared.";
-    Gauge instance_bytes "forewarm.instance_memory" "By" "Linear memory that all instances hold.";
+    Gauge instance_bytes "forewarm.instance_memory" "By" "Memory that all instances hold.";
 }
 
 /// Why messages become dead letters: those of `DecodeError::REASONS`, and calls that failed as often as they may.

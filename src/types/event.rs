@@ -46,6 +46,9 @@ pub struct PreTrigger {
 }
 
 impl PreTrigger {
+    /// The longest window, in milliseconds (inclusive): one day.
+    pub const WINDOW_MS_MAX: u64 = 86_400_000;
+
     /// The first moment at which the announced calls are expected (inclusive).
     pub fn starts_at(&self) -> Timestamp {
         self.not_before.unwrap_or(self.emitted_at)

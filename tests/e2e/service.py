@@ -137,6 +137,12 @@ class Service:
         fields = pathlib.Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()
         return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
+    def resident_bytes_most(self):
+        """The most memory that it ever held."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) * 1024
+
     def log_bytes(self):
         return self.log.stat().st_size if self.log.exists() else 0
 
