@@ -64,7 +64,7 @@ pub(super) fn cached(
     cache: &CodeCache,
     definition: &FunctionDefinition,
 ) -> Result<Option<Code>, CodeError> {
-    let digest = definition.artifact.sha256;
+    let digest = definition.artifact.code_key();
     Ok(match definition.kind {
         FunctionKind::Component => match from_cache(engine, cache, digest, &Form::COMPONENT) {
             Some(component) => Some(Code::Component(link_component(engine, &component)?)),
@@ -85,7 +85,7 @@ pub(super) fn compile(
     definition: &FunctionDefinition,
     wasm: &[u8],
 ) -> Result<Code, CodeError> {
-    let digest = definition.artifact.sha256;
+    let digest = definition.artifact.code_key();
     Ok(match definition.kind {
         FunctionKind::Component => {
             Code::Component(link_component(engine, &from_wasm(engine, cache, digest, &Form::COMPONENT, wasm)?)?)

@@ -2,6 +2,7 @@
 //!
 //! Duty: plain data with its invariants. Must not: do I/O, read a clock, know a wire format, or import any other room.
 
+mod artifact;
 mod demand;
 mod event;
 mod explanation;
@@ -14,14 +15,15 @@ mod shown;
 mod snapshot;
 mod time;
 
+pub use artifact::{Artifact, Sha256};
 pub use demand::{Demand, Notice, PoolUsage, Reason, TargetPart, WarmTarget, YIELD_STEPS};
 pub use event::{
     Attributes, Invocation, InvocationError, InvocationResult, PreTrigger, StartKind, Status, WarmKind, WarmReason,
 };
 pub use explanation::{ChainExplanation, FunctionExplanation, FunctionSummary, NoticeExplanation, OutlookLevel};
 pub use function::{
-    Artifact, ChainRule, ChainRuleKind, Criteria, FunctionDefinition, FunctionKind, FunctionName, InvalidName, Limits,
-    Ordering, Retry, RetryStatus, Reuse, Sha256, WarmPolicy,
+    ChainRule, ChainRuleKind, Criteria, FunctionDefinition, FunctionKind, FunctionName, InvalidName, Limits, Ordering,
+    Retry, RetryStatus, Reuse, WarmPolicy,
 };
 pub use outcome::{OutcomeKind, PreTriggerOutcome};
 pub use payload::Payload;
