@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use forewarm::config::{Config, ConfigError, Execute, ForecastConfig, MemorySource, TargetConfig, load};
+use forewarm::config::{Config, ConfigError, Execute, ForecastConfig, LimitsConfig, MemorySource, TargetConfig, load};
 
 fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
@@ -29,6 +29,41 @@ fn the_reference_file_holds_the_defaults_of_the_code() {
     assert_eq!(config.execute, Execute::default());
     assert_eq!(config.forecast, ForecastConfig::default());
     assert_eq!(config.target, TargetConfig::default());
+    assert_eq!(config.limits, LimitsConfig::default());
+}
+
+#[test]
+fn ceilings_and_shares_are_checked() {
+    let text = "[limits]\nfloor-max = 9\nceiling-max = 8\nschedules-max = 17\n[target]\nfloor-share-max = 1.5\n";
+    let fault = loaded(text, &[]).unwrap_err();
+    for key in ["limits.floor-max", "limits.schedules-max", "target.floor-share-max"] {
+        assert!(fault.faults.iter().any(|fault| fault.contains(key)), "{key}: {fault}");
+    }
+    assert_eq!(fault.faults.len(), 3, "{fault}");
+}
+
+#[test]
+fn tenants_with_topics_of_their_own_are_kept_apart() {
+    let named = |named: &str| loaded("", &[("FOREWARM__TENANTS__NAMED", named)]);
+    let of = |tenant: &str, prefix: &str, topic: &str| {
+        format!(
+            r#"{{"tenant": "{tenant}", "prefix": "{prefix}", "functions-topic": "{topic}", "pre-triggers-topic": "{topic}.p"}}"#
+        )
+    };
+    let two = |one: String, other: String| named(&format!("[{one}, {other}]"));
+    let config = two(of("acme", "acme/", "a"), of("beta", "beta/", "b")).unwrap();
+    let owner = |function: &str| config.tenants.owner_of(&function.parse().unwrap()).map(|owner| &*owner.tenant);
+    assert_eq!((owner("acme/pay"), owner("beta/pay"), owner("acmepay")), (Some("acme"), Some("beta"), None));
+    for (given, fault) in [
+        (two(of("acme", "a", "a"), of("beta", "ab", "b")), "no prefix may begin with another one"),
+        (two(of("acme", "acme/", "a"), of("beta", "beta/", "a")), "each needs a topic of its own"),
+        (named(&format!("[{}]", of("acme", "acme/", "functions"))), "each needs a topic of its own"),
+        (named(&format!("[{}]", of("../acme", "acme/", "a"))), "has a name of 1 to 64"),
+        (named(r#"[{"tenant": "acme", "prefix": "acme/"}]"#), "needs all of prefix"),
+    ] {
+        let said = given.unwrap_err().to_string();
+        assert!(said.contains(fault), "{fault:?} is missing in:\n{said}");
+    }
 }
 
 #[test]

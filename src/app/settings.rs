@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Outbox, StartError};
 use crate::backlog::{Quota, Quotas};
-use crate::config::{Config, Delivery, ForecastConfig, Tenants};
+use crate::config::{Config, Delivery, ForecastConfig, TargetConfig, Tenants};
 use crate::execute::{Executor, wall_clock};
 use crate::forecast::history::Model;
 use crate::kafka::Membership;
@@ -53,12 +53,18 @@ pub(super) fn membership(config: &Config) -> Membership {
 
 /// The quotas of tenants.
 pub(super) fn quotas(tenants: &Tenants) -> Quotas {
-    let Tenants { calls_max, waiting_max, ref named } = *tenants;
+    let Tenants { calls_max, waiting_max, ref named, .. } = *tenants;
     let named = named.iter().map(|named| {
         let quota = Quota { calls_max: named.calls_max, waiting_max: named.waiting_max };
         (named.tenant.clone(), quota)
     });
     Quotas::new(Quota { calls_max, waiting_max }, named)
+}
+
+/// How warm targets are set on a node on which so many instances live at once.
+pub(super) fn target(config: &TargetConfig, instances: u32) -> TargetConfig {
+    let instances_max = if config.instances_max == 0 { instances } else { config.instances_max.min(instances) };
+    TargetConfig { instances_max, ..config.clone() }
 }
 
 /// How outcomes and offsets are stored together, where they are.

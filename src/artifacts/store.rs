@@ -170,6 +170,11 @@ impl DirectoryStore {
         Ok(artifact)
     }
 
+    /// The store in a tenant's folder of this one; `None` where the name can be no folder's.
+    pub fn of(&self, tenant: &str) -> Option<Self> {
+        Artifact::is_folder(tenant).then(|| Self { directory: self.directory.join(tenant), bytes_max: self.bytes_max })
+    }
+
     /// The directory.
     pub(super) fn directory(&self) -> &Path {
         &self.directory
@@ -187,6 +192,9 @@ impl DirectoryStore {
     /// The folder that an artifact is below, and where below it.
     fn locate(&self, artifact: &Artifact) -> Result<(&Path, PathBuf), ArtifactError> {
         let address = || ArtifactError::Address { uri: artifact.uri.clone() };
+        if let Some(folder) = artifact.folder() {
+            return self.of(folder).map(|store| store.path_of(artifact.sha256)).ok_or_else(address);
+        }
         if artifact.uri == STORE_SCHEME {
             return Ok((&self.directory, format!("{}{EXTENSION}", artifact.sha256).into()));
         }
@@ -307,9 +315,22 @@ mod tests {
     }
 
     #[test]
+    fn a_tenants_artifacts_are_in_its_folder_and_nowhere_else() {
+        let (_directory, store) = store();
+        let put = store.of("acme").unwrap().put(b"acme's").unwrap();
+        let of = |uri: &str| store.fetch(&Artifact { uri: uri.to_owned(), sha256: put.sha256 });
+        assert_eq!(of("store:acme").unwrap(), b"acme's");
+        for elsewhere in ["store:", "store:beta"] {
+            assert!(of(elsewhere).unwrap_err().retryable(), "{elsewhere}");
+        }
+    }
+
+    #[test]
     fn other_addresses_are_refused() {
         let (_directory, store) = store();
-        for uri in ["http://somewhere/x.wasm", "file://relative", "store:other", "", "/plain/path"] {
+        for uri in
+            ["http://somewhere/x.wasm", "file://relative", "store:../other", "store:a/b", "store:.", "", "/plain/path"]
+        {
             let artifact = Artifact { uri: uri.to_owned(), sha256: Sha256::of(b"") };
             assert!(matches!(store.fetch(&artifact), Err(ArtifactError::Address { .. })), "{uri}");
         }

@@ -122,7 +122,7 @@ impl ClientArguments {
     fn connect(&self) -> anyhow::Result<Client> {
         let config = self.load()?;
         let connection = crate::app::connection(&config);
-        Ok(Client::new(connection, config.topics, Arc::new(Codec::new()), WireFormat::SingleObject)?)
+        Ok(Client::new(connection, config.topics, config.tenants, Arc::new(Codec::new()), WireFormat::SingleObject)?)
     }
 }
 

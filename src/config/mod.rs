@@ -9,6 +9,7 @@ mod execute;
 mod forecast;
 mod humantime_text;
 mod kafka;
+mod limits;
 #[cfg(feature = "service")]
 mod load;
 mod machine;
@@ -26,6 +27,7 @@ pub use chains::ChainsConfig;
 pub use execute::{Artifacts, Execute};
 pub use forecast::ForecastConfig;
 pub use kafka::{Delivery, Ingest, Kafka, PreTriggerStart, PreTriggers, Publish, ResultFormat, Topics};
+pub use limits::LimitsConfig;
 #[cfg(feature = "service")]
 pub use load::{DEFAULTS, load};
 pub use machine::{Budgets, Machine, MemorySource};
@@ -52,6 +54,8 @@ pub struct Config {
     pub ingest: Ingest,
     /// Consuming pre-triggers.
     pub pre_triggers: PreTriggers,
+    /// The ceilings over what definitions ask for.
+    pub limits: LimitsConfig,
     /// What one tenant may have.
     pub tenants: Tenants,
     /// Producing results.
@@ -105,12 +109,13 @@ impl std::error::Error for ConfigError {}
 impl Config {
     /// Faults that show only when the settings are seen together; empty where there are none.
     pub fn faults(&self) -> Vec<String> {
-        let mut faults = self.topics.faults();
+        let mut faults = self.topics.faults(self.tenants.topics());
         faults.extend(self.artifacts.faults());
         faults.extend(self.execute.faults());
         faults.extend(self.forecast.faults());
         faults.extend(self.chains.faults());
         faults.extend(self.target.faults());
+        faults.extend(self.limits.faults());
         faults.extend(self.tenants.faults());
         faults.extend(self.admin.faults());
         let mut check = |holds: bool, fault: &str| {

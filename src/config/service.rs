@@ -22,7 +22,7 @@ pub struct Node {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Registry {
-    /// How long the start waits until every definition was read.
+    /// How long the start waits for topics that are not there or not whole, and for one more definition to be read.
     #[serde(with = "super::humantime_text")]
     pub catch_up_timeout: Duration,
 }

@@ -193,7 +193,7 @@ impl Loader {
         wanted: &Wanted,
         step: &(dyn Fn(Step) + Send + Sync),
     ) -> Result<(Arc<Shared>, Origin), LoadError> {
-        let key = (definition.artifact.sha256, definition.kind);
+        let key = (definition.artifact.code_key(), definition.kind);
         let entry = self.entry(key);
         let _gate = entry.gate.lock().await;
         let shared = entry.code.lock().unwrap_or_else(PoisonError::into_inner).upgrade();

@@ -26,6 +26,7 @@ mod ends;
 pub mod history;
 mod judge;
 mod notices;
+mod origin;
 #[cfg(test)]
 mod outcomes;
 mod past;
@@ -44,6 +45,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use counters::Counters;
+pub use origin::Origin;
 pub use share::Share;
 pub use snapshot::{RestoreError, Restored};
 pub use verdict::{Criterion, Verdict};
@@ -246,6 +248,13 @@ impl Forecaster {
             self.announced.insert(slot);
         }
         settle(now, name, ended, &mut self.sources, &mut self.outcomes);
+        self.outcomes.extend(at_once(now, pre_trigger, verdict));
+        verdict
+    }
+
+    /// Notes that a pre-trigger may not come from where it came; see [`Origin::admit`].
+    pub fn refuse(&mut self, now: Timestamp, pre_trigger: &PreTrigger, criterion: Criterion) -> Verdict {
+        let verdict = Verdict::Refused(criterion);
         self.outcomes.extend(at_once(now, pre_trigger, verdict));
         verdict
     }

@@ -103,6 +103,7 @@ impl Tail {
             asked: Mutex::default(),
             stopping: Condvar::new(),
             caught_up: AtomicBool::new(false),
+            places: Mutex::default(),
             reader: OnceLock::new(),
             health: Health::new(name),
             passed: Mutex::default(),
@@ -315,7 +316,10 @@ impl<F: Follower> Reader<F> {
             // Reading began after the ends were asked for, so every end event is young here.
             if next >= end || at_end {
                 self.behind.remove(&partition);
+                self.shared.places().remove(&partition);
                 self.say_caught_up();
+            } else {
+                self.shared.places().insert(partition, (next, end));
             }
         }
     }
@@ -377,6 +381,7 @@ impl<F: Follower> Reader<F> {
             self.partitions.insert(partition, next);
             if first && next < high {
                 self.behind.insert(partition, high);
+                self.shared.places().insert(partition, (next, high));
             }
         }
         self.assign()?;

@@ -2,6 +2,7 @@
 //!
 //! Duty: plain data with its invariants. Must not: do I/O, read a clock, know a wire format, or import any other room.
 
+mod artifact;
 mod condition;
 mod demand;
 mod event;
@@ -15,6 +16,7 @@ mod shown;
 mod snapshot;
 mod time;
 
+pub use artifact::{Artifact, Sha256};
 pub use condition::{Condition, ConditionKind};
 pub use demand::{Demand, Notice, PoolUsage, Reason, TargetPart, WarmTarget, YIELD_STEPS};
 pub use event::{
@@ -22,8 +24,8 @@ pub use event::{
 };
 pub use explanation::{ChainExplanation, FunctionExplanation, FunctionSummary, NoticeExplanation, OutlookLevel};
 pub use function::{
-    Artifact, ChainRule, ChainRuleKind, Criteria, FunctionDefinition, FunctionKind, FunctionName, InvalidName, Limits,
-    Ordering, Retry, RetryStatus, Reuse, Sha256, WarmPolicy,
+    ChainRule, ChainRuleKind, Criteria, FunctionDefinition, FunctionKind, FunctionName, InvalidName, Limits, Ordering,
+    Retry, RetryStatus, Reuse, WarmPolicy,
 };
 pub use outcome::{OutcomeKind, PreTriggerOutcome};
 pub use payload::Payload;

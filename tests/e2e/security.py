@@ -22,7 +22,8 @@ from streams import BROKER_DEADLINE_S
 
 # What the service needs of each of its topics; what is read may be described too, and what is written as well.
 RIGHTS = {
-    "pre-triggers": [AclOperation.READ, AclOperation.WRITE],
+    "pre-triggers": [AclOperation.READ],
+    "guest-notices": [AclOperation.READ, AclOperation.WRITE],
     "invocations": [AclOperation.READ],
     "results": [AclOperation.WRITE],
     "dead-letters": [AclOperation.WRITE],

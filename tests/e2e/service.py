@@ -183,6 +183,13 @@ class Service:
 
     def command(self, *arguments, status=0):
         """Runs another command of the binary with the same configuration; its output."""
+        return self.run_command(arguments, status).stdout
+
+    def fails(self, *arguments):
+        """Runs a command that ends with status 1; what it says."""
+        return self.run_command(arguments, 1).stderr
+
+    def run_command(self, arguments, status):
         command = [self.binary, *map(str, arguments), "--config", self.config]
         environment = {**os.environ, **self.environment}
         options = {"capture_output": True, "text": True, "timeout": COMMAND_DEADLINE_S, "env": environment}
@@ -190,7 +197,7 @@ class Service:
         words = " ".join(map(str, command))
         said = f"{words} ended with {done.returncode}, expected {status}:\n{done.stdout}{done.stderr}"
         assert done.returncode == status, said
-        return done.stdout
+        return done
 
     def log_tail(self, lines=30):
         if not self.log.exists():
