@@ -39,7 +39,7 @@ pub use crate::execute::wall_clock;
 use crate::execute::{ExecuteError, Executor, Parts, Runtime};
 use crate::ingest::pre_triggers::PreTriggers;
 use crate::ingest::{self, IngestError, Invocations};
-use crate::kafka::tail::Start;
+use crate::kafka::tail::{Passed, Start};
 use crate::kafka::{ClientError, Connection, Watch, Witness, WitnessThread, set_batch_bytes_max};
 use crate::publish;
 use crate::registry::{self, Judge, Registry, RegistryError, RegistryEvent, SchemaRegistry, SchemaRegistrySettings};
@@ -341,9 +341,9 @@ impl Service {
         metrics.rejoined.mirror(read(&ingest.rejoined));
         metrics.handed_back.mirror(read(&ingest.handed_back));
         metrics.partition_errors.mirror(read(&ingest.partition_errors));
-        metrics.batches_passed.mirror(
-            read(&ingest.batches_passed) + self.registry.passed().batches() + self.pre_triggers.passed().batches(),
-        );
+        let of_definitions: u64 = self.registry.passed().iter().map(Passed::batches).sum();
+        let of_notices: u64 = self.pre_triggers.iter().map(|one| one.passed().batches()).sum();
+        metrics.batches_passed.mirror(read(&ingest.batches_passed) + of_definitions + of_notices);
         metrics.offsets_passed.mirror(read(&ingest.passed));
         metrics.producers_renewed.mirror(read(&published.renewed));
         metrics.publish_retries.mirror(read(&published.resent));

@@ -20,7 +20,7 @@ pub(super) struct Answers {
     pub(super) asked: Asked,
     pub(super) watch: Watch,
     /// Of the topic of functions: what is not known here for as long as this process lives.
-    pub(super) definitions_passed: Passed,
+    pub(super) definitions_passed: Vec<Passed>,
 }
 
 /// A thread that has not gone on for so long makes the node not ready.
@@ -53,7 +53,7 @@ impl Node for Answers {
     fn conditions(&self) -> Vec<Condition> {
         // Each room bounds its own.
         let mut conditions = self.invocations.conditions();
-        conditions.extend(self.definitions_passed.conditions());
+        conditions.extend(self.definitions_passed.iter().flat_map(Passed::conditions));
         conditions
     }
 

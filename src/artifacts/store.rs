@@ -172,7 +172,7 @@ impl DirectoryStore {
 
     /// The store in a tenant's folder of this one; `None` where the name can be no folder's.
     pub fn of(&self, tenant: &str) -> Option<Self> {
-        Artifact::is_folder(tenant).then(|| Self { directory: self.directory.join(tenant), bytes_max: self.bytes_max })
+        Artifact::is_folder(tenant).then(|| Self { directory: self.directory.join(tenant), ..self.clone() })
     }
 
     /// The directory.
@@ -193,7 +193,10 @@ impl DirectoryStore {
     fn locate(&self, artifact: &Artifact) -> Result<(&Path, PathBuf), ArtifactError> {
         let address = || ArtifactError::Address { uri: artifact.uri.clone() };
         if let Some(folder) = artifact.folder() {
-            return self.of(folder).map(|store| store.path_of(artifact.sha256)).ok_or_else(address);
+            let file = format!("{}{EXTENSION}", artifact.sha256);
+            return Artifact::is_folder(folder)
+                .then(|| (&*self.directory, Path::new(folder).join(file)))
+                .ok_or_else(address);
         }
         if artifact.uri == STORE_SCHEME {
             return Ok((&self.directory, format!("{}{EXTENSION}", artifact.sha256).into()));

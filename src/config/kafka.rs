@@ -3,7 +3,7 @@
 //! Must not: hold librdkafka's own settings one by one; those pass through `kafka.properties` as they are.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -27,7 +27,7 @@ pub use table::{FUNCTIONS_MAX, RegistryEvent};
 
 use crate::codec::{Codec, WriterSchemas};
 use crate::kafka::headers::Bounds;
-use crate::kafka::tail::{Fences, Follower, Message, Passed, Start, Step, Tail};
+use crate::kafka::tail::{Follower, Message, Passed, Start, Step, Tail};
 use crate::kafka::{ClientError, Connection, Health, headers};
 use crate::types::{FunctionDefinition, FunctionName};
 use table::{Place, Table};
@@ -180,9 +180,9 @@ impl Registry {
         format!("{place}; the brokers have given no error")
     }
 
-    /// What was passed over, because it cannot be read.
-    pub fn passed(&self) -> Passed {
-        self.tail.passed()
+    /// What was passed over, because it cannot be read; a topic each.
+    pub fn passed(&self) -> Vec<Passed> {
+        self.tails.iter().map(Tail::passed).collect()
     }
 
     /// Whether [`RegistryEvent::CaughtUp`] was said.
