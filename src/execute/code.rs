@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wasmtime::component::{Component, HasSelf, Linker as ComponentLinker};
 use wasmtime::{Engine, InstancePre, Linker, Module, Store};
-use wasmtime_wasi::{I32Exit, WasiCtxBuilder};
 use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::{I32Exit, WasiCtxBuilder};
 
 use super::bindings::FunctionPre;
 use super::bindings::forewarm::function::pre_triggers;
