@@ -9,14 +9,29 @@ use crate::types::{Retry, RetryStatus, Status};
 /// The part of a wait that is taken off by chance, at most.
 const JITTER: f64 = 0.2;
 
+/// How an attempt ended, as far as trying again goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempted {
+    /// Its status.
+    pub status: Status,
+    /// Whether it was rejected because its function could not run for a while.
+    pub is_unavailable: bool,
+}
+
+impl From<Status> for Attempted {
+    fn from(status: Status) -> Self {
+        Self { status, is_unavailable: false }
+    }
+}
+
 /// How long to wait before the next attempt; `None` where there is none.
 ///
 /// `attempt` is the one that ended, from 1; `age` is the time since the call was received; `chance`, 0.0 (inclusive) to 1.0
 /// (exclusive), is drawn anew for each wait, so that calls that failed together do not come back together. The wait is
 /// `backoff_ms` × 2^(attempt − 1), at most `backoff_max_ms`, less up to a fifth. No attempt begins later than `age_max_ms`
 /// after the call was received.
-pub fn next(policy: &Retry, status: Status, attempt: u32, age: Duration, chance: f64) -> Option<Duration> {
-    if attempt >= policy.attempts_max || !is_tried_again(policy, status) {
+pub fn next(policy: &Retry, ended: impl Into<Attempted>, attempt: u32, age: Duration, chance: f64) -> Option<Duration> {
+    if attempt >= policy.attempts_max || !is_tried_again(policy, ended) {
         return None;
     }
     let doublings = attempt.saturating_sub(1).min(63);
@@ -26,12 +41,14 @@ pub fn next(policy: &Retry, status: Status, attempt: u32, age: Duration, chance:
 }
 
 /// Whether calls that end so are tried again at all.
-pub fn is_tried_again(policy: &Retry, status: Status) -> bool {
+pub fn is_tried_again(policy: &Retry, ended: impl Into<Attempted>) -> bool {
+    let Attempted { status, is_unavailable } = ended.into();
     let status = match status {
         Status::FunctionError => RetryStatus::FunctionError,
         Status::Trap => RetryStatus::Trap,
         Status::Timeout => RetryStatus::Timeout,
         Status::Limit => RetryStatus::Limit,
+        Status::Rejected if is_unavailable => RetryStatus::Unavailable,
         Status::Ok | Status::Rejected => return false,
     };
     policy.statuses.contains(&status)
@@ -67,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_named_outcomes_are_tried_again_and_a_rejected_call_never() {
+    fn only_the_named_outcomes_are_tried_again_and_of_rejected_calls_only_those_of_functions_that_could_not_run() {
         let tried = |statuses: &[RetryStatus]| {
             let policy = Retry { statuses: statuses.to_vec(), ..policy(2) };
             let is_tried = |status: &Status| next(&policy, *status, 1, Duration::ZERO, 0.0).is_some();
@@ -76,6 +93,11 @@ mod tests {
         assert_eq!(tried(&Retry::default().statuses), [Status::FunctionError, Status::Trap, Status::Timeout]);
         assert_eq!(tried(&[RetryStatus::Limit]), [Status::Limit]);
         assert_eq!(tried(&[]), []);
+        assert_eq!(tried(&[RetryStatus::Unavailable]), []);
+        let unavailable = Attempted { status: Status::Rejected, is_unavailable: true };
+        let policy = |statuses: &[RetryStatus]| Retry { statuses: statuses.to_vec(), ..policy(2) };
+        assert!(is_tried_again(&policy(&[RetryStatus::Unavailable]), unavailable));
+        assert!(!is_tried_again(&policy(&Retry::default().statuses), unavailable));
     }
 
     proptest! {

@@ -9,6 +9,8 @@ mod leaving;
 mod memory;
 #[path = "execute/said.rs"]
 mod said;
+#[path = "execute/unavailable.rs"]
+mod unavailable;
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -97,7 +99,7 @@ struct InMemory(Mutex<HashMap<Sha256, Vec<u8>>>);
 
 impl ArtifactStore for InMemory {
     fn fetch(&self, artifact: &Artifact) -> Result<Vec<u8>, ArtifactError> {
-        Ok(self.0.lock().unwrap()[&artifact.sha256].clone())
+        self.0.lock().unwrap().get(&artifact.sha256).cloned().ok_or_else(|| unavailable::missing(artifact))
     }
 }
 
@@ -344,19 +346,6 @@ fn a_hostile_component_is_ended_named_and_replaced() {
         Some(StartKind::Linked),
         "the trapped instance was retired"
     );
-}
-
-#[test]
-fn init_that_fails_is_an_outcome_of_its_call() {
-    let bench = Bench::new();
-    for (name, fail, status) in [("says-no", "not today", Status::FunctionError), ("traps", "trap", Status::Trap)] {
-        bench.define(name, FunctionKind::Component, HOSTILE, |definition| {
-            definition.environment.insert("FAIL_INIT".to_owned(), fail.to_owned());
-        });
-        bench.settle();
-        let result = bench.call(name, b"behave");
-        assert_eq!((result.status, result.start_kind), (status, None), "{name}: {result:?}");
-    }
 }
 
 #[test]

@@ -332,6 +332,9 @@ impl Service {
         let (metrics, ingest, published) =
             (&self.metrics, self.invocations.counters(), self.outbox.publisher().counters());
         metrics.in_flight.set(self.invocations.in_flight() as u64);
+        metrics.aside.set(ingest.aside.load(Ordering::Relaxed) as u64);
+        metrics.put_aside.mirror(read(&ingest.put_aside));
+        metrics.overflowed.mirror(read(&ingest.overflowed));
         metrics.redelivered.mirror(read(&ingest.already_done));
         metrics.commits.mirror(read(&ingest.commits));
         metrics.commit_failures.mirror(read(&ingest.commit_failures));

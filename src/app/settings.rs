@@ -92,18 +92,29 @@ pub(super) fn snapshot_settings(config: &Config, executor: Executor<Arc<Outbox>>
 /// session may be as short as the brokers like where `group.protocol` is `consumer`, which makes it theirs to set.
 const DOUBT_AFTER: Duration = Duration::from_secs(1);
 
+/// Calls that are put aside, for each that may be in flight: each is an offset in a few tables, about 100 bytes.
+const ASIDE_FACTOR: usize = 4;
+
 /// How invocations are read.
 pub(super) fn ingest_settings(config: &Config) -> ingest::Settings {
     let ingest = &config.ingest;
+    let in_flight_max = ingest.in_flight_max.get() as usize;
+    let in_flight_bytes_max = usize::try_from(ingest.in_flight_bytes_max).unwrap_or(usize::MAX);
+    let share = |part: f64| ingest::Share::part(in_flight_max, in_flight_bytes_max, part);
     ingest::Settings {
         topic: config.topics.invocations.clone(),
-        in_flight_max: ingest.in_flight_max.get() as usize,
+        in_flight_max,
+        in_flight_bytes_max,
         message: ingest::MessageBounds {
             bytes_max: ingest.message_bytes_max.get() as usize,
             headers: Bounds { count_max: ingest.headers_max as usize, bytes_max: ingest.headers_bytes_max as usize },
         },
         pass_unreadable_after: ingest.pass_unreadable_after,
-        in_flight_bytes_max: usize::try_from(ingest.in_flight_bytes_max).unwrap_or(usize::MAX),
+        shares: ingest::ShareBounds {
+            function: share(ingest.function_share_max),
+            tenant: share(ingest.tenant_share_max),
+            aside_max: in_flight_max.saturating_mul(ASIDE_FACTOR),
+        },
         commit_interval: ingest.commit_interval,
         commit_completions: COMMIT_COMPLETIONS,
         drain_timeout: ingest.drain_timeout,

@@ -7,6 +7,7 @@
 //! It has no bound of its own: every call in it is one that ingest counts as in flight, and ingest has a bound.
 
 mod gate;
+mod owners;
 mod policies;
 #[cfg(test)]
 mod properties;
@@ -16,11 +17,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use gate::{Quota, Quotas};
+pub use owners::{Owned, Owners};
 pub use policies::{LineKey, Policies, Terms};
 
 use self::gate::Gate;
 use crate::order::Lines;
 use crate::retry;
+pub use crate::retry::Attempted;
 use crate::types::{Status, Timestamp};
 
 /// A call, as the backlog sees it.
@@ -93,13 +96,13 @@ impl<C: Held> Backlog<C> {
         out.extend(call.and_then(|call| self.gate.enter(call)));
     }
 
-    /// An attempt of a call ended with `status`. `age` is the time since the call was received; `chance` as in
+    /// An attempt of a call ended. `age` is the time since the call was received; `chance` as in
     /// [`retry::next`]. No attempt begins at the call's deadline or later. Another call of its tenant may go out.
     pub fn ended(
         &mut self,
         now: Timestamp,
         mut call: C,
-        status: Status,
+        ended: impl Into<Attempted>,
         age: Duration,
         chance: f64,
         out: &mut Vec<C>,
@@ -107,9 +110,10 @@ impl<C: Held> Backlog<C> {
         out.extend(self.gate.leave(&call));
         let Some(policy) = &call.terms().retry else { return Ended::Over { call, used_up: false } };
         // One that had failed before, and then might not run: it failed for good.
-        let used_up = retry::is_tried_again(policy, status) || (status == Status::Rejected && call.attempt() > 1);
+        let ended = ended.into();
+        let used_up = retry::is_tried_again(policy, ended) || (ended.status == Status::Rejected && call.attempt() > 1);
         let in_time = |wait: &Duration| call.deadline().is_none_or(|deadline| now + *wait < deadline);
-        let Some(wait) = retry::next(policy, status, call.attempt(), age, chance).filter(in_time) else {
+        let Some(wait) = retry::next(policy, ended, call.attempt(), age, chance).filter(in_time) else {
             return Ended::Over { call, used_up };
         };
         call.next_attempt();

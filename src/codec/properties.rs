@@ -158,8 +158,9 @@ fn definitions() -> impl Strategy<Value = FunctionDefinition> {
         },
     );
     let kind = prop::sample::select(vec![FunctionKind::Component, FunctionKind::Command]);
+    let overflow = prop::sample::select(vec![Overflow::Pause, Overflow::Reject, Overflow::DeadLetter]);
     let ordering = prop::sample::select(vec![Ordering::Unordered, Ordering::Key, Ordering::Partition]);
-    let statuses = [RetryStatus::FunctionError, RetryStatus::Trap, RetryStatus::Timeout, RetryStatus::Limit];
+    let statuses = [RetryStatus::FunctionError, RetryStatus::Trap, RetryStatus::Timeout, RetryStatus::Unavailable];
     let statuses = vec(prop::sample::select(statuses.to_vec()), 0..4);
     let retry = (any::<u32>(), count(), count(), count(), statuses).prop_map(
         |(attempts_max, backoff_ms, backoff_max_ms, age_max_ms, statuses)| Retry {
@@ -184,7 +185,7 @@ fn definitions() -> impl Strategy<Value = FunctionDefinition> {
         lag_ms,
     });
     let rules = (vec(schedules, 0..3), vec(chains, 0..3));
-    let policies = (ordering, retry, rules, prop::option::of(id()));
+    let policies = ((ordering, overflow), retry, rules, prop::option::of(id()));
     ((name(), id(), artifact, kind, any::<bool>()), limits, attributes(), warm, criteria, policies).prop_map(
         |(
             (name, version, artifact, kind, enabled),
@@ -192,7 +193,7 @@ fn definitions() -> impl Strategy<Value = FunctionDefinition> {
             environment,
             warm,
             pre_trigger,
-            (ordering, retry, (schedules, chains), tenant),
+            ((ordering, overflow), retry, (schedules, chains), tenant),
         )| {
             FunctionDefinition {
                 name,
@@ -206,6 +207,7 @@ fn definitions() -> impl Strategy<Value = FunctionDefinition> {
                 pre_trigger,
                 ordering,
                 retry,
+                overflow,
                 schedules,
                 chains,
                 tenant,
@@ -355,9 +357,9 @@ proptest! {
     #[test]
     fn resolution_agrees_with_the_judge(
         event in definitions(),
-        dropped in vec(any::<bool>(), 14),
-        turn in 0_usize..14,
-        extra in vec((0_usize..6, 0_usize..14), 0..4),
+        dropped in vec(any::<bool>(), 15),
+        turn in 0_usize..15,
+        extra in vec((0_usize..6, 0_usize..15), 0..4),
     ) {
         let schema: serde_json::Value = serde_json::from_str(EventKind::FunctionDefinition.schema_json()).unwrap();
         let mut fields = schema["fields"].as_array().unwrap().clone();

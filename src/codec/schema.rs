@@ -91,10 +91,12 @@ impl EventKind {
     /// Schemas that earlier releases wrote, oldest first. A released schema that changes is moved here before it does.
     pub const fn older_schemas_json(self) -> &'static [&'static str] {
         match self {
+            Self::FunctionDefinition => {
+                &[include_str!("../../schemas/older/function-definition.93864c143ebb197c.avsc")]
+            }
             Self::PreTrigger
             | Self::Invocation
             | Self::InvocationResult
-            | Self::FunctionDefinition
             | Self::PreTriggerOutcome
             | Self::ForecastSnapshot => &[],
         }

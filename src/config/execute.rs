@@ -60,6 +60,12 @@ pub struct Execute {
     /// How long `init` may take.
     #[serde(with = "super::humantime_text")]
     pub init_timeout: Duration,
+    /// How long calls wait for a function that cannot run.
+    #[serde(with = "super::humantime_text")]
+    pub unavailable_after: Duration,
+    /// How long calls of a function that is removed, disabled or replaced may go on.
+    #[serde(with = "super::humantime_text")]
+    pub removal_grace: Duration,
     /// Bytes of a command's memory that are touched while it is prepared.
     pub touch_bytes_max: u64,
     /// Instances that are prepared ahead at once; 0: half the cores.
@@ -88,6 +94,8 @@ impl Default for Execute {
             epoch_interval: Duration::from_millis(2),
             inline_max: Duration::from_micros(100),
             init_timeout: Duration::from_secs(10),
+            unavailable_after: Duration::from_secs(60),
+            removal_grace: Duration::from_secs(30),
             touch_bytes_max: 1 << 20,
             prepare_concurrency: 0,
             compile_memory_bytes_max: 1 << 30,

@@ -191,7 +191,7 @@ impl Topics {
 }
 
 /// The keys of `[ingest]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Ingest {
     /// The consumer group that shares the calls.
@@ -211,12 +211,24 @@ pub struct Ingest {
     pub pass_unreadable_after: Duration,
     /// Bytes of those calls' messages (inclusive). [`load`](super::load) puts a part of the machine's memory in place of 0.
     pub in_flight_bytes_max: u64,
+    /// The part of both that one function may hold, above 0.0 to 1.0 inclusive.
+    pub function_share_max: f64,
+    /// The part of both that the functions of one tenant may hold together, above 0.0 to 1.0 inclusive.
+    pub tenant_share_max: f64,
     /// How often progress is committed.
     #[serde(with = "super::humantime_text")]
     pub commit_interval: Duration,
     /// How long a partition that is taken away waits for its calls in flight.
     #[serde(with = "super::humantime_text")]
     pub drain_timeout: Duration,
+}
+
+impl Ingest {
+    pub(super) fn faults(&self) -> Vec<String> {
+        let shares = [("function-share-max", self.function_share_max), ("tenant-share-max", self.tenant_share_max)];
+        let bad = shares.into_iter().filter(|(_, share)| !(*share > 0.0 && *share <= 1.0));
+        bad.map(|(key, share)| format!("ingest.{key}: {share} is no share: use above 0.0 to 1.0 (no share)")).collect()
+    }
 }
 
 /// What is promised of a call's outcome.

@@ -111,6 +111,7 @@ impl Config {
     pub fn faults(&self) -> Vec<String> {
         let mut faults = self.topics.faults(self.tenants.topics());
         faults.extend(self.artifacts.faults());
+        faults.extend(self.ingest.faults());
         faults.extend(self.execute.faults());
         faults.extend(self.forecast.faults());
         faults.extend(self.chains.faults());

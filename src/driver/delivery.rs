@@ -14,10 +14,11 @@ use std::time::Duration;
 use super::outbox::{Outbox, Ticket};
 use super::plane::Clock;
 use super::unknown::Unknown;
-use crate::backlog::{Backlog, Ended, Held, LineKey, Policies, Quotas, Terms};
+use crate::backlog::{Attempted, Backlog, Ended, Held, LineKey, Owned, Owners, Policies, Quotas, Terms};
 use crate::execute::{Call, Executor};
+use crate::ingest::Claim;
 use crate::telemetry::Metrics;
-use crate::types::{FunctionDefinition, FunctionName, Invocation, Status, Timestamp};
+use crate::types::{FunctionDefinition, FunctionName, Invocation, Overflow, Timestamp};
 
 impl Held for Call<Ticket> {
     fn terms(&self) -> &Terms {
@@ -54,10 +55,22 @@ pub struct Delivery {
     policies: RwLock<Policies>,
     /// Whether they say that every call is an ordinary one, which is asked first.
     all_ordinary: AtomicBool,
+    owners: RwLock<Owners>,
+    /// What [`Owners`] answer of all functions, which is asked first.
+    owned: OwnedFlags,
     desk: Mutex<Desk>,
     changed: Condvar,
     clock: Clock,
     metrics: Arc<Metrics>,
+}
+
+/// Set with the owners, and read without their lock.
+#[derive(Default)]
+struct OwnedFlags {
+    several_functions: AtomicBool,
+    several_tenants: AtomicBool,
+    /// Some function has a tenant, or does not pause.
+    special: AtomicBool,
 }
 
 struct Desk {
@@ -84,6 +97,8 @@ impl Delivery {
             any_held: AtomicBool::new(false),
             all_ordinary: AtomicBool::new(policies.are_ordinary()),
             policies: RwLock::new(policies),
+            owners: RwLock::default(),
+            owned: OwnedFlags::default(),
             desk: Mutex::new(Desk { backlog: Backlog::new(quotas), stopped: false }),
             changed: Condvar::new(),
             clock: Clock::start(),
@@ -107,11 +122,13 @@ impl Delivery {
     /// A function is defined, or defined anew. What waits already is not touched.
     pub fn define(&self, definition: &FunctionDefinition) {
         self.change(|policies| policies.define(definition));
+        self.change_owners(|owners| owners.define(definition));
     }
 
     /// A function is no more.
     pub fn remove(&self, function: &FunctionName) {
         self.change(|policies| policies.remove(function));
+        self.change_owners(|owners| owners.remove(function));
     }
 
     /// Other quotas hold from now on, for calls that come from now on and for those that wait for their turn.
@@ -129,14 +146,62 @@ impl Delivery {
         self.all_ordinary.store(policies.are_ordinary(), Atomic::Release);
     }
 
+    fn change_owners(&self, change: impl FnOnce(&mut Owners)) {
+        let mut owners = self.owners.write().unwrap_or_else(PoisonError::into_inner);
+        change(&mut owners);
+        let OwnedFlags { several_functions, several_tenants, special } = &self.owned;
+        several_functions.store(owners.are_several(), Atomic::Release);
+        several_tenants.store(owners.have_several_tenants(), Atomic::Release);
+        special.store(!owners.are_ordinary(), Atomic::Release);
+    }
+
+    /// What is said of the account of a function's calls.
+    fn owned(&self, function: &FunctionName) -> Owned {
+        if !self.owned.special.load(Atomic::Acquire) {
+            return Owned::default();
+        }
+        self.owners.read().unwrap_or_else(PoisonError::into_inner).of(function)
+    }
+
+    /// On whose account a call is: its function's, and that of the tenant whose function it is. What the call itself says of
+    /// its tenant counts for nothing here.
+    pub fn claim(&self, invocation: &Invocation) -> Claim {
+        let Owned { tenant, overflow } = self.owned(&invocation.function);
+        let OwnedFlags { several_functions, several_tenants, .. } = &self.owned;
+        Claim {
+            function: invocation.function.clone(),
+            tenant,
+            overflow,
+            several_functions: several_functions.load(Atomic::Acquire),
+            several_tenants: several_tenants.load(Atomic::Acquire),
+        }
+    }
+
+    /// Answers a call for which its function's or tenant's share has no room. It has been in no line, so that its end lets
+    /// nobody go.
+    pub fn overflowed(&self, call: Call<Ticket>) {
+        let Some(executor) = self.executor.get() else { return };
+        let function = &call.invocation.function;
+        let message = format!(
+            "function {function}, or its tenant, holds its share of the calls that this node has in flight \
+             (ingest.function-share-max, ingest.tenant-share-max), and its definition says overflow = {}",
+            if self.owned(function).overflow == Overflow::DeadLetter { "dead_letter" } else { "reject" }
+        );
+        executor.reject(call, "overflow", message);
+    }
+
     /// The policies; None where every call is an ordinary one.
     fn policies(&self) -> Option<RwLockReadGuard<'_, Policies>> {
         let any = !self.all_ordinary.load(Atomic::Acquire);
         any.then(|| self.policies.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether this call may end as a dead letter. Where its function is not known yet, it may.
-    pub fn tries_again(&self, invocation: &Invocation) -> bool {
+    /// Whether this call may end as a dead letter. Where its function is not known yet, it may. `is_refused` as in
+    /// [`Received`](crate::ingest::Received).
+    pub fn keeps_original(&self, invocation: &Invocation, is_refused: bool) -> bool {
+        if is_refused {
+            return self.owned(&invocation.function).overflow == Overflow::DeadLetter;
+        }
         self.policies().is_some_and(|policies| policies.tries_again(&invocation.function))
             || self.executor.get().is_some_and(|executor| !executor.knows(&invocation.function))
     }
@@ -238,11 +303,11 @@ impl Delivery {
         }
     }
 
-    /// A call ended with `status`. Says whether it is over, and so this its outcome, or is tried again. Puts into `out` what may
+    /// An attempt of a call ended. Says whether it is over, and so this its outcome, or is tried again. Puts into `out` what may
     /// go out now: for [`let_go`](Self::let_go), once the outcome is on its way, as it may run on this very thread.
-    pub fn ended(&self, call: Call<Ticket>, status: Status, out: &mut Vec<Call<Ticket>>) -> Ended<Call<Ticket>> {
+    pub fn ended(&self, call: Call<Ticket>, how: Attempted, out: &mut Vec<Call<Ticket>>) -> Ended<Call<Ticket>> {
         let age = call.received_at.elapsed();
-        let ended = self.desk().backlog.ended(self.clock.now(), call, status, age, chance(), out);
+        let ended = self.desk().backlog.ended(self.clock.now(), call, how, age, chance(), out);
         if matches!(ended, Ended::Again) {
             self.metrics.retries.add(1);
             self.changed.notify_one();

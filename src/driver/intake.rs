@@ -13,7 +13,7 @@ use crate::control::Event;
 use crate::execute::{Call, Cancelled};
 use crate::forecast::Share;
 use crate::forecast::chains::Evidence;
-use crate::ingest::{Received, Sink};
+use crate::ingest::{Claim, Received, Sink};
 use crate::telemetry::{Metrics, Tracing};
 use crate::types::Invocation;
 
@@ -39,7 +39,7 @@ pub struct Intake {
 
 impl Sink for Intake {
     fn received(&mut self, received: Received) {
-        let Received { position, key, headers, bytes, received_at, content, original } = received;
+        let Received { position, key, headers, bytes, received_at, content, original, is_refused } = received;
         let invocation = match content {
             Ok(invocation) => invocation,
             Err(poison) => {
@@ -51,15 +51,30 @@ impl Sink for Intake {
         let evidence = evidence(&headers, key.as_deref());
         self.observations.see(Event::InvocationArrived { function: invocation.function.clone(), evidence });
         let span = self.tracing.start(&headers, &invocation.function, &self.topic, &position);
-        let ticket = Ticket { position: Some(position), bytes, key, span, original, ..Ticket::default() };
+        let ticket = Ticket {
+            position: Some(position),
+            bytes,
+            key,
+            span,
+            original,
+            overflowed: is_refused,
+            ..Ticket::default()
+        };
         // Those of one partition end together, when it goes away.
         let cancelled = self.partitions.entry(position.partition).or_insert_with(Cancelled::not_yet).clone();
         let call = Call { invocation, ticket, received_at, attempt: 1, cancelled };
+        if is_refused {
+            return self.delivery.overflowed(call);
+        }
         self.delivery.submit(call);
     }
 
-    fn keeps_original(&self, invocation: &Invocation) -> bool {
-        self.delivery.tries_again(invocation)
+    fn claim(&self, invocation: &Invocation) -> Option<Claim> {
+        Some(self.delivery.claim(invocation))
+    }
+
+    fn keeps_original(&self, invocation: &Invocation, is_refused: bool) -> bool {
+        self.delivery.keeps_original(invocation, is_refused)
     }
 
     fn can_store(&self) -> bool {

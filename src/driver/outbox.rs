@@ -9,12 +9,12 @@ use super::delivery::Delivery;
 use super::plane::Observations;
 use apache_avro::Schema;
 
-use crate::backlog::{Ended, Terms};
+use crate::backlog::{Attempted, Ended, Terms};
 use crate::codec::{
     self, CONTENT_TYPE_AVRO, CONTENT_TYPE_JSON, Codec, EventKind, SchemaLookup, WireFormat, WriterSchemas,
 };
 use crate::control::Event;
-use crate::execute::{Call, Outcomes, wall_clock};
+use crate::execute::{Call, Outcomes, UNAVAILABLE, wall_clock};
 use crate::ingest::{Acknowledger, Original, Poison, snapshots};
 use crate::kafka::{ClientError, Connection, headers};
 use crate::publish::{
@@ -28,6 +28,8 @@ use crate::types::{
 
 /// The label of dead letters of calls that failed as often as their function allows.
 const REASON_ATTEMPTS: &str = "attempts_used_up";
+/// The label of dead letters of calls for which their function's share of the node had no room.
+const REASON_OVERFLOW: &str = "overflow";
 
 /// Why the process must end, once it must. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -63,6 +65,8 @@ pub struct Ticket {
     pub original: Option<Box<Original>>,
     /// Whether it has waited for its function's definition already.
     pub was_held: bool,
+    /// Whether there was no room for it.
+    pub overflowed: bool,
 }
 
 /// What an outbox is made of.
@@ -179,9 +183,10 @@ impl Outbox {
         }
     }
 
-    /// The dead letter of a call whose attempts are used up.
-    fn used_up(
+    /// The dead letter of a call whose attempts are used up, or that overflowed.
+    fn letter(
         &self,
+        reason: &'static str,
         original: Original,
         position: Position,
         key: Option<Vec<u8>>,
@@ -190,8 +195,10 @@ impl Outbox {
         let Original { payload, headers, timestamp } = original;
         let error = result.error.as_ref();
         let (function, id) = (&result.function, &result.invocation_id);
-        tracing::warn!(%function, invocation = id, %position, attempts = result.attempt, "attempts used up: dead letter");
-        self.settings.metrics.dead_letter(REASON_ATTEMPTS);
+        if reason == REASON_ATTEMPTS {
+            tracing::warn!(%function, invocation = id, %position, attempts = result.attempt, "attempts used up: dead letter");
+        }
+        self.settings.metrics.dead_letter(reason);
         let letter = DeadLetter {
             topic: &self.settings.invocations_topic,
             partition: position.partition,
@@ -201,7 +208,7 @@ impl Outbox {
             headers,
             payload,
             omitted: None,
-            reason: REASON_ATTEMPTS,
+            reason,
             detail: error.map_or("", |error| error.message.as_str()),
             call: Some(FailedCall {
                 function: function.as_str(),
@@ -325,18 +332,19 @@ impl Outcomes for Arc<Outbox> {
         let (mut used_up, mut out) = (false, Vec::new());
         if let Some(delivery) = &delivery {
             call.invocation.id.clone_from(&result.invocation_id);
-            match delivery.ended(call, result.status, &mut out) {
+            match delivery.ended(call, attempted(&result), &mut out) {
                 Ended::Again => return delivery.let_go(out),
                 Ended::Over { call: over, used_up: is_used_up } => (call, used_up) = (over, is_used_up),
             }
         }
         metrics.result(result.status, result.start_kind, result.prepare_us, result.execute_us);
-        let Ticket { position, bytes, key, span, terms, original, .. } = call.ticket;
+        let Ticket { position, bytes, key, span, terms, original, overflowed, .. } = call.ticket;
         let headers = span.result_headers(content_type_of(*format));
         span.end(result.status, result.start_kind);
         if let Some(position) = position {
-            let original = original.filter(|_| used_up);
-            let dead_letter = original.map(|original| self.used_up(*original, position, key.clone(), &result));
+            let original = original.filter(|_| used_up || overflowed);
+            let reason = if overflowed { REASON_OVERFLOW } else { REASON_ATTEMPTS };
+            let dead_letter = original.map(|original| self.letter(reason, *original, position, key.clone(), &result));
             if let Some(record) = self.result_record(&result, key, headers) {
                 self.send(Outcome { position, bytes, record, dead_letter });
             }
@@ -403,6 +411,12 @@ impl Deliveries for Replies {
     fn failed_for_good(&self, reason: &str) {
         self.failure.set(reason);
     }
+}
+
+fn attempted(result: &InvocationResult) -> Attempted {
+    let code = result.error.as_ref().and_then(|error| error.code.as_deref());
+    let is_unavailable = result.status == Status::Rejected && code == Some(UNAVAILABLE);
+    Attempted { status: result.status, is_unavailable }
 }
 
 fn content_type_of(format: WireFormat) -> &'static str {

@@ -9,11 +9,16 @@ use std::time::{Duration, Instant};
 
 use super::fault::Fault;
 use super::function::{Call, Function, Pending, Phase, Ready, Start};
+use super::instance::Ended;
 use super::shelf::{Offered, Submitted};
 use super::{Executor, Node, Outcomes, wall_clock};
 use crate::types::{
-    FunctionDefinition, InvocationError, InvocationResult, Payload, StartKind, Status, Timestamp, WarmReason,
+    FunctionDefinition, FunctionName, InvocationError, InvocationResult, Payload, StartKind, Status, Timestamp,
+    WarmReason,
 };
+
+/// The code of the outcome of a call that waited in vain for its function to become able to run, which may be tried again.
+pub const UNAVAILABLE: &str = "unavailable";
 
 /// What is told of the start and the run, apart from the answer.
 #[derive(Default)]
@@ -62,9 +67,15 @@ impl<O: Outcomes> Node<O> {
             return self.not_begun(pending);
         }
         let mut state = function.state();
+        let no_more = state.wait_no_more(self.config.unavailable_after);
         match &state.phase {
-            Phase::Running => {}
-            Phase::Loading => return state.shelf.wait(pending),
+            Phase::Running if no_more.is_none_or(|(tried, _)| tried == 0) => {}
+            Phase::Loading if no_more.is_none() => return state.shelf.wait(pending),
+            Phase::Running | Phase::Loading => {
+                let message = no_more.map_or_else(String::new, |(_, why)| self.unavailable(&function.name, why));
+                drop(state);
+                return self.reject(pending, UNAVAILABLE, message);
+            }
             Phase::Disabled => {
                 drop(state);
                 return self.reject(pending, "disabled", format!("function {} is disabled", function.name));
@@ -148,9 +159,22 @@ impl<O: Outcomes> Node<O> {
         let Call { invocation, attempt, cancelled, .. } = &pending.call;
         let left = invocation.deadline.map_or(limit, |deadline| deadline.since(wall_clock()));
         let until = taken_at + left.min(limit);
-        let mut ended = ready.instance.call(invocation, *attempt, cancelled, until, limits.payload_out_bytes).await;
+        let mut ended = tokio::select! {
+            biased;
+            ended = ready.instance.call(invocation, *attempt, cancelled, until, limits.payload_out_bytes) => ended,
+            // A guest that computes comes by here at each epoch; one that waits in the host is woken.
+            gone = version.ending.ended() => {
+                let (name, grace, code) = (&function.name, self.config.removal_grace, gone.code());
+                let message = format!(
+                    "function {name} was {code}, and this call did not end within {grace:?} after that (execute.removal-grace)"
+                );
+                Ended { answer: Err(Fault::new(Status::Timeout, code, message)), usable: false }
+            }
+        };
+        let was_ended = version.ending.has_ended();
         if let Err(fault) = &mut ended.answer
             && left < limit
+            && !was_ended
         {
             fault.was_the_deadline();
         }
@@ -209,6 +233,30 @@ impl<O: Outcomes> Node<O> {
         for pending in expired {
             self.not_begun(pending);
         }
+        self.abandon_unavailable(function);
+    }
+
+    /// Answers calls that have waited long enough for a function that cannot run.
+    fn abandon_unavailable(&self, function: &Function<O::Ticket>) {
+        let after = self.config.unavailable_after;
+        let (abandoned, message) = {
+            let mut state = function.state();
+            let Some(message) = state.why_not().map(|why| self.unavailable(&function.name, why)) else { return };
+            let too_many = state.wait_no_more(after).map(|(tried, _)| tried..state.shelf.usage(0).waiting);
+            let mut abandoned = state.shelf.abandon_if(|pending| pending.dispatched_at.elapsed() >= after);
+            // Those that have waited longest.
+            let too_many = too_many.into_iter().flatten().skip(abandoned.len());
+            abandoned.extend(too_many.map_while(|_| state.shelf.abandon()));
+            (abandoned, message)
+        };
+        for pending in abandoned {
+            self.reject(pending, UNAVAILABLE, message.clone());
+        }
+    }
+
+    fn unavailable(&self, function: &FunctionName, why: &str) -> String {
+        let after = self.config.unavailable_after;
+        format!("function {function} could not run for {after:?} or longer (execute.unavailable-after): {why}")
     }
 
     /// A call that may not begin goes back where its partition is on its way to another node, and is answered otherwise.

@@ -3,7 +3,7 @@
 //! Must not: spawn or wait; `dispatch` and `prepare` carry out what is decided under its lock.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -87,6 +87,68 @@ pub(super) struct Version {
     pub(super) loaded_at: Instant,
     /// Counts the definitions of the node; tells versions apart even where users give two the same name.
     pub(super) serial: u64,
+    /// Ends the calls that run in it.
+    pub(super) ending: Ending,
+}
+
+/// Why the calls of a version are ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gone {
+    Removed,
+    Disabled,
+    Replaced,
+}
+
+impl Gone {
+    /// The code of the outcome.
+    pub(super) const fn code(self) -> &'static str {
+        match self {
+            Self::Removed => "removed",
+            Self::Disabled => "disabled",
+            Self::Replaced => "replaced",
+        }
+    }
+}
+
+/// Whether the calls of a version are to end, which those that run wait for.
+#[derive(Debug, Default)]
+pub(super) struct Ending {
+    why: OnceLock<Gone>,
+    said: Notify,
+}
+
+impl Ending {
+    /// From now on they end; the first reason stays.
+    pub(super) fn end(&self, why: Gone) {
+        let _ = self.why.set(why);
+        self.said.notify_waiters();
+    }
+
+    /// Whether that was said.
+    pub(super) fn has_ended(&self) -> bool {
+        self.why.get().is_some()
+    }
+
+    /// Returns when they are to end.
+    pub(super) async fn ended(&self) -> Gone {
+        loop {
+            // First, so that nothing that is said in between is missed.
+            let said = self.said.notified();
+            if let Some(why) = self.why.get() {
+                return *why;
+            }
+            said.await;
+        }
+    }
+}
+
+/// Since when a function cannot run, and why: words that its callers may read, without a path or a digest of this host.
+#[derive(Clone, Debug)]
+pub(super) struct Unavailable {
+    since: Instant,
+    /// When that was seen last.
+    seen_at: Instant,
+    why: String,
 }
 
 /// An instance with its story.
@@ -183,6 +245,34 @@ pub(super) struct State<T> {
     /// Preparing ahead failed: not again before this moment.
     pub(super) planned_after: Option<Instant>,
     pub(super) planned_failures: u32,
+    /// No call can run, for now.
+    pub(super) unavailable: Option<Unavailable>,
+}
+
+impl<T> State<T> {
+    /// It cannot run, from now on where it could until now.
+    pub(super) fn cannot_run(&mut self, why: &str) {
+        let now = Instant::now();
+        let since = self.unavailable.as_ref().map_or(now, |unavailable| unavailable.since);
+        self.unavailable = Some(Unavailable { since, seen_at: now, why: why.to_owned() });
+    }
+
+    /// Why it cannot run, where nothing is there that could.
+    pub(super) fn why_not(&self) -> Option<&str> {
+        let Unavailable { why, .. } = self.unavailable.as_ref().filter(|_| self.phase != Phase::Disabled)?;
+        let usage = self.shelf.usage(0);
+        (usage.ready == 0 && usage.busy == 0).then_some(why)
+    }
+
+    /// How many of its calls may wait where it could not run for `after`, and why. Where instances are being tried, as many may as
+    /// that are: one of them may work.
+    pub(super) fn wait_no_more(&self, after: Duration) -> Option<(u32, &str)> {
+        let why = self.why_not()?;
+        let Unavailable { since, seen_at, .. } = self.unavailable.as_ref()?;
+        // That an instance could not be made once says nothing of now.
+        let lasted = if self.phase == Phase::Loading { since.elapsed() } else { seen_at.duration_since(*since) };
+        (lasted >= after).then(|| (self.shelf.usage(0).preparing, why))
+    }
 }
 
 /// See the head of this file.
@@ -221,6 +311,7 @@ impl<T> Function<T> {
                 wanted_serial: 0,
                 planned_after: None,
                 planned_failures: 0,
+                unavailable: None,
             }),
             mean_execute_ns: AtomicU64::new(u64::MAX),
             mean_prepare_ns: AtomicU64::new(u64::MAX),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::function::{Function, Phase, Step, Version};
+use super::function::{Ending, Function, Gone, Phase, Step, Version};
 use super::loader::Wanted;
 use super::{Executor, Node, Outcomes};
 use crate::types::{FunctionDefinition, FunctionName};
@@ -31,12 +31,16 @@ impl<O: Outcomes> Executor<O> {
         if !definition.enabled {
             state.phase = Phase::Disabled;
             state.loading = None;
-            state.version = None;
+            state.unavailable = None;
+            let version = state.version.take();
             drop(state);
+            node.end_calls(version, Gone::Disabled);
             return node.clear(&function, "disabled", "is disabled");
         }
         if state.version.is_none() {
             state.phase = Phase::Loading;
+            state.unavailable = None;
+            state.cannot_run("its code is still being loaded");
         }
         state.loading = Some((Step::Waiting, Instant::now()));
         drop(state);
@@ -54,16 +58,17 @@ impl<O: Outcomes> Executor<O> {
         });
     }
 
-    /// Forgets a function: calls that wait are rejected, calls that run end as they may.
+    /// Forgets a function: calls that wait are rejected, calls that run end as they may within `execute.removal-grace`.
     pub fn remove(&self, name: &FunctionName) {
         let removed = self.0.functions.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(name.as_str());
         if let Some(function) = removed {
             let mut state = function.state();
             state.wanted_serial = 0;
             state.loading = None;
-            state.version = None;
+            let version = state.version.take();
             state.phase = Phase::Refused("it was removed".to_owned());
             drop(state);
+            self.0.end_calls(version, Gone::Removed);
             self.0.clear(&function, "unknown_function", "was removed");
         }
     }
@@ -78,6 +83,19 @@ impl<O: Outcomes> Node<O> {
         for pending in waiting {
             self.reject(pending, code, format!("function {} {what}", function.name));
         }
+    }
+
+    /// Ends the calls that run in a version that is no more, once their grace is over.
+    fn end_calls(&self, version: Option<Arc<Version>>, why: Gone) {
+        // Its code goes with the last call, not with the grace.
+        let Some(version) = version.as_ref().map(Arc::downgrade) else { return };
+        let grace = self.config.removal_grace;
+        self.handle.spawn(async move {
+            tokio::time::sleep(grace).await;
+            if let Some(version) = version.upgrade() {
+                version.ending.end(why);
+            }
+        });
     }
 
     async fn load(
@@ -104,11 +122,13 @@ impl<O: Outcomes> Node<O> {
             }
             match loaded {
                 Ok((code, origin)) => {
-                    let version = Version { definition, code, origin, loaded_at: Instant::now(), serial };
+                    let ending = Ending::default();
+                    let version = Version { definition, code, origin, loaded_at: Instant::now(), serial, ending };
                     return self.install(&function, version);
                 }
                 Err(fault) if fault.may_pass() => {
                     step(Step::Waiting);
+                    function.state().cannot_run(&fault.to_string());
                     tracing::warn!(
                         function = %function.name, uri = definition.artifact.uri, fault = fault.detail(), retry_in = ?backoff,
                         "the function cannot be loaded now"
@@ -133,7 +153,8 @@ impl<O: Outcomes> Node<O> {
         let mut state = function.state();
         state.phase = Phase::Running;
         state.loading = None;
-        state.version = Some(Arc::new(version));
+        state.unavailable = None;
+        let replaced = state.version.replace(Arc::new(version));
         state.planned_after = None;
         state.planned_failures = 0;
         state.shelf.set_concurrency(definition.limits.concurrency);
@@ -141,6 +162,7 @@ impl<O: Outcomes> Node<O> {
         let limit = definition.limits.payload_in_bytes;
         let too_large = state.shelf.abandon_if(|pending| pending.call.invocation.payload.0.len() as u64 > limit);
         drop(state);
+        self.end_calls(replaced, Gone::Replaced);
         self.retire(old);
         for pending in too_large {
             let message =

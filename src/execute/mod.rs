@@ -32,6 +32,7 @@ use tokio::sync::Semaphore;
 
 pub use self::announce::Announce;
 pub use self::compile::{Worker, reap_orphans};
+pub use self::dispatch::UNAVAILABLE;
 pub use self::function::{Call, Cancelled};
 use self::function::{Function, Phase};
 use self::loader::Loader;

@@ -185,6 +185,7 @@ impl<O: Outcomes> Node<O> {
             let mut state = function.state();
             state.planned_after = None;
             state.planned_failures = 0;
+            state.unavailable = None;
             if state.version.as_ref().is_some_and(|version| version.serial == ready.version.serial) {
                 Ok(state.shelf.prepared(ready))
             } else {
@@ -211,6 +212,7 @@ impl<O: Outcomes> Node<O> {
     ) {
         let mut state = function.state();
         state.shelf.not_prepared();
+        state.cannot_run(&fault.error.message);
         // The pool's own end is not the guest's fault: its call keeps waiting for a slot.
         let answered = if on_demand { state.shelf.abandon() } else { None };
         if !on_demand {

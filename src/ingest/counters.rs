@@ -17,6 +17,12 @@ pub struct Counters {
     pub already_done: AtomicU64,
     /// Put aside, because the schema of their writer could not be had at once.
     pub held: AtomicU64,
+    /// Put aside because their function or tenant held its share, once for each time; each comes again.
+    pub put_aside: AtomicU64,
+    /// Answered without running for the same reason.
+    pub overflowed: AtomicU64,
+    /// Times that the consumer was moved, back to messages that were put aside or past those that are known.
+    pub moves: AtomicU64,
     /// Headers left out because their names are not UTF-8.
     pub headers_left_out: AtomicU64,
     /// Errors of one partition: attempts to read it in vain.
@@ -63,6 +69,8 @@ pub struct Counters {
     pub in_flight: AtomicUsize,
     /// Of those, the ones that have begun, or may begin any moment.
     pub unfinished: AtomicUsize,
+    /// Messages that are put aside now.
+    pub aside: AtomicUsize,
     /// Bytes in flight now.
     pub in_flight_bytes: AtomicUsize,
     /// Partitions read now.

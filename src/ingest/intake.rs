@@ -12,6 +12,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
 use super::agreement::Agreement;
+use super::aside::Crowd;
 use super::commits::Commits;
 use super::consumers::Consumers;
 use super::context::{Context, InvocationConsumer};
@@ -74,6 +75,7 @@ pub(super) struct Intake<S> {
     pub(super) writers: Arc<dyn WriterSchemas>,
     inbox: Receiver<Note>,
     full: Option<Full>,
+    pub(super) crowd: Crowd,
     pub(super) stopped: bool,
     pub(super) doubt: Doubt,
     pub(super) consumers: Consumers,
@@ -107,11 +109,11 @@ impl<S: Sink> Intake<S> {
             consumer,
             queue: Arc::new(queue),
             doubt: Doubt::new(settings.doubt_after, settings.doubt_for, now),
+            partitions: Partitions::with_bounds(settings.shares),
             settings,
             sink,
             control,
             offsets,
-            partitions: Partitions::default(),
             held: Held::default(),
             standing: Standing::default(),
             conditions_shown: (u64::MAX, now),
@@ -123,6 +125,7 @@ impl<S: Sink> Intake<S> {
             writers,
             inbox,
             full: None,
+            crowd: Crowd::default(),
             stopped: false,
             pulse: consumers.pulse(),
             renewal: consumers.renewal(),
@@ -151,6 +154,7 @@ impl<S: Sink> Intake<S> {
             self.retry_held(now);
             self.hand_back_where_leaving();
             self.regulate(now);
+            self.follow_aside(now);
             self.commit_where_due(now);
             self.look_for_ends(now);
             self.probe_where_down(now);
@@ -160,17 +164,16 @@ impl<S: Sink> Intake<S> {
             }
             // A record borrows from its queue, and a renewal takes another.
             let queue = Arc::clone(&self.queue);
-            match &self.full {
-                None => self.poll(&queue, POLL),
-                Some(full) => {
-                    let paused = full.paused;
-                    if let Ok(note) = self.inbox.recv_timeout(POLL) {
-                        self.take_note(note);
-                    }
-                    if paused {
-                        self.poll(&queue, Duration::ZERO);
-                    }
+            let is_paused = self.full.as_ref().is_some_and(|full| full.paused);
+            if self.full.is_some() || self.crowd.waits() {
+                if let Ok(note) = self.inbox.recv_timeout(POLL) {
+                    self.take_note(note);
                 }
+                if is_paused {
+                    self.poll(&queue, Duration::ZERO);
+                }
+            } else {
+                self.poll(&queue, POLL);
             }
         }
         if let Some(reason) = self.control.health.fatal() {
@@ -192,7 +195,11 @@ impl<S: Sink> Intake<S> {
                 None if taken == 0 => return std::thread::park_timeout(wait),
                 None => return,
             }
-            if self.is_full() || self.consumer.context().is_rebalance_noted() || self.doubt.is_due(Instant::now()) {
+            if self.is_full()
+                || self.partitions.is_crowded()
+                || self.consumer.context().is_rebalance_noted()
+                || self.doubt.is_due(Instant::now())
+            {
                 return;
             }
         }
@@ -287,6 +294,7 @@ impl<S: Sink> Intake<S> {
             }
             Some(_) | None => None,
         };
+        self.regulate_shares(now);
         let all = self.stopped
             || self.full.as_ref().is_some_and(|full| full.paused)
             || self.doubt.is_in()
@@ -325,6 +333,7 @@ impl<S: Sink> Intake<S> {
     fn show(&mut self, now: Instant) {
         let counters = &self.control.counters;
         counters.in_flight.store(self.partitions.in_flight(), Ordering::Release);
+        counters.aside.store(self.partitions.aside(), Ordering::Relaxed);
         counters.in_flight_bytes.store(self.partitions.bytes(), Ordering::Relaxed);
         counters.partitions.store(self.partitions.len(), Ordering::Release);
         count(&counters.rounds);

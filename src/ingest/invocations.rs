@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
+use super::aside::condition;
 use super::consumers::Consumers;
 use super::context::ROLE;
 use super::doubt::Doubts;
@@ -18,6 +19,7 @@ use super::{Counters, IngestError, Settings, Sink};
 use crate::codec::{Codec, WriterSchemas};
 use crate::kafka::queue::Queue;
 use crate::kafka::{ClientError, Connection, Consumed, Health, PanicGuard, Prepared, Settled, Unprepared};
+use crate::progress::Holding;
 use crate::types::{Condition, Position};
 
 /// What the poll thread is told by others.
@@ -95,6 +97,8 @@ pub(super) struct Control {
     pub(super) doubts: Doubts,
     /// The partitions that stand, as they are to be shown.
     pub(super) conditions: Mutex<Vec<Condition>>,
+    /// Who holds its share of what is in flight.
+    pub(super) over: Mutex<Vec<Holding>>,
     pub(super) counters: Arc<Counters>,
     pub(super) health: Arc<Health>,
 }
@@ -129,13 +133,19 @@ impl Readiness {
         if !reason.is_empty() {
             return reason;
         }
-        let stands = || self.conditions().into_iter().next().filter(|_| self.all_stand());
+        let stands = || self.standing().into_iter().next().filter(|_| self.all_stand());
         let stands = || stands().map(|first| format!("no partition can be read; {} {}", first.subject, first.detail));
         self.0.doubts.reason().or_else(stands).unwrap_or_default()
     }
 
-    /// The partitions that stand, while others are read.
+    /// The partitions that stand, while others are read; functions and tenants that hold their share of what is in flight.
     pub fn conditions(&self) -> Vec<Condition> {
+        let mut conditions = self.standing();
+        conditions.extend(self.0.over.lock().unwrap_or_else(PoisonError::into_inner).iter().map(condition));
+        conditions
+    }
+
+    fn standing(&self) -> Vec<Condition> {
         self.0.conditions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -182,6 +192,7 @@ impl Invocations {
             poller: OnceLock::new(),
             doubts: Doubts::default(),
             conditions: Mutex::default(),
+            over: Mutex::default(),
             counters: Arc::default(),
             health,
         });

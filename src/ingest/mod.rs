@@ -16,10 +16,12 @@
 //! callback: it is noted there, and answered when the revoked partitions have drained and their commit is through.
 //!
 //! **Bounds.** At most `in_flight_max` messages and `in_flight_bytes_max` bytes are between [`Sink::received`] and
-//! [`Acknowledger::acknowledge`]; the message that reaches a bound is still taken. Everything that holds something per
+//! [`Acknowledger::acknowledge`]; the message that reaches a bound is still taken. One function, and one tenant, holds its share of
+//! that at most (the file `aside` says what becomes of further calls). Everything that holds something per
 //! message (the acknowledgements on their way, the trackers, messages put aside) is bounded by that.
 
 mod agreement;
+mod aside;
 mod commits;
 mod consumers;
 mod context;
@@ -48,6 +50,7 @@ pub use invocations::{Acknowledger, Invocations, Readiness};
 use crate::codec::DecodeError;
 use crate::kafka::ClientError;
 use crate::kafka::headers::{Bounds, Headers, Overfull};
+pub use crate::progress::{Claim, Share, ShareBounds};
 use crate::types::{Invocation, Position, Timestamp};
 
 /// How invocations are read.
@@ -59,6 +62,8 @@ pub struct Settings {
     pub in_flight_max: usize,
     /// Bytes in flight at which intake pauses; at least 1.
     pub in_flight_bytes_max: usize,
+    /// What one function and one tenant may hold of that, and how many calls may be put aside.
+    pub shares: ShareBounds,
     /// The longest time between a completion and its commit.
     pub commit_interval: Duration,
     /// Completions after which a commit is made before that time; at least 1.
@@ -137,6 +142,8 @@ pub struct Received {
     pub content: Result<Invocation, Poison>,
     /// The message as it came, where [`Sink::keeps_original`] asks for it.
     pub original: Option<Box<Original>>,
+    /// Whether the call's function or tenant holds its share, and the call is to be answered without running.
+    pub is_refused: bool,
 }
 
 /// A message's parts as they came, for those who may have to put it aside.
@@ -172,9 +179,15 @@ pub trait Sink: Send + 'static {
     /// partition for good if it never is.
     fn received(&mut self, received: Received);
 
-    /// Whether the message of a call is wanted as it came, besides what it says.
-    fn keeps_original(&self, invocation: &Invocation) -> bool {
+    /// On whose account a call is; None for one that is on nobody's.
+    fn claim(&self, invocation: &Invocation) -> Option<Claim> {
         let _ = invocation;
+        None
+    }
+
+    /// Whether the message of a call is wanted as it came, besides what it says. `is_refused` as in [`Received`].
+    fn keeps_original(&self, invocation: &Invocation, is_refused: bool) -> bool {
+        let _ = (invocation, is_refused);
         false
     }
 

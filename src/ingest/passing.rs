@@ -121,7 +121,7 @@ impl<S: Sink> Intake<S> {
         // The last offset stands for all: what lies below it and never came is a hole to the tracker.
         let position = match self.partitions.received(partition, Offset(last), MESSAGE_BYTES) {
             Verdict::New(position) => position,
-            Verdict::Known | Verdict::NotOurs => return,
+            Verdict::Known | Verdict::Replayed | Verdict::NotOurs => return,
         };
         count(&self.control.counters.batches_passed);
         let waited_s = waited.as_secs();

@@ -13,8 +13,8 @@ use super::{KEY_BYTES_KEPT, Original, Poison, Received, Sink};
 use crate::codec::DecodeError;
 use crate::kafka::headers::{self, Headers};
 use crate::kafka::queue::Record;
-use crate::progress::Verdict;
-use crate::types::{Invocation, Offset, Timestamp};
+use crate::progress::{Admission, Verdict};
+use crate::types::{Invocation, Offset, Position, Timestamp};
 
 impl<S: Sink> Intake<S> {
     pub(super) fn take_message(&mut self, record: &Record<'_>) {
@@ -37,7 +37,7 @@ impl<S: Sink> Intake<S> {
         let payload = record.payload();
         // What comes behind a message that was put aside waits behind it.
         let decoded = if self.held.has(partition) { None } else { self.decode(payload, &headers) };
-        let keeps = matches!(&decoded, Some(Ok(invocation)) if self.sink.keeps_original(invocation));
+        let keeps = decoded.as_ref().is_some_and(|decoded| self.keeps(decoded, false));
         let payload_bytes = payload.map_or(0, <[u8]>::len);
         let bytes = held_bytes(record.key().map_or(0, <[u8]>::len), payload_bytes, &headers, keeps);
         let position = match self.partitions.received(partition, Offset(record.offset()), bytes) {
@@ -46,7 +46,7 @@ impl<S: Sink> Intake<S> {
                 self.commits.changes += 1;
                 return count(&self.control.counters.already_done);
             }
-            Verdict::NotOurs => return,
+            Verdict::Replayed | Verdict::NotOurs => return,
         };
         if left_out > 0 {
             add(&self.control.counters.headers_left_out, left_out);
@@ -60,6 +60,8 @@ impl<S: Sink> Intake<S> {
             count(&self.control.counters.held);
             return self.held.push(received_at, message);
         };
+        let Some(is_refused) = self.admit(position, bytes, &decoded) else { return };
+        let keeps = keeps || (is_refused && self.keeps(&decoded, true));
         let original = keeps
             .then(|| Box::new(Original { payload: owned(payload), headers: headers.clone(), timestamp: timestamp() }));
         let content = decoded.map_err(|error| Poison {
@@ -69,7 +71,30 @@ impl<S: Sink> Intake<S> {
             timestamp: timestamp(),
             error,
         });
-        self.hand_on(Received { position, key, headers, bytes, received_at, content, original });
+        self.hand_on(Received { position, key, headers, bytes, received_at, content, original, is_refused });
+    }
+
+    fn keeps(&self, decoded: &Result<Invocation, DecodeError>, is_refused: bool) -> bool {
+        decoded.as_ref().is_ok_and(|invocation| self.sink.keeps_original(invocation, is_refused))
+    }
+
+    /// Whether a message is refused; None where it was put aside. One that is no event has nobody's share to keep to.
+    fn admit(&mut self, position: Position, bytes: usize, decoded: &Result<Invocation, DecodeError>) -> Option<bool> {
+        let Some(claim) = decoded.as_ref().ok().and_then(|invocation| self.sink.claim(invocation)) else {
+            return Some(false);
+        };
+        let counters = &self.control.counters;
+        match self.partitions.admit(position, bytes, &claim) {
+            Admission::Taken => Some(false),
+            Admission::Refused => {
+                count(&counters.overflowed);
+                Some(true)
+            }
+            Admission::Aside => {
+                count(&counters.put_aside);
+                None
+            }
+        }
     }
 
     /// A message beyond the bounds: a dead letter without its value and its headers.
@@ -81,7 +106,7 @@ impl<S: Sink> Intake<S> {
                 self.commits.changes += 1;
                 return count(&self.control.counters.already_done);
             }
-            Verdict::NotOurs => return,
+            Verdict::Replayed | Verdict::NotOurs => return,
         };
         let content = Err(Poison {
             topic: Arc::clone(&self.topic),
@@ -92,7 +117,8 @@ impl<S: Sink> Intake<S> {
         });
         let key = record.key().filter(|key| key.len() <= KEY_BYTES_KEPT).map(<[u8]>::to_vec);
         let headers = Headers::new();
-        self.hand_on(Received { position, key, headers, bytes: MESSAGE_BYTES, received_at, content, original: None });
+        let (bytes, original, is_refused) = (MESSAGE_BYTES, None, false);
+        self.hand_on(Received { position, key, headers, bytes, received_at, content, original, is_refused });
     }
 
     /// None where it cannot be said yet.
@@ -122,7 +148,8 @@ impl<S: Sink> Intake<S> {
         held.retry(now, |message| {
             let Some(decoded) = self.decode(message.payload.as_deref(), &message.headers) else { return Some(message) };
             let Undecoded { position, key, headers, payload, timestamp, bytes, received_at } = message;
-            let keeps = decoded.as_ref().is_ok_and(|invocation| self.sink.keeps_original(invocation));
+            let is_refused = self.admit(position, bytes, &decoded)?;
+            let keeps = self.keeps(&decoded, is_refused);
             let (original, content) = match decoded {
                 Ok(call) => {
                     let headers = headers.clone();
@@ -132,7 +159,7 @@ impl<S: Sink> Intake<S> {
                     (None, Err(Poison { topic: Arc::clone(&self.topic), payload, omitted: None, timestamp, error }))
                 }
             };
-            self.hand_on(Received { position, key, headers, bytes, received_at, content, original });
+            self.hand_on(Received { position, key, headers, bytes, received_at, content, original, is_refused });
             None
         });
         self.held = held;

@@ -96,6 +96,11 @@ impl Standing {
         is_due
     }
 
+    /// Whether the partition stands, or is being tried.
+    pub(super) fn has(&self, partition: i32) -> bool {
+        self.partitions.contains_key(&partition)
+    }
+
     /// Whether the partition should be paused.
     pub(super) fn pauses(&self, partition: i32, now: Instant) -> bool {
         self.partitions.get(&partition).is_some_and(|stand| match stand.step {

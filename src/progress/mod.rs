@@ -4,6 +4,10 @@
 //! the commit's metadata, so that a restart does not repeat what was done. Must not: talk to a broker, decide when to
 //! commit, or keep anything per message beyond what is in flight.
 //!
+//! **Shares.** A function, and a tenant, may hold a share of what is in flight ([`ShareBounds`]). At its share its further messages are
+//! put aside: they stay in flight as numbers, which is what keeps the watermark below them, and the consumer goes back for
+//! them when there is room ([`Partitions::moves`]).
+//!
 //! On the way of an event this room comes last: `publish` has the broker's word that an outcome is stored, then
 //! [`Tracker::completed`], then a commit of what [`Tracker::commit`] says.
 //!
@@ -18,13 +22,18 @@
 //! [`Receipt::WentBack`], and the caller goes on with a new tracker under a new generation. Calls may then repeat; none
 //! is lost.
 
+mod aside;
 mod metadata;
 mod partitions;
 #[cfg(test)]
 mod properties;
 mod runs;
+mod shares;
+#[cfg(test)]
+mod sharing;
 mod tracker;
 
 pub use metadata::{METADATA_BYTES_MAX, MetadataFault};
 pub use partitions::{Abandoned, Partitions, Quiet, Trial, Verdict};
+pub use shares::{Admission, Claim, Holder, Holding, Share, ShareBounds};
 pub use tracker::{Commit, Completion, Receipt, Tracker};

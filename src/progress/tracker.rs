@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::metadata::{self, MetadataFault};
 use super::runs::Runs;
+use super::shares::AccountId;
 use crate::types::{Generation, NextOffset, Offset, Position};
 
 /// From this many bytes of runs on, [`Tracker::full`] holds: three quarters of what fits. The rest is for calls that are in
@@ -59,6 +60,24 @@ pub struct Commit {
     changes: u64,
 }
 
+/// On whose account a message in flight is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) account: AccountId,
+    /// What it counts for there.
+    pub(super) bytes: usize,
+    /// Nobody works on it: it is to come again.
+    pub(super) aside: bool,
+}
+
+/// A message in flight.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// How many messages had been received before it.
+    ordinal: u64,
+    mark: Option<Mark>,
+}
+
 /// Where the calls of one partition stand, under one assignment.
 ///
 /// The caller bounds what is in flight, and routes by partition: positions of another partition are not recognised.
@@ -74,8 +93,7 @@ pub struct Tracker {
     high: i64,
     /// The lowest offset that may come next: `high`, except in an announced replay.
     cursor: i64,
-    /// Offset → how many messages had been received before it.
-    in_flight: BTreeMap<i64, u64>,
+    in_flight: BTreeMap<i64, Entry>,
     /// Done above `low`. Runs reach over holes below `high`; above it stand runs that were resumed and not yet met.
     done: Runs,
     /// The end (exclusive) of the last run that was resumed. From there on nothing is done before it is received, so the
@@ -165,7 +183,7 @@ impl Tracker {
             return Receipt::AlreadyDone;
         }
         let first = self.in_flight.is_empty();
-        self.in_flight.insert(offset, ordinal);
+        self.in_flight.insert(offset, Entry { ordinal, mark: None });
         if first {
             // Offsets between the watermark and this one turned out to be a hole.
             self.advance();
@@ -180,6 +198,34 @@ impl Tracker {
         if let Some(start) = self.start {
             self.cursor = next.0.max(start).min(self.cursor);
         }
+    }
+
+    /// The caller moves the consumer forward to `next`, past messages that all came before.
+    pub(super) fn skip_to(&mut self, next: NextOffset) {
+        self.cursor = next.0.clamp(self.cursor, self.high.max(self.cursor));
+    }
+
+    /// The lowest offset that may come next, and one past the highest that came: where the first is below the second, what comes
+    /// up to there is known.
+    pub(super) fn reads(&self) -> (i64, i64) {
+        (self.cursor, self.high)
+    }
+
+    /// Says on whose account a message in flight is.
+    pub(super) fn set_mark(&mut self, offset: Offset, mark: Option<Mark>) {
+        if let Some(entry) = self.in_flight.get_mut(&offset.0) {
+            entry.mark = mark;
+        }
+    }
+
+    /// On whose account a message in flight is, where that was said.
+    pub(super) fn mark(&self, offset: Offset) -> Option<Mark> {
+        self.in_flight.get(&offset.0)?.mark
+    }
+
+    /// Of all messages in flight.
+    pub(super) fn marks(&self) -> impl Iterator<Item = Mark> {
+        self.in_flight.values().filter_map(|entry| entry.mark)
     }
 
     /// Takes note that a message's outcome is stored.
@@ -246,8 +292,8 @@ impl Tracker {
 
     /// Messages that came under this assignment and are done, above the watermark. Resumed runs count as their messages come.
     pub fn done_above(&self) -> usize {
-        let Some((_, &before_lowest)) = self.in_flight.first_key_value() else { return 0 };
-        let from_lowest = self.received - before_lowest;
+        let Some((_, lowest)) = self.in_flight.first_key_value() else { return 0 };
+        let from_lowest = self.received - lowest.ordinal;
         usize::try_from(from_lowest).unwrap_or(usize::MAX) - self.in_flight.len()
     }
 

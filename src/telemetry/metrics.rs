@@ -119,6 +119,9 @@ table! {
     Counter instances_retired "forewarm.instances_retired" "{instance}" "Instances dropped.";
     Counter instances_evicted "forewarm.instances_evicted" "{instance}" "Instances dropped to make room for another.";
     Counter prepare_failures "forewarm.prepare_failures" "{instance}" "Instances that could not be made.";
+    Gauge aside "forewarm.calls.aside" "{call}" "Calls that wait on their topic, as their function or tenant holds its share of what is in flight.";
+    Counter put_aside "forewarm.calls.put_aside" "{call}" "Times that a call was put aside for that; each comes again.";
+    Counter overflowed "forewarm.calls.overflowed" "{call}" "Calls that were rejected for that, as their definition says.";
     Counter slots_missing "forewarm.slots_missing" "{instance}" "Instances for which there was no room.";
     Counter memory_refused "forewarm.memory_refused" "{growth}" "Growths for which the node had no memory.";
     Counter snapshots_removed "forewarm.snapshots_removed" "{snapshot}" "Forecast snapshots of nodes and functions that are gone, which this node removed.";
@@ -131,13 +134,14 @@ table! {
 }
 
 /// Why messages become dead letters: those of `DecodeError::REASONS`, and calls that failed as often as they may.
-const DEAD_LETTER_REASONS: [&str; DecodeError::REASONS.len() + 1] = {
-    let mut reasons = ["attempts_used_up"; DecodeError::REASONS.len() + 1];
+const DEAD_LETTER_REASONS: [&str; DecodeError::REASONS.len() + 2] = {
+    let mut reasons = ["attempts_used_up"; DecodeError::REASONS.len() + 2];
     let mut at = 0;
     while at < DecodeError::REASONS.len() {
         reasons[at] = DecodeError::REASONS[at];
         at += 1;
     }
+    reasons[at] = "overflow";
     reasons
 };
 
@@ -196,7 +200,7 @@ impl Metrics {
         }
     }
 
-    /// A message became a dead letter, for a reason of `DecodeError::REASONS` or as `attempts_used_up`.
+    /// A message became a dead letter, for a reason of `DecodeError::REASONS`, as `attempts_used_up` or as `overflow`.
     pub fn dead_letter(&self, reason: &str) {
         self.dead_letters.count(&DEAD_LETTER_REASONS, reason);
     }

@@ -23,17 +23,20 @@ pub enum ConditionKind {
     PartitionStands,
     /// Records of a topic that every node reads whole were passed over, because they cannot be read.
     RecordsPassed,
+    /// A function or a tenant holds its share of what the node has in flight.
+    ShareHeld,
 }
 
 impl ConditionKind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::PartitionStands, Self::RecordsPassed];
+    pub const ALL: [Self; 3] = [Self::PartitionStands, Self::RecordsPassed, Self::ShareHeld];
 
     /// Its name, as in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::PartitionStands => "partition-stands",
             Self::RecordsPassed => "records-passed",
+            Self::ShareHeld => "share-held",
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Artifact, Schedule};
+use super::{Artifact, Overflow, Retry, Schedule};
 
 /// A function's name: 1 to 128 characters of `a-z A-Z 0-9 . _ - /`, starting with a letter or digit. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -189,49 +189,6 @@ pub enum Ordering {
     Partition,
 }
 
-/// Whether and how a failed call is tried again.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Retry {
-    /// Attempts in all; at least 1. 1 means that nothing is tried again.
-    pub attempts_max: u32,
-    /// Wait before the second attempt, in milliseconds; doubles from then on, less up to a fifth by chance.
-    pub backoff_ms: u64,
-    /// The longest wait, in milliseconds.
-    pub backoff_max_ms: u64,
-    /// From when the node had the call in hand, in milliseconds: what would begin later is not tried again; nor what would
-    /// begin at the call's deadline or later.
-    pub age_max_ms: u64,
-    /// Which outcomes are tried again.
-    pub statuses: Vec<RetryStatus>,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self {
-            attempts_max: 1,
-            backoff_ms: 1_000,
-            backoff_max_ms: 60_000,
-            age_max_ms: 900_000,
-            statuses: vec![RetryStatus::FunctionError, RetryStatus::Trap, RetryStatus::Timeout],
-        }
-    }
-}
-
-/// An outcome that can be tried again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RetryStatus {
-    /// The function said no.
-    FunctionError,
-    /// The guest trapped.
-    Trap,
-    /// The call ran past its time limit.
-    Timeout,
-    /// The call met another limit.
-    Limit,
-}
-
 /// What a user says of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -304,6 +261,9 @@ pub struct FunctionDefinition {
     /// Whether a failed call is tried again.
     #[serde(default)]
     pub retry: Retry,
+    /// What becomes of calls for which the function's share of the node has no room.
+    #[serde(default)]
+    pub overflow: Overflow,
     /// Windows of time in which instances are kept whatever the forecast says.
     #[serde(default)]
     pub schedules: Vec<Schedule>,
@@ -342,6 +302,7 @@ impl FunctionDefinition {
             pre_trigger: Criteria::default(),
             ordering: Ordering::default(),
             retry: Retry::default(),
+            overflow: Overflow::default(),
             schedules: Vec::new(),
             chains: Vec::new(),
             tenant: None,

@@ -9,8 +9,10 @@ mod event;
 mod explanation;
 mod function;
 mod outcome;
+mod overflow;
 mod payload;
 mod position;
+mod retry;
 mod schedule;
 mod shown;
 mod snapshot;
@@ -25,11 +27,13 @@ pub use event::{
 pub use explanation::{ChainExplanation, FunctionExplanation, FunctionSummary, NoticeExplanation, OutlookLevel};
 pub use function::{
     ChainRule, ChainRuleKind, Criteria, FunctionDefinition, FunctionKind, FunctionName, InvalidName, Limits, Ordering,
-    Retry, RetryStatus, Reuse, WarmPolicy,
+    Reuse, WarmPolicy,
 };
 pub use outcome::{OutcomeKind, PreTriggerOutcome};
+pub use overflow::Overflow;
 pub use payload::Payload;
 pub use position::{Fate, Generation, NextOffset, Offset, Position};
+pub use retry::{Retry, RetryStatus};
 pub use schedule::{InvalidSchedule, Schedule, Windows};
 pub use shown::{Escaping, Shown, ShownJson};
 pub use snapshot::ForecastSnapshot;

@@ -28,6 +28,7 @@ import membership
 import operate
 import scale
 import security
+import shares
 import telemetry
 import tenants
 import unreadable
@@ -36,7 +37,7 @@ from bench import ECHO, HOSTILE, Bench, Skipped
 from cluster import Broker
 
 # What takes the one broker away for long comes last.
-FAMILIES = [use, kept, faults, unreadable, operate, telemetry, tenants, ceilings, security, delivery, membership, scale, exactly_once, brokers]
+FAMILIES = [use, kept, faults, unreadable, operate, telemetry, tenants, shares, ceilings, security, delivery, membership, scale, exactly_once, brokers]
 SCENARIOS = {scenario.__name__: scenario for family in FAMILIES for scenario in family.SCENARIOS}
 
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use forewarm::codec::{Codec, WireFormat};
-use forewarm::ingest::{MessageBounds, Received, Settings};
+use forewarm::ingest::{MessageBounds, Received, Settings, ShareBounds};
 use forewarm::kafka::Connection;
 use forewarm::kafka::headers::Bounds;
 use forewarm::types::Invocation;
@@ -233,6 +233,7 @@ pub fn bounds() -> MessageBounds {
 
 pub fn settings(topic: &str) -> Settings {
     Settings {
+        shares: ShareBounds::default(),
         topic: topic.to_owned(),
         in_flight_max: 10_000,
         in_flight_bytes_max: 64 << 20,

@@ -11,5 +11,6 @@
 mod brokers;
 mod invocations;
 mod publish;
+mod shares;
 mod tail;
 mod together;
