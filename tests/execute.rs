@@ -5,6 +5,8 @@
 
 #[path = "execute/leaving.rs"]
 mod leaving;
+#[path = "execute/status.rs"]
+mod status;
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -91,7 +93,7 @@ struct InMemory(Mutex<HashMap<Sha256, Vec<u8>>>);
 
 impl ArtifactStore for InMemory {
     fn fetch(&self, artifact: &Artifact) -> Result<Vec<u8>, ArtifactError> {
-        Ok(self.0.lock().unwrap()[&artifact.sha256].clone())
+        self.0.lock().unwrap().get(&artifact.sha256).cloned().ok_or_else(|| status::away(artifact))
     }
 }
 

@@ -49,7 +49,7 @@ impl Node for Answers {
 
     fn conditions(&self) -> Vec<Condition> {
         // Each room bounds its own.
-        Vec::new()
+        self.asked.conditions()
     }
 
     fn functions(&self, after: Option<&str>, limit: usize) -> Vec<FunctionSummary> {
@@ -87,6 +87,10 @@ impl Node for Starting {
             Some(answers) => answers.not_ready(),
             None => Some("the node starts: it waits for the brokers, or reads what functions there are".to_owned()),
         }
+    }
+
+    fn conditions(&self) -> Vec<Condition> {
+        self.0.get().map_or_else(Vec::new, |answers| answers.conditions())
     }
 
     fn functions(&self, after: Option<&str>, limit: usize) -> Vec<FunctionSummary> {

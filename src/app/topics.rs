@@ -20,7 +20,9 @@ pub(super) fn create(connection: &Connection, config: &Config) -> Result<(), Cli
     let events = events.into_iter().chain([&topics.pre_triggers, &topics.pre_trigger_outcomes]);
     let mut specs: Vec<_> = events.map(|name| spec(name, number(topics.partitions), false)).collect();
     // One partition: what has one name is in order in any case, and a start reads them all.
-    specs.extend([&topics.functions, &topics.forecast_snapshots].map(|name| spec(name, 1, true)));
+    specs.extend(
+        [&topics.functions, &topics.forecast_snapshots, &topics.function_status].map(|name| spec(name, 1, true)),
+    );
     for finding in ensure_topics(connection, &specs, true, config.registry.catch_up_timeout)? {
         match finding {
             TopicFinding::Created { topic, partitions, replicas } => {

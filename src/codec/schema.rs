@@ -12,7 +12,9 @@ use serde::de::DeserializeOwned;
 use super::bounds;
 use super::error::{InvalidSchema, OutOfBounds};
 use super::fingerprint;
-use crate::types::{ForecastSnapshot, FunctionDefinition, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome};
+use crate::types::{
+    ForecastSnapshot, FunctionDefinition, FunctionStatus, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome,
+};
 
 /// The kinds of events, one schema each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,17 +31,20 @@ pub enum EventKind {
     PreTriggerOutcome,
     /// What a node has learned of a function.
     ForecastSnapshot,
+    /// What a function, or a node, is doing.
+    FunctionStatus,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::PreTrigger,
         Self::Invocation,
         Self::InvocationResult,
         Self::FunctionDefinition,
         Self::PreTriggerOutcome,
         Self::ForecastSnapshot,
+        Self::FunctionStatus,
     ];
 
     /// The schema's file name without its ending, as in `schemas/`.
@@ -51,6 +56,7 @@ impl EventKind {
             Self::FunctionDefinition => "function-definition",
             Self::PreTriggerOutcome => "pre-trigger-outcome",
             Self::ForecastSnapshot => "forecast-snapshot",
+            Self::FunctionStatus => "function-status",
         }
     }
 
@@ -63,6 +69,7 @@ impl EventKind {
             Self::FunctionDefinition => "FunctionDefinition",
             Self::PreTriggerOutcome => "PreTriggerOutcome",
             Self::ForecastSnapshot => "ForecastSnapshot",
+            Self::FunctionStatus => "FunctionStatus",
         }
     }
 
@@ -75,6 +82,7 @@ impl EventKind {
             Self::FunctionDefinition => include_str!("../../schemas/function-definition.avsc"),
             Self::PreTriggerOutcome => include_str!("../../schemas/pre-trigger-outcome.avsc"),
             Self::ForecastSnapshot => include_str!("../../schemas/forecast-snapshot.avsc"),
+            Self::FunctionStatus => include_str!("../../schemas/function-status.avsc"),
         }
     }
 
@@ -86,7 +94,8 @@ impl EventKind {
             | Self::InvocationResult
             | Self::FunctionDefinition
             | Self::PreTriggerOutcome
-            | Self::ForecastSnapshot => &[],
+            | Self::ForecastSnapshot
+            | Self::FunctionStatus => &[],
         }
     }
 }
@@ -156,6 +165,14 @@ impl Event for ForecastSnapshot {
     /// Nothing here: the forecaster judges a state.
     fn check(&self) -> Result<(), OutOfBounds> {
         Ok(())
+    }
+}
+
+impl Event for FunctionStatus {
+    const KIND: EventKind = EventKind::FunctionStatus;
+
+    fn check(&self) -> Result<(), OutOfBounds> {
+        bounds::id("node", &self.node)
     }
 }
 

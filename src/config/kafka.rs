@@ -146,6 +146,8 @@ pub struct Topics {
     pub functions: String,
     /// What is known of functions, for the next start; compacted.
     pub forecast_snapshots: String,
+    /// What functions are doing on each node; compacted.
+    pub function_status: String,
     /// Whether topics that are missing are created at start.
     pub create: bool,
     /// Partitions of those that are created.
@@ -164,6 +166,7 @@ impl Topics {
             ("pre-trigger-outcomes", &self.pre_trigger_outcomes),
             ("functions", &self.functions),
             ("forecast-snapshots", &self.forecast_snapshots),
+            ("function-status", &self.function_status),
         ];
         let mut faults = Vec::new();
         if self.replication_factor != -1 && !(1..=i32::from(i16::MAX)).contains(&self.replication_factor) {

@@ -34,7 +34,7 @@ impl EmbeddedBroker {
         for topic in events.into_iter().chain([&topics.pre_triggers, &topics.pre_trigger_outcomes]) {
             cluster.create_topic(topic, PARTITIONS, 1)?;
         }
-        for topic in [&topics.functions, &topics.forecast_snapshots] {
+        for topic in [&topics.functions, &topics.forecast_snapshots, &topics.function_status] {
             cluster.create_topic(topic, 1, 1)?;
         }
         Ok(Self { cluster })

@@ -12,6 +12,8 @@ use super::code::{Code, Origin};
 use super::instance::Instance;
 use super::shelf::Shelf;
 use super::slots::Slot;
+use super::status::Story;
+use super::wall_clock;
 use crate::types::{FunctionDefinition, FunctionName, Invocation, StartKind, WarmReason};
 
 /// A call as it is handed to the executor. `T` is the caller's own: it comes back with the outcome.
@@ -164,6 +166,8 @@ pub(super) enum Phase {
 pub(super) struct State<T> {
     pub(super) shelf: Shelf<Box<Ready>, Pending<T>>,
     pub(super) phase: Phase,
+    /// What is told of it.
+    pub(super) story: Story,
     pub(super) version: Option<Arc<Version>>,
     /// The newest definition's serial; a load of an older one is abandoned.
     pub(super) wanted_serial: u64,
@@ -194,7 +198,9 @@ impl<T> Function<T> {
 
     /// A function that has a name and nothing that could run.
     pub(super) fn refused(name: FunctionName, reason: String) -> Self {
-        Self::in_phase(name, 1, Phase::Refused(reason))
+        let function = Self::in_phase(name, 1, Phase::Refused(reason.clone()));
+        function.state().story.unreadable(&reason, wall_clock());
+        function
     }
 
     fn in_phase(name: FunctionName, concurrency: u32, phase: Phase) -> Self {
@@ -203,6 +209,7 @@ impl<T> Function<T> {
             state: Mutex::new(State {
                 shelf: Shelf::new(concurrency),
                 phase,
+                story: Story::new(wall_clock()),
                 version: None,
                 wanted_serial: 0,
                 planned_after: None,

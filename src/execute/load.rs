@@ -3,13 +3,14 @@
 //! Code that is in the cache is taken from there, and then the artifact is not fetched: a function loads although its artifact
 //! is away. Must not: touch a running version before the new one is there. What cannot be loaded is refused with its reason.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::code::{self, CodeError};
 use super::function::{Function, Phase, Version};
-use super::{Executor, Node, Outcomes};
+use super::{Executor, Node, Outcomes, wall_clock};
 use crate::artifacts::ArtifactError;
 use crate::types::{FunctionDefinition, FunctionName};
 
@@ -40,6 +41,7 @@ impl<O: Outcomes> Executor<O> {
         };
         let mut state = function.state();
         state.wanted_serial = serial;
+        state.story.defined(&definition, serial, wall_clock());
         if !definition.enabled {
             state.phase = Phase::Disabled;
             state.version = None;
@@ -57,11 +59,12 @@ impl<O: Outcomes> Executor<O> {
     /// an older version is there: that one stays.
     pub fn refuse(&self, name: &str, reason: &str) {
         let Ok(name) = FunctionName::new(name) else { return };
+        let reason = format!("its definition was refused: {reason}");
         let mut functions = self.0.functions.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        functions.entry(name.clone()).or_insert_with(|| {
-            let reason = format!("its definition was refused: {reason}");
-            Arc::new(Function::refused(name, reason))
-        });
+        match functions.entry(name.clone()) {
+            Entry::Occupied(known) => known.get().state().story.unreadable(&reason, wall_clock()),
+            Entry::Vacant(new) => drop(new.insert(Arc::new(Function::refused(name, reason)))),
+        }
     }
 
     /// Forgets a function: calls that wait are rejected, calls that run end as they may.
@@ -97,7 +100,7 @@ impl<O: Outcomes> Node<O> {
     ) {
         let mut backoff = FETCH_BACKOFF;
         loop {
-            let loaded = self.load_once(&definition).await;
+            let loaded = self.load_once(&function, &definition, serial).await;
             if function.state().wanted_serial != serial {
                 return;
             }
@@ -107,27 +110,35 @@ impl<O: Outcomes> Node<O> {
                     return self.install(&function, version);
                 }
                 Err(LoadError::Artifact(fault)) if fault.retryable() => {
+                    function.tell(serial, |story, now| story.unavailable(&fault.to_string(), now));
                     tracing::warn!(function = %function.name, %fault, retry_in = ?backoff, "the artifact cannot be fetched now");
                     tokio::time::sleep(backoff).await;
                     backoff = (backoff * 2).min(FETCH_BACKOFF_MAX);
                 }
-                Err(fault) => return self.refuse(&function, &definition, &fault.to_string()),
+                Err(fault) => {
+                    function.tell(serial, |story, now| story.refused(&fault.to_string(), now));
+                    return self.refuse(&function, &definition, &fault.to_string());
+                }
             }
         }
     }
 
     async fn load_once(
         self: &Arc<Self>,
+        function: &Arc<Function<O::Ticket>>,
         definition: &Arc<FunctionDefinition>,
+        serial: u64,
     ) -> Result<(code::Code, code::Origin), LoadError> {
         let _permit = self.loading.acquire().await.ok();
-        let (node, definition) = (Arc::clone(self), Arc::clone(definition));
+        let (node, function, definition) = (Arc::clone(self), Arc::clone(function), Arc::clone(definition));
         // Compiling takes seconds of a whole core: not on the threads that run guests.
         let loading = tokio::task::spawn_blocking(move || {
             if let Some(code) = code::cached(&node.engine, &node.cache, &definition)? {
                 return Ok((code, code::Origin::Cached));
             }
+            function.tell(serial, |story, now| story.loads("is fetched", now));
             let wasm = node.artifacts.fetch(&definition.artifact)?;
+            function.tell(serial, |story, now| story.fetched("is compiled", now));
             Ok((code::compile(&node.engine, &node.cache, &definition, &wasm)?, code::Origin::Compiled))
         });
         loading.await?
@@ -140,6 +151,9 @@ impl<O: Outcomes> Node<O> {
             origin = ?version.origin, "the function is ready to run"
         );
         let mut state = function.state();
+        if state.story.is_about(version.serial) {
+            state.story.loaded(wall_clock());
+        }
         state.phase = Phase::Running;
         state.version = Some(Arc::new(version));
         state.planned_after = None;

@@ -17,6 +17,7 @@ mod load;
 mod prepare;
 mod shelf;
 mod slots;
+mod status;
 mod stdio;
 
 use std::collections::HashMap;

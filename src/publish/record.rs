@@ -14,14 +14,22 @@ pub enum Destination {
     PreTriggerOutcomes,
     /// What is known of a function, for the next start.
     ForecastSnapshots,
+    /// What functions, and this node, are doing.
+    FunctionStatus,
     /// Notices of functions about others.
     PreTriggers,
 }
 
 impl Destination {
     /// Every one.
-    pub const ALL: [Self; 5] =
-        [Self::Results, Self::DeadLetters, Self::PreTriggerOutcomes, Self::ForecastSnapshots, Self::PreTriggers];
+    pub const ALL: [Self; 6] = [
+        Self::Results,
+        Self::DeadLetters,
+        Self::PreTriggerOutcomes,
+        Self::ForecastSnapshots,
+        Self::FunctionStatus,
+        Self::PreTriggers,
+    ];
 }
 
 /// Where records go.
@@ -35,6 +43,8 @@ pub struct Topics {
     pub pre_trigger_outcomes: String,
     /// The compacted topic of what is known of functions.
     pub forecast_snapshots: String,
+    /// The compacted topic of what functions and nodes are doing.
+    pub function_status: String,
     /// The topic of pre-triggers.
     pub pre_triggers: String,
 }
@@ -46,6 +56,7 @@ impl Topics {
             Destination::DeadLetters => &self.dead_letters,
             Destination::PreTriggerOutcomes => &self.pre_trigger_outcomes,
             Destination::ForecastSnapshots => &self.forecast_snapshots,
+            Destination::FunctionStatus => &self.function_status,
             Destination::PreTriggers => &self.pre_triggers,
         }
     }

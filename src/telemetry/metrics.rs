@@ -10,7 +10,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::Histogram;
 
 use crate::codec::DecodeError;
-use crate::types::{ConditionKind, OutcomeKind, StartKind, Status};
+use crate::types::{ConditionKind, OutcomeKind, StartKind, Status, StatusKind};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -69,6 +69,7 @@ macro_rules! table {
             pre_triggers: Labelled,
             outcomes: Labelled,
             conditions: [AtomicU64; ConditionKind::ALL.len()],
+            functions: [AtomicU64; StatusKind::FUNCTIONS.len()],
             durations: OnceLock<Durations>,
         }
 
@@ -122,6 +123,8 @@ table! {
     Gauge instances_ready "forewarm.instances_ready" "{instance}" "Instances on the shelves.";
     Gauge instances_busy "forewarm.instances_busy" "{instance}" "Instances that serve a call.";
     Gauge instances_preparing "forewarm.instances_preparing" "{instance}" "Instances being prepared.";
+    Gauge instances_wanted "forewarm.instances_wanted" "{instance}" "Ready instances that the warm targets ask for; instances_ready says how many there are.";
+    Gauge calls_waiting "forewarm.calls_waiting" "{call}" "Calls that wait for an instance.";
     Gauge instance_bytes "forewarm.instance_memory" "By" "Linear memory that all instances hold.";
 }
 
@@ -217,6 +220,17 @@ impl Metrics {
             .into_iter()
             .map(|kind| (kind.as_str(), self.conditions[kind as usize].load(Ordering::Relaxed)))
             .collect()
+    }
+
+    /// How many functions are in each state now, in the order of [`StatusKind::FUNCTIONS`].
+    pub fn functions_now(&self, counts: [u64; StatusKind::FUNCTIONS.len()]) {
+        self.functions.iter().zip(counts).for_each(|(place, count)| place.store(count, Ordering::Relaxed));
+    }
+
+    /// Functions by state.
+    pub(super) fn functions_by_state(&self) -> Vec<(&'static str, u64)> {
+        let counts = self.functions.iter().map(|count| count.load(Ordering::Relaxed));
+        StatusKind::FUNCTIONS.iter().map(|state| state.as_str()).zip(counts).collect()
     }
 
     /// Outcomes of one status and start kind.

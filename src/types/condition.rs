@@ -23,17 +23,32 @@ pub enum ConditionKind {
     PartitionStands,
     /// Records of a topic that every node reads whole were passed over, because they cannot be read.
     RecordsPassed,
+    /// The newest version of a function cannot run here, and is not tried again.
+    FunctionRefused,
+    /// The artifact of the newest version of a function cannot be had now.
+    FunctionUnavailable,
+    /// Instances of a function cannot be prepared.
+    FunctionFailing,
 }
 
 impl ConditionKind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::PartitionStands, Self::RecordsPassed];
+    pub const ALL: [Self; 5] = [
+        Self::PartitionStands,
+        Self::RecordsPassed,
+        Self::FunctionRefused,
+        Self::FunctionUnavailable,
+        Self::FunctionFailing,
+    ];
 
     /// Its name, as in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::PartitionStands => "partition-stands",
             Self::RecordsPassed => "records-passed",
+            Self::FunctionRefused => "function-refused",
+            Self::FunctionUnavailable => "function-unavailable",
+            Self::FunctionFailing => "function-failing",
         }
     }
 }

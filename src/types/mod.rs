@@ -7,12 +7,14 @@ mod demand;
 mod event;
 mod explanation;
 mod function;
+mod group;
 mod outcome;
 mod payload;
 mod position;
 mod schedule;
 mod shown;
 mod snapshot;
+mod status;
 mod time;
 
 pub use condition::{Condition, ConditionKind};
@@ -25,10 +27,12 @@ pub use function::{
     Artifact, ChainRule, ChainRuleKind, Criteria, FunctionDefinition, FunctionKind, FunctionName, InvalidName, Limits,
     Ordering, Retry, RetryStatus, Reuse, Sha256, WarmPolicy,
 };
+pub use group::{GONE_AFTER, Group};
 pub use outcome::{OutcomeKind, PreTriggerOutcome};
 pub use payload::Payload;
 pub use position::{Fate, Generation, NextOffset, Offset, Position};
 pub use schedule::{InvalidSchedule, Schedule, Windows};
 pub use shown::{Escaping, Shown, ShownJson};
 pub use snapshot::ForecastSnapshot;
+pub use status::{Failures, FunctionFacts, FunctionStatus, StatusKind, cut_reason};
 pub use time::Timestamp;

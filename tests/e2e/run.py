@@ -27,6 +27,7 @@ import membership
 import operate
 import scale
 import security
+import status
 import telemetry
 import tenants
 import use
@@ -34,7 +35,7 @@ from bench import ECHO, HOSTILE, Bench, Skipped
 from cluster import Broker
 
 # What takes the one broker away for long comes last.
-FAMILIES = [use, kept, faults, operate, telemetry, tenants, security, delivery, membership, scale, exactly_once, brokers]
+FAMILIES = [use, status, kept, faults, operate, telemetry, tenants, security, delivery, membership, scale, exactly_once, brokers]
 SCENARIOS = {scenario.__name__: scenario for family in FAMILIES for scenario in family.SCENARIOS}
 
 
