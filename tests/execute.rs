@@ -9,6 +9,8 @@ mod leaving;
 mod memory;
 #[path = "execute/said.rs"]
 mod said;
+#[path = "execute/status.rs"]
+mod status;
 #[path = "execute/unavailable.rs"]
 mod unavailable;
 

@@ -16,7 +16,8 @@ use forewarm::codec::{
     Codec, DecodeError, Event, EventKind, NoSchemaRegistry, SchemaLookup, WireFormat, WriterSchemas,
 };
 use forewarm::types::{
-    ForecastSnapshot, FunctionDefinition, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome, StartKind,
+    ForecastSnapshot, FunctionDefinition, FunctionStatus, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome,
+    StartKind,
 };
 use serde_json::Value;
 
@@ -86,6 +87,7 @@ fn golden_examples_hold_byte_for_byte() {
     golden::<FunctionDefinition>();
     golden::<PreTriggerOutcome>();
     golden::<ForecastSnapshot>();
+    golden::<FunctionStatus>();
 }
 
 #[test]
@@ -99,7 +101,7 @@ fn every_record_enum_and_field_is_documented() {
             fields += usize::from(part.get("fields").is_none() && part.get("symbols").is_none());
         });
     }
-    assert_eq!(fields, 96, "fields seen; change the number with the schemas");
+    assert_eq!(fields, 106, "fields seen; change the number with the schemas");
 }
 
 #[test]
@@ -130,6 +132,11 @@ fn only_what_nobody_can_guess_has_no_default() {
         "FunctionDefinition.schedules.0.duration_ms",
         "FunctionDefinition.schedules.0.instances",
         "FunctionDefinition.version",
+        "FunctionStatus.node",
+        "FunctionStatus.node_started_at",
+        "FunctionStatus.said_at",
+        "FunctionStatus.since",
+        "FunctionStatus.state",
         "Invocation.function",
         "Invocation.id",
         "InvocationResult.completed_at",

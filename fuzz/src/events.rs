@@ -10,7 +10,7 @@ use forewarm::codec::{
     CONTENT_TYPE_JSON, Codec, DecodeError, EncodeError, Event, EventKind, SchemaLookup, WireFormat, WriterSchemas,
 };
 use forewarm::types::{
-    ForecastSnapshot, FunctionDefinition, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome,
+    ForecastSnapshot, FunctionDefinition, FunctionStatus, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome,
 };
 use serde_json::Value;
 
@@ -60,6 +60,7 @@ pub fn events(bytes: &[u8]) {
     decode::<FunctionDefinition>(bytes);
     decode::<PreTriggerOutcome>(bytes);
     decode::<ForecastSnapshot>(bytes);
+    decode::<FunctionStatus>(bytes);
 }
 
 fn decode<E: Event>(bytes: &[u8]) {

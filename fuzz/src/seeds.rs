@@ -19,25 +19,27 @@ macro_rules! example {
 }
 
 /// Examples of the kinds, in the order of `EventKind::ALL`.
-const EXAMPLES: [(&str, &str); 6] = [
+const EXAMPLES: [(&str, &str); 7] = [
     example!("pre-trigger"),
     example!("invocation"),
     example!("invocation-result"),
     example!("function-definition"),
     example!("pre-trigger-outcome"),
     example!("forecast-snapshot"),
+    example!("function-status"),
 ];
 const NEWER: (&str, &str) = example!("invocation-result.newer");
 const OLDER: (&str, &str) = example!("invocation.older");
 
 /// The schemas of [`EXAMPLES`].
-const SCHEMAS: [&str; 6] = [
+const SCHEMAS: [&str; 7] = [
     include_str!("../../schemas/pre-trigger.avsc"),
     include_str!("../../schemas/invocation.avsc"),
     include_str!("../../schemas/invocation-result.avsc"),
     include_str!("../../schemas/function-definition.avsc"),
     include_str!("../../schemas/pre-trigger-outcome.avsc"),
     include_str!("../../schemas/forecast-snapshot.avsc"),
+    include_str!("../../schemas/function-status.avsc"),
 ];
 
 /// A writer with fields that no reader wants, of every type there is, one of which refers to itself.

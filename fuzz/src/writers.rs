@@ -8,7 +8,7 @@ use std::sync::Arc;
 use apache_avro::Schema;
 use forewarm::codec::{Event, SchemaLookup, WriterSchemas};
 use forewarm::types::{
-    ForecastSnapshot, FunctionDefinition, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome,
+    ForecastSnapshot, FunctionDefinition, FunctionStatus, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome,
 };
 
 use super::events::{CODEC, comes_back, is_short};
@@ -35,6 +35,7 @@ pub fn writers(bytes: &[u8]) {
     decode::<FunctionDefinition>(&framed, &writer);
     decode::<PreTriggerOutcome>(&framed, &writer);
     decode::<ForecastSnapshot>(&framed, &writer);
+    decode::<FunctionStatus>(&framed, &writer);
 }
 
 fn decode<E: Event>(framed: &[u8], writer: &OneSchema) {

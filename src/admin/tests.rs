@@ -5,12 +5,29 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use super::*;
-use crate::types::{ConditionKind, WarmTarget};
+use crate::types::{ConditionKind, FunctionFacts, StatusKind, Timestamp, WarmTarget};
 
 /// A node with 2,500 functions, of which `shop/echo` can be explained.
 struct Fake {
     not_ready: Option<String>,
     conditions: Vec<Condition>,
+}
+
+/// One instance is ready, and version 2 is refused.
+fn facts() -> FunctionFacts {
+    FunctionFacts {
+        state: StatusKind::Refused,
+        reason: Some("no export".to_owned()),
+        since: Timestamp::from_millis(5),
+        version: Some("2".to_owned()),
+        running_version: Some("1".to_owned()),
+        definition: None,
+        failures: None,
+        ready: 1,
+        preparing: 0,
+        busy: 0,
+        waiting: 0,
+    }
 }
 
 impl Node for Fake {
@@ -29,15 +46,21 @@ impl Node for Fake {
     fn functions(&self, after: Option<&str>, limit: usize) -> Vec<FunctionSummary> {
         let names = (0..2_500).map(|nth| format!("f{nth:04}"));
         let wanted = names.filter(|name| after.is_none_or(|after| name.as_str() > after)).take(limit);
-        let summary =
-            |name: String| FunctionSummary { function: name.parse().unwrap(), ready: 1, in_flight: 0, enabled: true };
+        let summary = |name: String| FunctionSummary {
+            function: name.parse().unwrap(),
+            facts: facts(),
+            target: 3,
+            in_flight: 0,
+            enabled: true,
+        };
         wanted.map(summary).collect()
     }
 
     fn explain(&self, function: &FunctionName) -> Option<FunctionExplanation> {
         (function.as_str() == "shop/echo").then(|| FunctionExplanation {
             function: function.clone(),
-            version: "1".to_owned(),
+            facts: facts(),
+            target: 3,
             enabled: true,
             floor: 1,
             ceiling: 64,
@@ -104,6 +127,23 @@ fn conditions_are_named_and_turn_nothing_off() {
     let first = serde_json::json!({"kind": "partition-stands", "subject": "invocations/0", "detail": "since 5 s"});
     assert_eq!((&body["conditions"][0], body["conditions"].as_array().unwrap().len()), (&first, CONDITIONS_MAX));
     assert_eq!(ask(&admin, "/health/live").1, serde_json::json!({"status": "ok"}));
+}
+
+#[test]
+fn what_is_so_stands_beside_what_is_wished() {
+    let admin = admin(None);
+    let (_, list) = ask(&admin, "/functions?limit=1");
+    let wanted = serde_json::json!({
+        "function": "f0000", "state": "refused", "reason": "no export", "since": 5, "version": "2", "running_version": "1",
+        "ready": 1, "preparing": 0, "busy": 0, "waiting": 0, "target": 3, "in_flight": 0, "enabled": true,
+    });
+    assert_eq!(list[0], wanted);
+    let (_, one) = ask(&admin, "/functions/shop/echo");
+    for key in
+        ["state", "reason", "since", "version", "running_version", "ready", "preparing", "busy", "waiting", "target"]
+    {
+        assert_eq!(one[key], wanted[key], "{key}");
+    }
 }
 
 #[test]

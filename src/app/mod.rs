@@ -12,6 +12,7 @@ mod operator;
 mod settings;
 mod shutdown;
 mod signals;
+mod statuses;
 mod topics;
 
 use std::collections::HashMap;
@@ -29,6 +30,7 @@ pub use self::settings::model;
 use self::settings::{ingest_settings, membership, quotas, snapshot_settings, target, transactions};
 pub use self::shutdown::Ended;
 pub use self::signals::{Asked, Signals};
+use self::statuses::Teller;
 use crate::admin::{Admin, AdminError, Node};
 use crate::artifacts::{CodeCache, DirectoryStore};
 use crate::codec::{Codec, EventKind, NoSchemaRegistry, WireFormat, WriterSchemas};
@@ -89,6 +91,7 @@ pub struct Service {
     failure: Failure,
     watch: Watch,
     node: Arc<node::Answers>,
+    teller: Teller,
     // From here on in the order in which they end.
     admin: Option<Admin>,
     invocations: Invocations,
@@ -120,7 +123,7 @@ impl Service {
     /// # Errors
     /// Where any part cannot start; those that had started are ended.
     pub fn start(config: Config, telemetry: &Telemetry) -> Result<Self, StartError> {
-        let (metrics, failure) = (telemetry.metrics(), Failure::default());
+        let (metrics, failure, started_at) = (telemetry.metrics(), Failure::default(), wall_clock());
         limits::settle(&config);
         settings::say_budgets(&config);
         // First: an address that cannot be had ends the start before anything else is done, and probes get an answer from now on.
@@ -154,6 +157,7 @@ impl Service {
                     pre_trigger_outcomes: config.topics.pre_trigger_outcomes.clone(),
                     forecast_snapshots: config.topics.forecast_snapshots.clone(),
                     guest_notices: config.topics.guest_notices.clone(),
+                    function_status: config.topics.function_status.clone(),
                 },
                 invocations_topic: config.topics.invocations.clone(),
                 transactions: transactions(&config),
@@ -230,6 +234,7 @@ impl Service {
             failure: failure.clone(),
             partitions: HashMap::new(),
         };
+        let is_there = statuses::clean(&connection, &config, &codec, executor.clone(), Arc::clone(&outbox))?;
         let invocations = Invocations::start(&connection, ingest_settings(&config), codec, writers, intake)?;
         outbox.listen(invocations.acknowledger())?;
         let node = Arc::new(node::Answers {
@@ -241,6 +246,7 @@ impl Service {
             definitions_passed: registry.passed(),
         });
         answers.has_started(Arc::clone(&node));
+        let teller = Teller::new(&control.asked(), started_at, is_there);
         tracing::info!(
             node = config.node_id(),
             bootstrap_servers = config.kafka.bootstrap_servers,
@@ -253,6 +259,7 @@ impl Service {
             failure,
             watch: connection.watch,
             node,
+            teller,
             admin,
             invocations,
             delivery,
@@ -305,6 +312,8 @@ impl Service {
                 break;
             }
             self.mirror_counters();
+            self.teller
+                .look(&self.outbox, || self.failure.reason().map(str::to_owned).or_else(|| self.node.not_ready()));
             if handed_back != self.invocations.is_handed_back() {
                 handed_back = !handed_back;
                 tracing::info!(handed_back, "every partition was handed back, or is taken again");
@@ -374,8 +383,8 @@ impl Service {
         let _watched = self.watch.begin("shutdown", deadline + SHUTDOWN_OVERDUE);
         self.mirror_counters();
         let failure = self.why_not();
-        let Self { metrics, admin, invocations, delivery, pre_triggers, registry, outbox, control, executor, .. } =
-            self;
+        let Self { metrics, teller, admin, invocations, delivery, .. } = self;
+        let Self { pre_triggers, registry, outbox, control, executor, .. } = self;
         drop(admin);
         let ingest = invocations.counters();
         // With a producer that failed for good nothing more is stored: waiting would be in vain.
@@ -386,6 +395,7 @@ impl Service {
         registry.stop();
         if failure.is_none() {
             control.keep_all(&outbox);
+            teller.stopped(&outbox);
         }
         drop((control, executor));
         let unpublished = if failure.is_some() { 0 } else { outbox.flush(left()) };

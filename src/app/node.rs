@@ -54,6 +54,7 @@ impl Node for Answers {
         // Each room bounds its own.
         let mut conditions = self.invocations.conditions();
         conditions.extend(self.definitions_passed.iter().flat_map(Passed::conditions));
+        conditions.extend(self.asked.conditions());
         conditions
     }
 

@@ -22,7 +22,7 @@ pub(super) fn create(connection: &Connection, config: &Config) -> Result<(), Cli
     let events = events.chain([&topics.guest_notices]).chain(own().map(|tenant| &tenant.pre_triggers_topic));
     let mut specs: Vec<_> = events.map(|name| spec(name, number(topics.partitions), false)).collect();
     // One partition: what has one name is in order in any case, and a start reads them all.
-    let compacted = [&topics.functions, &topics.forecast_snapshots].into_iter();
+    let compacted = [&topics.functions, &topics.forecast_snapshots, &topics.function_status].into_iter();
     specs.extend(compacted.chain(own().map(|tenant| &tenant.functions_topic)).map(|name| spec(name, 1, true)));
     for finding in ensure_topics(connection, &specs, true, config.registry.catch_up_timeout)? {
         match finding {

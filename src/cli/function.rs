@@ -1,4 +1,7 @@
-//! `function deploy|list|show|remove|prune`: the registry topic, and the artifacts' directory, for people.
+//! `function deploy|list|show|status|remove|prune`: the registry topic, what nodes say of it, and the artifacts' directory, for
+//! people.
+//!
+//! Must not: know what nodes say; `status` does.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,7 +14,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::{ClientArguments, print_json};
 use crate::artifacts::{DirectoryStore, PRUNE_AFTER_MIN};
 use crate::registry::{self, Judge};
-use crate::types::{Artifact, FunctionDefinition, FunctionKind, FunctionName, Reuse, Sha256};
+use crate::types::{Artifact, FunctionDefinition, FunctionKind, FunctionName, Group, Reuse, Sha256};
 
 const BROKER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -19,18 +22,20 @@ const BROKER_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) enum Command {
     /// Publish a function's definition, and keep its artifact where the nodes find it.
     Deploy(Box<Deploy>),
-    /// Print the definitions of all functions, one a line.
+    /// Print all functions as JSON, one a line: the definition, and as `nodes` what each node says of it.
     List {
         #[command(flatten)]
         client: ClientArguments,
     },
-    /// Print one function's definition.
+    /// Print one function as JSON: the definition, and as `nodes` what each node says of it.
     Show {
         /// The function's name.
         name: FunctionName,
         #[command(flatten)]
         client: ClientArguments,
     },
+    /// Print what functions are doing on every node: versions, states, since when and why.
+    Status(super::status::Arguments),
     /// Remove a function: its calls are rejected from then on.
     Remove {
         /// The function's name.
@@ -85,6 +90,12 @@ pub(super) struct Deploy {
     /// artifacts.file-roots has a folder around it.
     #[arg(long)]
     in_place: bool,
+    /// Wait until every node that is there runs this version; exit status 1 with the reason where one cannot.
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait.
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = humantime::parse_duration)]
+    wait_timeout: Duration,
     #[command(flatten)]
     client: ClientArguments,
 }
@@ -100,8 +111,9 @@ pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Deploy(arguments) => deploy(arguments),
         Command::Prune(arguments) => prune(arguments),
         Command::List { client } => {
-            for definition in definitions(client)?.functions.values() {
-                print_json(definition.as_ref())?;
+            let (definitions, group) = (definitions(client)?, super::status::read_if_there(client));
+            for definition in definitions.functions.values() {
+                print_with_nodes(definition, group.as_ref())?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -109,9 +121,10 @@ pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
             let definitions = definitions(client)?;
             let definition =
                 definitions.functions.get(name).with_context(|| format!("function {name} is not registered"))?;
-            print_json(definition.as_ref())?;
+            print_with_nodes(definition, super::status::read_if_there(client).as_ref())?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Status(arguments) => super::status::run(arguments),
         Command::Remove { name, client } => {
             let client = client.connect()?;
             client.remove(name)?;
@@ -167,7 +180,27 @@ fn deploy(arguments: &Deploy) -> anyhow::Result<ExitCode> {
     client.define(&definition)?;
     client.flush(BROKER_TIMEOUT)?;
     print_json(&definition)?;
+    if arguments.wait {
+        super::status::wait(&client, &definition, arguments.wait_timeout)?;
+    } else {
+        eprintln!("published; what the nodes make of it: forewarm function status {}", definition.name);
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a definition with what the nodes say of it; without, where that could not be read.
+fn print_with_nodes(definition: &FunctionDefinition, group: Option<&Group>) -> anyhow::Result<()> {
+    let nodes = group.map(|group| super::status::of_function(group, &definition.name, crate::app::wall_clock()));
+    print_json(&WithNodes { definition, nodes })
+}
+
+/// A definition, and what nodes say of it.
+#[derive(serde::Serialize)]
+struct WithNodes<'a> {
+    #[serde(flatten)]
+    definition: &'a FunctionDefinition,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nodes: Option<serde_json::Value>,
 }
 
 /// The definition from the file, where there is one, with what the command line knows better.

@@ -21,6 +21,7 @@ mod recorded;
 mod results;
 mod schema;
 mod serve;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,7 +58,7 @@ enum Command {
     Demo(demo::Arguments),
     /// Serve on an embedded broker that other clients can reach, to try functions out.
     Dev(dev::Arguments),
-    /// Deploy, list, show and remove functions.
+    /// Deploy, list, show and remove functions, and tell what they are doing on each node.
     #[command(subcommand)]
     Function(function::Command),
     /// Announce calls of a function.

@@ -4,6 +4,7 @@
 
 mod dead_letters;
 mod results;
+mod statuses;
 mod topic;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer}
 
 pub use self::dead_letters::{HEADER_REDRIVEN, Letter, LetterId, Redriven};
 pub use self::results::{Came, Results};
+pub use self::statuses::Statuses;
 pub use self::topic::Start;
 use crate::codec::{CONTENT_TYPE_AVRO, CONTENT_TYPE_JSON, Codec, EncodeError, Event, WireFormat};
 use crate::config::{Tenants, Topics};
@@ -188,6 +190,14 @@ impl Client {
     /// Where the topic cannot be read.
     pub fn results(&self, from: Start) -> Result<Results, RequestError> {
         Results::open(&self.connection, &self.topics.results, from, Arc::clone(&self.codec))
+    }
+
+    /// What the nodes of the group say of their functions; to be read to its end first.
+    ///
+    /// # Errors
+    /// Where the topic is not there or cannot be read.
+    pub fn statuses(&self) -> Result<Statuses, RequestError> {
+        Statuses::open(&self.connection, &self.topics.function_status, Arc::clone(&self.codec))
     }
 
     fn publish<E: Event>(

@@ -82,8 +82,10 @@ impl Codec {
             let defaults = EnumDefaults::of(&current.schema);
             Ok(Kind { kind, current, older, defaults })
         };
-        let [first, second, third, fourth, fifth, sixth] = EventKind::ALL;
-        Ok(Self { kinds: [kind(first)?, kind(second)?, kind(third)?, kind(fourth)?, kind(fifth)?, kind(sixth)?] })
+        let [first, second, third, fourth, fifth, sixth, seventh] = EventKind::ALL;
+        let (first, second, third) = (kind(first)?, kind(second)?, kind(third)?);
+        let kinds = [first, second, third, kind(fourth)?, kind(fifth)?, kind(sixth)?, kind(seventh)?];
+        Ok(Self { kinds })
     }
 
     fn kind(&self, kind: EventKind) -> &Kind {

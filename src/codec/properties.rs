@@ -281,6 +281,7 @@ fn survives(bytes: &[u8]) {
                 drop(codec.decode::<FunctionDefinition>(bytes, content_type, &registry));
                 drop(codec.decode::<PreTriggerOutcome>(bytes, content_type, &registry));
                 drop(codec.decode::<ForecastSnapshot>(bytes, content_type, &registry));
+                drop(codec.decode::<FunctionStatus>(bytes, content_type, &registry));
             }
         }
     });
@@ -320,7 +321,19 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_are_answered(frame in 0_usize..8, rest in vec(any::<u8>(), 0..400)) {
+    fn statuses_round_trip(
+        node in id(), function in option::of(name()), reason in option::of(".{0,40}"), since in time(), said_at in time(),
+        version in option::of(".{1,20}"), state in prop::sample::select(StatusKind::FUNCTIONS.to_vec()),
+    ) {
+        let (running_version, definition) = (version.clone(), None);
+        let node_started_at = since;
+        holds(&FunctionStatus {
+            node, function, state, reason, since, version, running_version, definition, node_started_at, said_at,
+        })?;
+    }
+
+    #[test]
+    fn random_bytes_are_answered(frame in 0_usize..9, rest in vec(any::<u8>(), 0..400)) {
         let header = CODEC.with(|codec| match frame {
             0 => Vec::new(),
             1 => vec![0, 0, 0, 0, 7],

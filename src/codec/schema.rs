@@ -13,7 +13,8 @@ use super::bounds;
 use super::error::{InvalidSchema, OutOfBounds};
 use super::fingerprint;
 use crate::types::{
-    ForecastSnapshot, FunctionDefinition, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome, Timestamp,
+    ForecastSnapshot, FunctionDefinition, FunctionStatus, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome,
+    Timestamp,
 };
 
 /// The kinds of events, one schema each.
@@ -31,17 +32,20 @@ pub enum EventKind {
     PreTriggerOutcome,
     /// What a node has learned of a function.
     ForecastSnapshot,
+    /// What a function, or a node, is doing.
+    FunctionStatus,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::PreTrigger,
         Self::Invocation,
         Self::InvocationResult,
         Self::FunctionDefinition,
         Self::PreTriggerOutcome,
         Self::ForecastSnapshot,
+        Self::FunctionStatus,
     ];
 
     /// The schema's file name without its ending, as in `schemas/`.
@@ -53,6 +57,7 @@ impl EventKind {
             Self::FunctionDefinition => "function-definition",
             Self::PreTriggerOutcome => "pre-trigger-outcome",
             Self::ForecastSnapshot => "forecast-snapshot",
+            Self::FunctionStatus => "function-status",
         }
     }
 
@@ -65,6 +70,7 @@ impl EventKind {
             Self::FunctionDefinition => "FunctionDefinition",
             Self::PreTriggerOutcome => "PreTriggerOutcome",
             Self::ForecastSnapshot => "ForecastSnapshot",
+            Self::FunctionStatus => "FunctionStatus",
         }
     }
 
@@ -85,6 +91,7 @@ impl EventKind {
             Self::FunctionDefinition => include_str!("../../schemas/function-definition.avsc"),
             Self::PreTriggerOutcome => include_str!("../../schemas/pre-trigger-outcome.avsc"),
             Self::ForecastSnapshot => include_str!("../../schemas/forecast-snapshot.avsc"),
+            Self::FunctionStatus => include_str!("../../schemas/function-status.avsc"),
         }
     }
 
@@ -98,7 +105,8 @@ impl EventKind {
             | Self::Invocation
             | Self::InvocationResult
             | Self::PreTriggerOutcome
-            | Self::ForecastSnapshot => &[],
+            | Self::ForecastSnapshot
+            | Self::FunctionStatus => &[],
         }
     }
 }
@@ -185,6 +193,14 @@ impl Event for ForecastSnapshot {
     /// Nothing here: the forecaster judges a state.
     fn check(&self) -> Result<(), OutOfBounds> {
         Ok(())
+    }
+}
+
+impl Event for FunctionStatus {
+    const KIND: EventKind = EventKind::FunctionStatus;
+
+    fn check(&self) -> Result<(), OutOfBounds> {
+        bounds::id("node", &self.node)
     }
 }
 

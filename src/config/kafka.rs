@@ -148,6 +148,8 @@ pub struct Topics {
     pub functions: String,
     /// What is known of functions, for the next start; compacted.
     pub forecast_snapshots: String,
+    /// What functions are doing on each node; compacted.
+    pub function_status: String,
     /// Whether topics that are missing are created at start.
     pub create: bool,
     /// Partitions of those that are created.
@@ -168,6 +170,7 @@ impl Topics {
             ("topics.guest-notices", &self.guest_notices),
             ("topics.functions", &self.functions),
             ("topics.forecast-snapshots", &self.forecast_snapshots),
+            ("topics.function-status", &self.function_status),
         ];
         let names: Vec<_> = names.into_iter().map(|(key, name)| (key, name.as_str())).chain(more).collect();
         let mut faults = Vec::new();

@@ -36,7 +36,7 @@ impl EmbeddedBroker {
         {
             cluster.create_topic(topic, PARTITIONS, 1)?;
         }
-        for topic in [&topics.functions, &topics.forecast_snapshots] {
+        for topic in [&topics.functions, &topics.forecast_snapshots, &topics.function_status] {
             cluster.create_topic(topic, 1, 1)?;
         }
         Ok(Self { cluster })

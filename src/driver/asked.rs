@@ -1,6 +1,7 @@
-//! What the control plane says when it is asked: plain values out of its state.
+//! What the node says when it is asked of its functions: what is so, from the executor, and what is wished and why, from the
+//! control plane. Plain values out of their states.
 //!
-//! Must not: hold the state's lock longer than copying takes, or change anything.
+//! Must not: hold a lock longer than copying takes, change anything, or tell a wish as a fact.
 
 use std::collections::BinaryHeap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,31 +9,98 @@ use std::time::Duration;
 
 use super::plane::Clock;
 use crate::control::{Control, Explanation};
+use crate::execute::{Executor, Outcomes};
 use crate::forecast::chains::{EdgeView, Rule};
 use crate::types::{
-    ChainExplanation, FunctionExplanation, FunctionName, FunctionSummary, NoticeExplanation, OutlookLevel, YIELD_STEPS,
+    ChainExplanation, Condition, ConditionKind, FunctionExplanation, FunctionFacts, FunctionName, FunctionSummary,
+    NoticeExplanation, OutlookLevel, StatusKind, WarmTarget, YIELD_STEPS,
 };
 
-/// Asks the control plane. Cheap to clone.
+/// Functions in trouble that are named as conditions at once, at most (inclusive).
+const TROUBLES_MAX: usize = 1_000;
+
+/// Knows what is so of functions: the executor.
+pub(super) trait Facts: Send + Sync {
+    /// What is so of one; `None` where it is not known.
+    fn facts(&self, function: &FunctionName) -> Option<FunctionFacts>;
+
+    /// Those after a name, in the order of their names, at most `limit`.
+    fn facts_after(&self, after: Option<&str>, limit: usize) -> Vec<(FunctionName, FunctionFacts)>;
+
+    /// Those that somebody has to look after, at most `limit`.
+    fn in_trouble(&self, limit: usize) -> Vec<(FunctionName, FunctionFacts)>;
+
+    /// Whether there is such a function.
+    fn knows(&self, function: &FunctionName) -> bool;
+
+    /// Those that have changed since the change that `known` says was seen, with the number of their newest one.
+    fn changed(
+        &self,
+        known: &dyn Fn(&FunctionName) -> Option<u64>,
+        limit: usize,
+    ) -> Vec<(FunctionName, u64, FunctionFacts)>;
+}
+
+impl<O: Outcomes> Facts for Executor<O> {
+    fn facts(&self, function: &FunctionName) -> Option<FunctionFacts> {
+        Self::facts(self, function)
+    }
+
+    fn facts_after(&self, after: Option<&str>, limit: usize) -> Vec<(FunctionName, FunctionFacts)> {
+        Self::facts_after(self, after, limit)
+    }
+
+    fn in_trouble(&self, limit: usize) -> Vec<(FunctionName, FunctionFacts)> {
+        Self::in_trouble(self, limit)
+    }
+
+    fn knows(&self, function: &FunctionName) -> bool {
+        Self::knows(self, function)
+    }
+
+    fn changed(
+        &self,
+        known: &dyn Fn(&FunctionName) -> Option<u64>,
+        limit: usize,
+    ) -> Vec<(FunctionName, u64, FunctionFacts)> {
+        Self::changed(self, known, limit)
+    }
+}
+
+/// Asks the executor and the control plane. Cheap to clone.
 #[derive(Clone)]
 pub struct Asked {
     pub(super) control: Arc<Mutex<Control>>,
+    pub(super) facts: Arc<dyn Facts>,
     pub(super) clock: Clock,
 }
 
 impl Asked {
     /// Functions after a name, in the order of their names, at most `limit`.
     pub fn functions(&self, after: Option<&str>, limit: usize) -> Vec<FunctionSummary> {
+        let facts = self.facts.facts_after(after, limit);
         let control = self.control();
-        let after = |name: &FunctionName| after.is_none_or(|after| name.as_str() > after);
-        let names = control.explanations().map(|explanation| &explanation.definition.name);
-        let page = first(names.filter(|name| after(name)), limit);
-        page.into_iter().filter_map(|name| control.explain(name)).map(|explanation| summary(&explanation)).collect()
+        facts
+            .into_iter()
+            .map(|(function, facts)| summary(control.explain(&function), function.clone(), facts))
+            .collect()
     }
 
-    /// Why a function's target is what it is; `None` where it is not known.
+    /// What is so of a function, what is wished for it, and why; `None` where it is not known.
     pub fn explain(&self, function: &FunctionName) -> Option<FunctionExplanation> {
-        self.control().explain(function).map(|explanation| explained(&explanation))
+        let facts = self.facts.facts(function)?;
+        Some(match self.control().explain(function) {
+            Some(explanation) => explained(&explanation, facts),
+            // The control plane hears of a definition a tick later, and of one that is refused never.
+            None => unplanned(function, facts),
+        })
+    }
+
+    /// Functions that cannot run, or that fail, as conditions of this node.
+    pub fn conditions(&self) -> Vec<Condition> {
+        let mut in_trouble = self.facts.in_trouble(TROUBLES_MAX);
+        in_trouble.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        in_trouble.iter().filter_map(|(function, facts)| condition(function, facts)).collect()
     }
 
     /// The chains that begin with a function; or those of the next functions after a name, in the order of names, at most `limit`
@@ -73,22 +141,55 @@ fn first<T: Ord>(all: impl Iterator<Item = T>, limit: usize) -> Vec<T> {
     held.into_sorted_vec()
 }
 
-fn summary(explanation: &Explanation<'_>) -> FunctionSummary {
+fn summary(planned: Option<Explanation<'_>>, function: FunctionName, facts: FunctionFacts) -> FunctionSummary {
     FunctionSummary {
-        function: explanation.definition.name.clone(),
-        ready: explanation.target.ready,
-        in_flight: explanation.demand.in_flight,
-        enabled: explanation.definition.enabled,
+        target: planned.as_ref().map_or(0, |planned| planned.target.ready),
+        in_flight: planned
+            .as_ref()
+            .map_or(facts.busy.saturating_add(facts.waiting), |planned| planned.demand.in_flight),
+        enabled: planned.as_ref().map_or(facts.state != StatusKind::Disabled, |planned| planned.definition.enabled),
+        function,
+        facts,
     }
 }
 
-fn explained(explanation: &Explanation<'_>) -> FunctionExplanation {
+/// A function for which nothing is wished.
+fn unplanned(function: &FunctionName, facts: FunctionFacts) -> FunctionExplanation {
+    FunctionExplanation {
+        function: function.clone(),
+        target: 0,
+        enabled: facts.state != StatusKind::Disabled,
+        floor: 0,
+        ceiling: 0,
+        in_flight: facts.busy.saturating_add(facts.waiting),
+        history: 0.0,
+        outlook: Vec::new(),
+        notices: Vec::new(),
+        wanted: WarmTarget::default(),
+        granted: WarmTarget::default(),
+        instance_bytes: 0,
+        facts,
+    }
+}
+
+fn condition(function: &FunctionName, facts: &FunctionFacts) -> Option<Condition> {
+    let kind = match facts.state {
+        StatusKind::Refused => ConditionKind::FunctionRefused,
+        StatusKind::Unavailable => ConditionKind::FunctionUnavailable,
+        StatusKind::Failing => ConditionKind::FunctionFailing,
+        _ => return None,
+    };
+    Some(Condition { kind, subject: function.to_string(), detail: facts.headline()? })
+}
+
+fn explained(explanation: &Explanation<'_>, facts: FunctionFacts) -> FunctionExplanation {
     let Explanation { definition, demand, wanted, target, instance_bytes } = *explanation;
     let outlook = demand.outlook.iter();
     let notices = demand.notices.iter();
     FunctionExplanation {
         function: definition.name.clone(),
-        version: definition.version.clone(),
+        facts,
+        target: target.ready,
         enabled: definition.enabled,
         floor: definition.warm.floor,
         ceiling: definition.warm.ceiling,

@@ -11,6 +11,7 @@ mod delivery;
 mod intake;
 mod outbox;
 mod plane;
+mod statuses;
 mod unknown;
 
 pub use asked::Asked;
@@ -18,4 +19,5 @@ pub use delivery::Delivery;
 pub use intake::Intake;
 pub use outbox::{Failure, Outbox, OutboxSettings, Ticket};
 pub use plane::{ControlPlane, Observations};
+pub use statuses::{Said, Statuses};
 pub use unknown::Unknown;

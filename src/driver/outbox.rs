@@ -23,7 +23,8 @@ use crate::publish::{
 };
 use crate::telemetry::{CallSpan, Metrics};
 use crate::types::{
-    ForecastSnapshot, FunctionName, InvocationError, InvocationResult, Position, PreTrigger, PreTriggerOutcome, Status,
+    ForecastSnapshot, FunctionName, FunctionStatus, InvocationError, InvocationResult, Position, PreTrigger,
+    PreTriggerOutcome, Status,
 };
 
 /// The label of dead letters of calls that failed as often as their function allows.
@@ -260,6 +261,33 @@ impl Outbox {
 
     fn remove_snapshot(&self, key: Vec<u8>) {
         let destination = Destination::ForecastSnapshots;
+        self.send_loose(Record { destination, key: Some(key), headers: Vec::new(), payload: None });
+    }
+
+    /// Publishes what a function on this node, or the node itself, is doing.
+    pub fn tell_status(&self, status: FunctionStatus) {
+        let status = FunctionStatus { node: self.settings.node.clone(), ..status };
+        self.announce_event(Destination::FunctionStatus, status.key(), &status, WireFormat::SingleObject);
+    }
+
+    /// Publishes that a function is not on this node any more.
+    pub fn forget_status(&self, function: &FunctionName) {
+        self.remove_status(FunctionStatus::key_of(&self.settings.node, Some(function)));
+    }
+
+    /// Publishes that statuses of nodes and functions that are gone are no more. Where several nodes say it of one status,
+    /// once would have been enough.
+    pub fn forget_stale_statuses(&self, stale: Vec<Vec<u8>>) {
+        if stale.is_empty() {
+            return;
+        }
+        let (topic, statuses) = (&self.settings.topics.function_status, stale.len());
+        stale.into_iter().for_each(|key| self.remove_status(key));
+        tracing::info!(topic, statuses, "statuses of nodes and functions that are gone are removed");
+    }
+
+    fn remove_status(&self, key: Vec<u8>) {
+        let destination = Destination::FunctionStatus;
         self.send_loose(Record { destination, key: Some(key), headers: Vec::new(), payload: None });
     }
 

@@ -79,8 +79,9 @@ impl ControlPlane {
         outbox: Arc<Outbox>,
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let asked = Asked { control: Arc::new(Mutex::new(control)), clock: observations.clock };
-        let (stopped, Asked { control: shared, clock }) = (Arc::clone(&stop), asked.clone());
+        let (shared, facts) = (Arc::new(Mutex::new(control)), Arc::new(executor.clone()));
+        let asked = Asked { control: Arc::clone(&shared), facts, clock: observations.clock };
+        let (stopped, clock) = (Arc::clone(&stop), asked.clock);
         let body = move || {
             let mut actions = Vec::new();
             let mut time = clock.now();
@@ -184,6 +185,10 @@ fn show<O: Outcomes>(metrics: &Metrics, executor: &Executor<O>, usage: &[(Functi
     metrics.instances_ready.set(sum(|usage| usage.ready));
     metrics.instances_busy.set(sum(|usage| usage.busy));
     metrics.instances_preparing.set(sum(|usage| usage.preparing));
+    metrics.calls_waiting.set(sum(|usage| usage.waiting));
+    let (by_state, wanted) = executor.totals();
+    metrics.instances_wanted.set(wanted);
+    metrics.functions_now(by_state);
     metrics.instance_bytes.set(executor.in_use().bytes);
 }
 

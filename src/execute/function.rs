@@ -12,6 +12,8 @@ use super::code::{Origin, Shared};
 use super::instance::Instance;
 use super::shelf::Shelf;
 use super::slots::Slot;
+use super::status::Story;
+use super::wall_clock;
 use crate::types::{FunctionDefinition, FunctionName, Invocation, StartKind, WarmReason};
 
 /// A call as it is handed to the executor. `T` is the caller's own: it comes back with the outcome.
@@ -237,6 +239,8 @@ pub(super) enum Step {
 pub(super) struct State<T> {
     pub(super) shelf: Shelf<Box<Ready>, Pending<T>>,
     pub(super) phase: Phase,
+    /// What is told of it.
+    pub(super) story: Story,
     pub(super) version: Option<Arc<Version>>,
     /// Where a version is being loaded: how far that is, and since when.
     pub(super) loading: Option<(Step, Instant)>,
@@ -297,7 +301,9 @@ impl<T> Function<T> {
 
     /// A function that has a name and nothing that could run.
     pub(super) fn refused(name: FunctionName, reason: String) -> Self {
-        Self::in_phase(name, 1, Phase::Refused(reason))
+        let function = Self::in_phase(name, 1, Phase::Refused(reason.clone()));
+        function.state().story.unreadable(&reason, wall_clock());
+        function
     }
 
     fn in_phase(name: FunctionName, concurrency: u32, phase: Phase) -> Self {
@@ -306,6 +312,7 @@ impl<T> Function<T> {
             state: Mutex::new(State {
                 shelf: Shelf::new(concurrency),
                 phase,
+                story: Story::new(wall_clock()),
                 version: None,
                 loading: None,
                 wanted_serial: 0,

@@ -2,13 +2,14 @@
 //!
 //! How code is had is the business of `loader`. Must not: touch a running version before the new one is there. What cannot be loaded is refused with its reason.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::function::{Ending, Function, Gone, Phase, Step, Version};
 use super::loader::Wanted;
-use super::{Executor, Node, Outcomes};
+use super::{Executor, Node, Outcomes, wall_clock};
 use crate::types::{FunctionDefinition, FunctionName};
 
 /// Pause before loading is tried again; doubles up to the maximum.
@@ -28,6 +29,7 @@ impl<O: Outcomes> Executor<O> {
         };
         let mut state = function.state();
         state.wanted_serial = serial;
+        state.story.defined(&definition, serial, wall_clock());
         if !definition.enabled {
             state.phase = Phase::Disabled;
             state.loading = None;
@@ -51,11 +53,12 @@ impl<O: Outcomes> Executor<O> {
     /// an older version is there: that one stays.
     pub fn refuse(&self, name: &str, reason: &str) {
         let Ok(name) = FunctionName::new(name) else { return };
+        let reason = format!("its definition was refused: {reason}");
         let mut functions = self.0.functions.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        functions.entry(name.clone()).or_insert_with(|| {
-            let reason = format!("its definition was refused: {reason}");
-            Arc::new(Function::refused(name, reason))
-        });
+        match functions.entry(name.clone()) {
+            Entry::Occupied(known) => known.get().state().story.unreadable(&reason, wall_clock()),
+            Entry::Vacant(new) => drop(new.insert(Arc::new(Function::refused(name, reason)))),
+        }
     }
 
     /// Forgets a function: calls that wait are rejected, calls that run end as they may within `execute.removal-grace`.
@@ -113,6 +116,13 @@ impl<O: Outcomes> Node<O> {
             let mut state = function.state();
             if state.wanted_serial == serial {
                 state.loading = Some((step, Instant::now()));
+                if state.story.is_about(serial) {
+                    match step {
+                        Step::Waiting => state.story.loads("waits for its turn to load", wall_clock()),
+                        Step::Fetching => state.story.loads("is fetched", wall_clock()),
+                        Step::Compiling => state.story.fetched("is compiled", wall_clock()),
+                    }
+                }
             }
         };
         loop {
@@ -129,6 +139,7 @@ impl<O: Outcomes> Node<O> {
                 Err(fault) if fault.may_pass() => {
                     step(Step::Waiting);
                     function.state().cannot_run(&fault.to_string());
+                    function.tell(serial, |story, now| story.unavailable(&fault.to_string(), now));
                     tracing::warn!(
                         function = %function.name, uri = definition.artifact.uri, fault = fault.detail(), retry_in = ?backoff,
                         "the function cannot be loaded now"
@@ -138,6 +149,7 @@ impl<O: Outcomes> Node<O> {
                 }
                 Err(fault) => {
                     tracing::debug!(function = %function.name, uri = definition.artifact.uri, fault = fault.detail(), "refused");
+                    function.tell(serial, |story, now| story.refused(&fault.to_string(), now));
                     return self.refuse(&function, &definition, &fault.to_string());
                 }
             }
@@ -151,6 +163,9 @@ impl<O: Outcomes> Node<O> {
             origin = ?version.origin, "the function is ready to run"
         );
         let mut state = function.state();
+        if state.story.is_about(version.serial) {
+            state.story.loaded(wall_clock());
+        }
         state.phase = Phase::Running;
         state.loading = None;
         state.unavailable = None;

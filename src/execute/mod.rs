@@ -21,6 +21,7 @@ mod memory;
 mod prepare;
 mod shelf;
 mod slots;
+mod status;
 mod stdio;
 
 use std::collections::HashMap;

@@ -13,7 +13,7 @@ use super::instance::Instance;
 use super::memory::{Account, Room};
 use super::shelf::Offered;
 use super::slots::Slot;
-use super::{Node, Outcomes};
+use super::{Node, Outcomes, wall_clock};
 use crate::pool::{self, Full, Purpose};
 use crate::types::{FunctionName, Status, Timestamp, WarmKind, WarmReason, WarmTarget};
 
@@ -186,6 +186,9 @@ impl<O: Outcomes> Node<O> {
             state.planned_after = None;
             state.planned_failures = 0;
             state.unavailable = None;
+            if state.story.is_about(ready.version.serial) {
+                state.story.prepared(wall_clock);
+            }
             if state.version.as_ref().is_some_and(|version| version.serial == ready.version.serial) {
                 Ok(state.shelf.prepared(ready))
             } else {
@@ -213,6 +216,10 @@ impl<O: Outcomes> Node<O> {
         let mut state = function.state();
         state.shelf.not_prepared();
         state.cannot_run(&fault.error.message);
+        if state.story.is_about(version.serial) {
+            let what = if fault.status == Status::FunctionError { "init failed" } else { fault.status.as_str() };
+            state.story.failed(&format!("{what}: {}", fault.error.message), wall_clock());
+        }
         // The pool's own end is not the guest's fault: its call keeps waiting for a slot.
         let answered = if on_demand { state.shelf.abandon() } else { None };
         if !on_demand {

@@ -146,6 +146,7 @@ impl<S: Sink> Intake<S> {
             received_at: now,
             content,
             original: None,
+            is_refused: false,
         });
     }
 }

@@ -14,14 +14,22 @@ pub enum Destination {
     PreTriggerOutcomes,
     /// What is known of a function, for the next start.
     ForecastSnapshots,
+    /// What functions, and this node, are doing.
+    FunctionStatus,
     /// Notices of functions about others.
     GuestNotices,
 }
 
 impl Destination {
     /// Every one.
-    pub const ALL: [Self; 5] =
-        [Self::Results, Self::DeadLetters, Self::PreTriggerOutcomes, Self::ForecastSnapshots, Self::GuestNotices];
+    pub const ALL: [Self; 6] = [
+        Self::Results,
+        Self::DeadLetters,
+        Self::PreTriggerOutcomes,
+        Self::ForecastSnapshots,
+        Self::FunctionStatus,
+        Self::GuestNotices,
+    ];
 }
 
 /// Where records go.
@@ -35,6 +43,8 @@ pub struct Topics {
     pub pre_trigger_outcomes: String,
     /// The compacted topic of what is known of functions.
     pub forecast_snapshots: String,
+    /// The compacted topic of what functions and nodes are doing.
+    pub function_status: String,
     /// The topic of guests' notices.
     pub guest_notices: String,
 }
@@ -47,6 +57,7 @@ impl Topics {
             Destination::PreTriggerOutcomes => &self.pre_trigger_outcomes,
             Destination::ForecastSnapshots => &self.forecast_snapshots,
             Destination::GuestNotices => &self.guest_notices,
+            Destination::FunctionStatus => &self.function_status,
         }
     }
 }

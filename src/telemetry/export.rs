@@ -168,6 +168,19 @@ fn observe(meter: &Meter, metrics: &Arc<Metrics>) {
             }
         })
         .build();
+    let read = Arc::clone(metrics);
+    meter
+        .u64_observable_gauge("forewarm.functions")
+        .with_unit("{function}")
+        .with_description(
+            "Functions by what their newest version is doing; /functions and `forewarm function status` name each.",
+        )
+        .with_callback(move |observer| {
+            for (state, count) in read.functions_by_state() {
+                observer.observe(count, &[KeyValue::new("forewarm.function.state", state)]);
+            }
+        })
+        .build();
     let histogram = |name: &'static str, help: &'static str| {
         let bounds = vec![1e-6, 1e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 1e-1, 0.5, 1.0, 5.0, 30.0];
         meter.f64_histogram(name).with_unit("s").with_description(help).with_boundaries(bounds).build()

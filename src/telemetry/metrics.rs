@@ -10,7 +10,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::Histogram;
 
 use crate::codec::DecodeError;
-use crate::types::{ConditionKind, OutcomeKind, StartKind, Status};
+use crate::types::{ConditionKind, OutcomeKind, StartKind, Status, StatusKind};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -69,6 +69,7 @@ macro_rules! table {
             pre_triggers: Labelled,
             outcomes: Labelled,
             conditions: [AtomicU64; ConditionKind::ALL.len()],
+            functions: [AtomicU64; StatusKind::FUNCTIONS.len()],
             durations: OnceLock<Durations>,
         }
 
@@ -131,6 +132,8 @@ table! {
     Gauge instances_busy "forewarm.instances_busy" "{instance}" "Instances that serve a call.";
     Gauge instances_preparing "forewarm.instances_preparing" "{instance}" "Instances being prepared.";
     Gauge instance_bytes "forewarm.instance_memory" "By" "Memory that all instances hold.";
+    Gauge instances_wanted "forewarm.instances_wanted" "{instance}" "Ready instances that the warm targets ask for; instances_ready says how many there are.";
+    Gauge calls_waiting "forewarm.calls_waiting" "{call}" "Calls that wait for an instance.";
 }
 
 /// Why messages become dead letters: those of `DecodeError::REASONS`, and calls that failed as often as they may.
@@ -226,6 +229,17 @@ impl Metrics {
             .into_iter()
             .map(|kind| (kind.as_str(), self.conditions[kind as usize].load(Ordering::Relaxed)))
             .collect()
+    }
+
+    /// How many functions are in each state now, in the order of [`StatusKind::FUNCTIONS`].
+    pub fn functions_now(&self, counts: [u64; StatusKind::FUNCTIONS.len()]) {
+        self.functions.iter().zip(counts).for_each(|(place, count)| place.store(count, Ordering::Relaxed));
+    }
+
+    /// Functions by state.
+    pub(super) fn functions_by_state(&self) -> Vec<(&'static str, u64)> {
+        let counts = self.functions.iter().map(|count| count.load(Ordering::Relaxed));
+        StatusKind::FUNCTIONS.iter().map(|state| state.as_str()).zip(counts).collect()
     }
 
     /// Outcomes of one status and start kind.

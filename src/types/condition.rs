@@ -25,11 +25,24 @@ pub enum ConditionKind {
     RecordsPassed,
     /// A function or a tenant holds its share of what the node has in flight.
     ShareHeld,
+    /// The newest version of a function cannot run here, and is not tried again.
+    FunctionRefused,
+    /// The artifact of the newest version of a function cannot be had now.
+    FunctionUnavailable,
+    /// Instances of a function cannot be prepared.
+    FunctionFailing,
 }
 
 impl ConditionKind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::PartitionStands, Self::RecordsPassed, Self::ShareHeld];
+    pub const ALL: [Self; 6] = [
+        Self::PartitionStands,
+        Self::RecordsPassed,
+        Self::ShareHeld,
+        Self::FunctionRefused,
+        Self::FunctionUnavailable,
+        Self::FunctionFailing,
+    ];
 
     /// Its name, as in JSON.
     pub const fn as_str(self) -> &'static str {
@@ -37,6 +50,9 @@ impl ConditionKind {
             Self::PartitionStands => "partition-stands",
             Self::RecordsPassed => "records-passed",
             Self::ShareHeld => "share-held",
+            Self::FunctionRefused => "function-refused",
+            Self::FunctionUnavailable => "function-unavailable",
+            Self::FunctionFailing => "function-failing",
         }
     }
 }

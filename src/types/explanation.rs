@@ -7,15 +7,18 @@ use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FunctionName, Timestamp, WarmKind, WarmTarget};
+use super::{FunctionFacts, FunctionName, Timestamp, WarmKind, WarmTarget};
 
 /// One function in a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FunctionSummary {
     /// Its name.
     pub function: FunctionName,
+    /// What is so: its state, and the instances that are there.
+    #[serde(flatten)]
+    pub facts: FunctionFacts,
     /// Ready instances wanted now.
-    pub ready: u32,
+    pub target: u32,
     /// Calls in flight.
     pub in_flight: u32,
     /// Whether its calls are taken.
@@ -48,13 +51,16 @@ pub struct NoticeExplanation {
     pub expires_at: Timestamp,
 }
 
-/// Why the warm target of a function is what it is.
+/// What is so of a function, what is wished for it, and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FunctionExplanation {
     /// The function.
     pub function: FunctionName,
-    /// Its version.
-    pub version: String,
+    /// What is so: its state, its versions, and the instances that are there.
+    #[serde(flatten)]
+    pub facts: FunctionFacts,
+    /// Ready instances wanted now, as in `granted`.
+    pub target: u32,
     /// Whether its calls are taken.
     pub enabled: bool,
     /// Instances that are kept whatever the forecast says.

@@ -8,6 +8,7 @@ mod demand;
 mod event;
 mod explanation;
 mod function;
+mod group;
 mod outcome;
 mod overflow;
 mod payload;
@@ -16,6 +17,7 @@ mod retry;
 mod schedule;
 mod shown;
 mod snapshot;
+mod status;
 mod time;
 
 pub use artifact::{Artifact, Sha256};
@@ -29,6 +31,7 @@ pub use function::{
     ChainRule, ChainRuleKind, Criteria, FunctionDefinition, FunctionKind, FunctionName, InvalidName, Limits, Ordering,
     Reuse, WarmPolicy,
 };
+pub use group::{GONE_AFTER, Group};
 pub use outcome::{OutcomeKind, PreTriggerOutcome};
 pub use overflow::Overflow;
 pub use payload::Payload;
@@ -37,4 +40,5 @@ pub use retry::{Retry, RetryStatus};
 pub use schedule::{InvalidSchedule, Schedule, Windows};
 pub use shown::{Escaping, Shown, ShownJson};
 pub use snapshot::ForecastSnapshot;
+pub use status::{Failures, FunctionFacts, FunctionStatus, StatusKind, cut_reason};
 pub use time::Timestamp;

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -70,6 +70,20 @@ impl Sub<Duration> for Timestamp {
     }
 }
 
+/// RFC 3339 in UTC, to the second; a time before the epoch as the epoch.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let since = Duration::from_millis(u64::try_from(self.as_millis()).unwrap_or(0));
+        match SystemTime::UNIX_EPOCH.checked_add(since).filter(|_| since < YEAR_10000) {
+            Some(at) => humantime::format_rfc3339_seconds(at).fmt(f),
+            None => f.write_str("far away"),
+        }
+    }
+}
+
+/// From the epoch to the first moment that RFC 3339 has no form for.
+const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
+
 impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:06}s", self.0.div_euclid(1_000_000), self.0.rem_euclid(1_000_000))
@@ -104,6 +118,15 @@ mod tests {
     fn millis_round_down_on_both_sides_of_the_epoch() {
         assert_eq!(Timestamp::from_micros(1_999).as_millis(), 1);
         assert_eq!(Timestamp::from_micros(-1).as_millis(), -1);
+    }
+
+    #[test]
+    fn a_time_is_shown_by_rfc_3339() {
+        assert_eq!(Timestamp::from_millis(1_767_225_647_900).to_string(), "2026-01-01T00:00:47Z");
+        assert_eq!(Timestamp::from_millis(-1).to_string(), "1970-01-01T00:00:00Z");
+        assert_eq!(Timestamp::from_millis(253_402_300_799_999).to_string(), "9999-12-31T23:59:59Z");
+        assert_eq!(Timestamp::from_millis(i64::MAX).to_string(), "far away");
+        assert_eq!(Timestamp::from_millis(253_402_300_800_000).to_string(), "far away");
     }
 
     #[test]

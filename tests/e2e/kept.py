@@ -70,7 +70,7 @@ def renamed_nodes(bench):
     # This life's and the newest of those before it, of each function; and once, of the one that was removed.
     assert most <= 2 * len(functions) + 1, most
     assert b"pod-0\0gone" not in keys and not [key for key in keys if key.startswith(b"pod-0\0")], keys
-    removed = [line for service in bench.services for line in service.log_lines("that are gone are removed")]
+    removed = [line for service in bench.services for line in service.log_lines("forecast snapshots of nodes and functions that are gone are removed")]
     assert removed, "no node says that it removed any"
     return f"{LIVES} lives left {len(keys)} keys, {most} at most"
 

@@ -29,6 +29,7 @@ import operate
 import scale
 import security
 import shares
+import status
 import telemetry
 import tenants
 import unreadable
@@ -37,7 +38,7 @@ from bench import ECHO, HOSTILE, Bench, Skipped
 from cluster import Broker
 
 # What takes the one broker away for long comes last.
-FAMILIES = [use, kept, faults, unreadable, operate, telemetry, tenants, shares, ceilings, security, delivery, membership, scale, exactly_once, brokers]
+FAMILIES = [use, status, kept, faults, unreadable, operate, telemetry, tenants, shares, ceilings, security, delivery, membership, scale, exactly_once, brokers]
 SCENARIOS = {scenario.__name__: scenario for family in FAMILIES for scenario in family.SCENARIOS}
 
 

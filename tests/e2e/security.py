@@ -30,6 +30,7 @@ RIGHTS = {
     "functions": [AclOperation.READ],
     "pre-trigger-outcomes": [AclOperation.WRITE],
     "forecast-snapshots": [AclOperation.READ, AclOperation.WRITE],
+    "function-status": [AclOperation.READ, AclOperation.WRITE],
 }
 # A service that is not let in may write so much and no more, and may work so much, in the time that it is watched.
 WATCHED_S = 4

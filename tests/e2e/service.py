@@ -95,6 +95,7 @@ class Service:
             return "it has not started yet"
         try:
             with urllib.request.urlopen(f"http://{address}/health/ready", timeout=timeout_s) as answer:
+                # Conditions may stand beside it: they turn nothing off.
                 assert json.load(answer)["status"] == "ok"
                 return None
         except urllib.error.HTTPError as answer:

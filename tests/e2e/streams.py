@@ -22,6 +22,7 @@ ROLES = (
     "functions",
     "pre-trigger-outcomes",
     "forecast-snapshots",
+    "function-status",
 )
 PARTITIONS = 6
 BROKER_DEADLINE_S = 60
@@ -94,7 +95,7 @@ class Topics:
 
     def new_topic(self, role):
         # As the service makes them itself: compacted topics have one partition, and with that one order.
-        if role in ("functions", "forecast-snapshots"):
+        if role in ("functions", "forecast-snapshots", "function-status"):
             settings = {"num_partitions": 1, "config": {"cleanup.policy": "compact"}}
         else:
             settings = {"num_partitions": PARTITIONS}

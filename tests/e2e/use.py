@@ -314,8 +314,10 @@ def commands(bench):
     notice = json.loads(service.command("pre-trigger", "shop/echo", "--expected", "3"))
     assert notice["expected_invocations"] == 3, notice
     listed = [json.loads(line) for line in service.command("function", "list").splitlines()]
-    assert listed == [deployed], listed
-    assert json.loads(service.command("function", "show", "shop/echo")) == deployed
+    for told in (*listed, json.loads(service.command("function", "show", "shop/echo"))):
+        states = [(node["node"], node["state"], node["running_version"]) for node in told.pop("nodes")]
+        assert (told, states) == (deployed, [("e2e-node", "running", "v7")]), (told, states)
+    assert len(listed) == 1, listed
     service.command("function", "remove", "shop/echo")
     assert service.command("function", "list") == ""
     results = bench.results()

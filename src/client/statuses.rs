@@ -1,0 +1,91 @@
+//! Reads the topic of function statuses: what the whole group says of its functions.
+//!
+//! Must not: judge a status; `types::Group` says which ones count.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::message::Message;
+
+use super::RequestError;
+use super::topic::{Start, Topic};
+use crate::codec::{Codec, NoSchemaRegistry};
+use crate::kafka::{Connection, headers};
+use crate::types::{FunctionStatus, Group};
+
+/// How long one look for records waits.
+const POLL: Duration = Duration::from_millis(100);
+
+/// The topic, read from its beginning on, and what it comes to.
+pub struct Statuses {
+    name: String,
+    topic: Topic,
+    codec: Arc<Codec>,
+    /// What the group says, as far as it was read.
+    pub group: Group,
+}
+
+/// What a record is.
+enum Record {
+    Said(Box<FunctionStatus>),
+    Forgotten(Vec<u8>),
+    /// None that is known.
+    Stranger,
+}
+
+impl Statuses {
+    /// Begins to read.
+    ///
+    /// # Errors
+    /// Where the topic is not there or cannot be read.
+    pub fn open(connection: &Connection, topic: &str, codec: Arc<Codec>) -> Result<Self, RequestError> {
+        let reader = Topic::open(connection, topic, "function status", Start::Beginning)?;
+        Ok(Self { name: topic.to_owned(), topic: reader, codec, group: Group::default() })
+    }
+
+    /// Whether the end of the topic was met at least once.
+    pub fn at_end(&self) -> bool {
+        self.topic.at_end()
+    }
+
+    /// Reads until the end was met, for at most `timeout`; answers whether it was.
+    ///
+    /// # Errors
+    /// Where reading fails for good.
+    pub fn read_to_end(&mut self, timeout: Duration) -> Result<bool, RequestError> {
+        let began = Instant::now();
+        while !self.at_end() && began.elapsed() < timeout {
+            self.next(POLL)?;
+        }
+        Ok(self.at_end())
+    }
+
+    /// Takes the next record in, where one comes within `wait`; answers whether one came.
+    ///
+    /// # Errors
+    /// Where reading fails for good.
+    pub fn next(&mut self, wait: Duration) -> Result<bool, RequestError> {
+        let codec = &self.codec;
+        let came = self.topic.next(&self.name, wait, |message| {
+            let key = message.key().unwrap_or_default();
+            let Some(payload) = message.payload() else { return Some(Record::Forgotten(key.to_vec())) };
+            let (headers, _) = headers::read(message);
+            let content_type = headers::text(&headers, "content-type");
+            Some(match codec.decode::<FunctionStatus>(payload, content_type, &NoSchemaRegistry) {
+                Ok(status) if status.key() == key => Record::Said(Box::new(status)),
+                Ok(_) => Record::Stranger,
+                Err(fault) => {
+                    tracing::debug!(partition = message.partition(), offset = message.offset(), %fault, "not a status");
+                    Record::Stranger
+                }
+            })
+        })?;
+        match came {
+            Some(Record::Said(status)) => self.group.take(*status),
+            Some(Record::Forgotten(key)) => self.group.forget(&key),
+            Some(Record::Stranger) => self.group.passed_over += 1,
+            None => return Ok(false),
+        }
+        Ok(true)
+    }
+}
