@@ -252,8 +252,8 @@ its record says for this minute, in use at once at least: 1 98.7%, 2 40.0%
     #[test]
     fn foreign_text_forges_no_line() {
         let parts = [(WarmKind::PreTrigger, Some("id\nversion 9\u{1b}[2J"), 1)];
-        let told =
-            FunctionExplanation { version: "1\u{7}".to_owned(), ..explanation(target(1, &parts), target(1, &parts)) };
+        let facts = FunctionFacts { version: Some("1\u{7}".to_owned()), ..running(0) };
+        let told = FunctionExplanation { facts, ..explanation(target(1, &parts), target(1, &parts)) };
         let text = text(&told);
         assert!(!text.contains(['\u{1b}', '\u{7}']) && !text.contains("\nversion 9"), "{text}");
     }

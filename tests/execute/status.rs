@@ -4,14 +4,6 @@ use forewarm::types::{FunctionFacts, StatusKind};
 
 use super::*;
 
-/// What a store says of an artifact that it does not have yet.
-pub(super) fn away(artifact: &Artifact) -> ArtifactError {
-    ArtifactError::Read {
-        uri: artifact.uri.clone(),
-        path: "nowhere".into(),
-        source: std::io::ErrorKind::NotFound.into(),
-    }
-}
 
 fn facts(bench: &Bench, name: &str) -> FunctionFacts {
     bench.executor.facts(&FunctionName::new(name).unwrap()).unwrap()
