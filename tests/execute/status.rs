@@ -4,7 +4,6 @@ use forewarm::types::{FunctionFacts, StatusKind};
 
 use super::*;
 
-
 fn facts(bench: &Bench, name: &str) -> FunctionFacts {
     bench.executor.facts(&FunctionName::new(name).unwrap()).unwrap()
 }
