@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use wasmtime::component::ResourceTableError;
-use wasmtime::{Trap, WasmBacktrace};
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::host::TimedOut;
@@ -14,6 +14,9 @@ use crate::types::{InvocationError, Status};
 
 /// Longest text of one field of an error, in bytes.
 const TEXT_BYTES_MAX: usize = 4 << 10;
+
+/// The code of a fault that says that Wasmtime's pool was full.
+const FULL_POOL: &str = "pool";
 
 const PAST_LIMIT: &str = "the call ran past its time limit";
 
@@ -51,7 +54,15 @@ impl Fault {
         }
     }
 
+    /// Whether the pool had no room for the guest: that is not the guest's fault, and passes.
+    pub(super) fn is_full_pool(&self) -> bool {
+        self.status == Status::Limit && self.error.code.as_deref() == Some(FULL_POOL)
+    }
+
     fn classify(error: &wasmtime::Error, memory_refused: Option<u64>) -> Self {
+        if let Some(full) = error.downcast_ref::<PoolConcurrencyLimitError>() {
+            return Self::new(Status::Limit, FULL_POOL, full.to_string());
+        }
         if error.is::<TimedOut>() {
             return Self::new(Status::Timeout, "timeout", PAST_LIMIT);
         }

@@ -11,6 +11,7 @@ use super::code::{self, CodeError};
 use super::function::{Function, Phase, Version};
 use super::{Executor, Node, Outcomes};
 use crate::artifacts::ArtifactError;
+use crate::pool::Breaker;
 use crate::types::{FunctionDefinition, FunctionName};
 
 /// Pause before an artifact is fetched again; doubles up to the maximum.
@@ -82,6 +83,7 @@ impl<O: Outcomes> Node<O> {
     /// Retires what is ready and rejects what waits.
     fn clear(&self, function: &Function<O::Ticket>, code: &str, what: &str) {
         let ready = function.state().shelf.retire_all();
+        function.replaced.notify_waiters();
         self.retire(ready);
         let waiting = function.state().shelf.abandon_if(|_| true);
         for pending in waiting {
@@ -142,13 +144,13 @@ impl<O: Outcomes> Node<O> {
         let mut state = function.state();
         state.phase = Phase::Running;
         state.version = Some(Arc::new(version));
-        state.planned_after = None;
-        state.planned_failures = 0;
+        state.breaker = Breaker::default();
         state.shelf.set_concurrency(definition.limits.concurrency);
         let old = state.shelf.retire_all();
         let limit = definition.limits.payload_in_bytes;
         let too_large = state.shelf.abandon_if(|pending| pending.call.invocation.payload.0.len() as u64 > limit);
         drop(state);
+        function.replaced.notify_waiters();
         self.retire(old);
         for pending in too_large {
             let message =

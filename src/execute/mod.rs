@@ -14,6 +14,7 @@ mod function;
 mod host;
 mod instance;
 mod load;
+mod pace;
 mod prepare;
 mod shelf;
 mod slots;
@@ -29,10 +30,11 @@ use tokio::sync::Semaphore;
 pub use self::announce::Announce;
 pub use self::function::{Call, Cancelled};
 use self::function::{Function, Phase};
+use self::pace::Line;
 use self::slots::Slots;
 use crate::artifacts::{ArtifactStore, CodeCache};
 use crate::config::Execute;
-use crate::pool::Capacity;
+use crate::pool::{Bounds, Capacity};
 use crate::telemetry::Metrics;
 use crate::types::{FunctionName, InvocationResult, PoolUsage, Timestamp, WarmTarget};
 
@@ -90,10 +92,11 @@ struct Node<O: Outcomes> {
     cache: CodeCache,
     metrics: Arc<Metrics>,
     handle: tokio::runtime::Handle,
-    /// Preparations at once, whoever asked.
-    preparing: Semaphore,
-    /// Preparations at once that no call waits for: fewer, so that warming one function does not slow another's call.
-    preparing_ahead: Semaphore,
+    /// Preparations that compute at once: one a core. Fewer of them for work that no call waits for, so that warming one
+    /// function does not slow another's call.
+    line: Line<O>,
+    /// Preparations of one function that may have been begun and not be done.
+    begun_max: u32,
     loading: Semaphore,
     serials: AtomicU64,
     started_at: Instant,
@@ -157,14 +160,14 @@ impl<O: Outcomes> Executor<O> {
             outcomes,
             announce,
             functions: RwLock::default(),
-            slots: Slots::new(capacity),
+            slots: Slots::new(Bounds::of(capacity, config.function_instances_share_max)),
             capacity,
             artifacts,
             cache,
             metrics,
             handle: tokio.handle().clone(),
-            preparing: Semaphore::new(cores),
-            preparing_ahead: Semaphore::new(or_else(config.prepare_concurrency, cores.div_ceil(2))),
+            line: Line::new(cores, or_else(config.prepare_concurrency, cores.div_ceil(2))),
+            begun_max: prepare::begun_max(cores),
             loading: Semaphore::new(cores.div_ceil(2)),
             serials: AtomicU64::new(0),
             started_at: Instant::now(),

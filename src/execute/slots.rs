@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::pool::{Capacity, Full, Ledger, SlotId};
+use crate::pool::{Bounds, Capacity, Full, Ledger, Purpose, SlotId};
 use crate::types::FunctionName;
 
 /// The node's slots.
@@ -12,16 +12,16 @@ use crate::types::FunctionName;
 pub(super) struct Slots(Arc<Mutex<Ledger>>);
 
 impl Slots {
-    pub(super) fn new(capacity: Capacity) -> Self {
-        Self(Arc::new(Mutex::new(Ledger::new(capacity))))
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self(Arc::new(Mutex::new(Ledger::new(bounds))))
     }
 
     /// Takes a slot.
     ///
     /// # Errors
-    /// Where instances or memory are used up.
-    pub(super) fn reserve(&self, function: &FunctionName, bytes: u64) -> Result<Slot, Full> {
-        let id = self.with(|ledger| ledger.reserve(function, bytes))?;
+    /// Where instances or memory are used up, or the function's share of them.
+    pub(super) fn reserve(&self, function: &FunctionName, bytes: u64, purpose: Purpose) -> Result<Slot, Full> {
+        let id = self.with(|ledger| ledger.reserve(function, bytes, purpose))?;
         Ok(Slot { id, slots: self.clone() })
     }
 
