@@ -5,6 +5,8 @@
 
 #[path = "execute/leaving.rs"]
 mod leaving;
+#[path = "execute/sharing.rs"]
+mod sharing;
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -101,6 +103,7 @@ struct Bench {
     outcomes: Receiver<Ended>,
     announced: Receiver<PreTrigger>,
     artifacts: Arc<InMemory>,
+    metrics: Arc<Metrics>,
     _cache: tempfile::TempDir,
 }
 
@@ -120,6 +123,7 @@ impl Bench {
         let mut config = Execute { instances_max: 32, ..Execute::default() };
         adjust(&mut config);
         let artifacts = Arc::new(InMemory::default());
+        let metrics = Arc::new(Metrics::default());
         let parts = Parts {
             announce: Arc::new(move |pre_trigger| announce.send(pre_trigger).expect("the test outlives the executor")),
             node: "test".to_owned(),
@@ -127,10 +131,10 @@ impl Bench {
             outcomes: Collect(sender),
             artifacts: Arc::clone(&artifacts) as Arc<dyn ArtifactStore>,
             cache: CodeCache::open(cache.path(), 1 << 30),
-            metrics: Arc::new(Metrics::default()),
+            metrics: Arc::clone(&metrics),
         };
         let (executor, runtime) = Executor::start(parts).unwrap();
-        Self { executor, _runtime: runtime, outcomes, announced, artifacts, _cache: cache }
+        Self { executor, _runtime: runtime, outcomes, announced, artifacts, metrics, _cache: cache }
     }
 
     fn define(&self, name: &str, kind: FunctionKind, wasm: &[u8], adjust: impl FnOnce(&mut FunctionDefinition)) {
@@ -456,27 +460,6 @@ fn an_instance_is_retired_after_its_number_of_calls() {
     bench.settle();
     let kinds: Vec<_> = (0..4).map(|_| bench.call("echo", b"").start_kind.unwrap()).collect();
     assert_eq!(kinds, [StartKind::Linked, StartKind::Warm, StartKind::Linked, StartKind::Warm]);
-}
-
-#[test]
-fn a_full_pool_gives_up_idle_instances_for_calls_that_wait() {
-    let bench = Bench::with(|config| config.instances_max = 4);
-    bench.define("idle", FunctionKind::Component, ECHO, |_| {});
-    bench.define("busy", FunctionKind::Component, ECHO, |_| {});
-    bench.settle();
-    bench.warm("idle", 4);
-    assert_eq!(bench.executor.in_use().instances, 4);
-    assert_eq!(bench.call("busy", b"x").status, Status::Ok);
-    assert_eq!(bench.executor.in_use().instances, 4);
-    // A target gets no more than there is; what a call needs goes first.
-    let target = WarmTarget { ready: 100, parts: Vec::new() };
-    bench.executor.set_target(&FunctionName::new("idle").unwrap(), target);
-    for _ in 0..20 {
-        assert_eq!(bench.call("busy", b"x").status, Status::Ok);
-        drop(bench.executor.look());
-        bench.executor.reconcile();
-        assert!(bench.executor.in_use().instances <= 4);
-    }
 }
 
 #[test]

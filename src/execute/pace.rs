@@ -117,7 +117,7 @@ impl<O: Outcomes> Node<O> {
         loop {
             let (turn, parked) = {
                 let mut line = self.line.lock();
-                let Some(turn) = line.turns.next() else {
+                let Some(turn) = line.turns.grant() else {
                     line.is_handing_out = false;
                     return;
                 };

@@ -154,7 +154,7 @@ impl<T: Clone + Eq + Hash, F: Clone + Eq + Hash> Turns<T, F> {
     }
 
     /// The next turn, where there is one to give and anybody waits for it. To be given back by [`release`](Self::release).
-    pub fn next(&mut self) -> Option<Turn<T, F>> {
+    pub fn grant(&mut self) -> Option<Turn<T, F>> {
         let purpose = self.next_purpose()?;
         let (tenant, function) = self.line(purpose).first()?;
         let wish = self.wishes.get_mut(&function)?;
@@ -263,7 +263,7 @@ mod tests {
     fn run(turns: &mut Plain, times: usize, used: impl Fn(u8) -> Duration) -> Vec<u8> {
         (0..times)
             .map(|_| {
-                let turn = turns.next().expect("somebody waits");
+                let turn = turns.grant().expect("somebody waits");
                 turns.begin(&turn.tenant, &turn.function, turn.purpose);
                 turns.release(&turn, used(turn.function));
                 turn.function
@@ -312,37 +312,37 @@ mod tests {
 
         let mut turns = Plain::new(3, 1);
         (1..=3).for_each(|function| turns.begin(&0, &function, Purpose::Warmth));
-        let first = turns.next().unwrap();
-        assert_eq!(turns.next(), None);
+        let first = turns.grant().unwrap();
+        assert_eq!(turns.grant(), None);
         assert!(turns.is_wanted(&first));
         turns.begin(&0, &9, Purpose::Call);
-        assert_eq!(turns.next().map(|turn| turn.function), Some(9));
+        assert_eq!(turns.grant().map(|turn| turn.function), Some(9));
         turns.release(&first, SLICE);
-        assert_eq!(turns.next().map(|turn| turn.function), Some(2));
+        assert_eq!(turns.grant().map(|turn| turn.function), Some(2));
     }
 
     #[test]
     fn what_was_begun_goes_on_before_the_function_begins_more() {
         let mut turns = Plain::new(1, 1);
         turns.begin(&0, &1, Purpose::Call);
-        let first = turns.next().unwrap();
+        let first = turns.grant().unwrap();
         turns.begin(&0, &1, Purpose::Call);
         assert!(turns.is_wanted(&first));
         let ticket = turns.go_on(&0, &1, Purpose::Call);
         turns.release(&first, SLICE);
-        assert_eq!(turns.next().unwrap().ticket, Some(ticket));
-        assert_eq!(turns.next(), None);
+        assert_eq!(turns.grant().unwrap().ticket, Some(ticket));
+        assert_eq!(turns.grant(), None);
     }
 
     #[test]
     fn a_call_that_waits_moves_its_function_to_the_line_of_calls() {
         let mut turns = Plain::new(2, 1);
         (1..=2).for_each(|function| turns.begin(&0, &function, Purpose::Warmth));
-        let ahead = turns.next().unwrap();
-        assert_eq!((ahead.function, turns.next()), (1, None));
+        let ahead = turns.grant().unwrap();
+        assert_eq!((ahead.function, turns.grant()), (1, None));
         turns.hurry(&2);
         turns.hurry(&3);
-        let call = turns.next().unwrap();
+        let call = turns.grant().unwrap();
         assert_eq!((call.function, call.purpose), (2, Purpose::Call));
         assert_eq!(turns.waiting(), 0);
     }
@@ -385,7 +385,9 @@ mod tests {
             let (mut held, mut begins): (Vec<Turn<u8, u8>>, HashMap<u8, bool>) = Default::default();
             let mut tickets: Vec<Ticket> = Vec::new();
             let serve = |turn: &Turn<u8, u8>, begins: &mut HashMap<u8, bool>, tickets: &mut Vec<Ticket>| match turn.ticket {
-                Some(ticket) => tickets.iter().position(|other| *other == ticket).map(|at| drop(tickets.remove(at))),
+                Some(ticket) => tickets.iter().position(|other| *other == ticket).map(|at| {
+                    tickets.remove(at);
+                }),
                 None => begins.remove(&turn.function).map(drop),
             };
             for step in steps {
@@ -394,7 +396,7 @@ mod tests {
                         turns.begin(&tenant, &function, if call { Purpose::Call } else { Purpose::Warmth });
                         begins.insert(function, true);
                     }
-                    Step::Next => if let Some(turn) = turns.next() {
+                    Step::Next => if let Some(turn) = turns.grant() {
                         prop_assert!(serve(&turn, &mut begins, &mut tickets).is_some());
                         held.push(turn);
                     },
@@ -416,7 +418,7 @@ mod tests {
                 prop_assert!(turns.waiting() <= 6);
             }
             held.drain(..).for_each(|turn| turns.release(&turn, SLICE));
-            while let Some(turn) = turns.next() {
+            while let Some(turn) = turns.grant() {
                 prop_assert!(serve(&turn, &mut begins, &mut tickets).is_some());
                 turns.release(&turn, SLICE);
             }
