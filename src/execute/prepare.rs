@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::fault::Fault;
 use super::function::{Function, Phase, Ready, State, Version};
 use super::instance::Instance;
-use super::pace::Turn;
+use super::pace::{Paced, Turn};
 use super::shelf::Offered;
 use super::slots::Slot;
 use super::{Node, Outcomes};
@@ -22,6 +22,10 @@ const QUICK_PREPARATION: Duration = Duration::from_millis(1);
 /// Preparations of one function that may have been begun and not be done, where that is more than two a core. Those that wait
 /// in the host hold no turn, so that turns alone would not bound them.
 const BEGUN_MAX: u32 = 8;
+
+/// How much longer than `init-timeout` a preparation may take with the time in which it waits for turns.
+const OWN_LIMIT: u32 = 1_000;
+const OWN_LIMIT_MAX: Duration = Duration::from_secs(365 * 86_400);
 
 /// How many preparations of one function may have been begun and not be done.
 pub(super) fn begun_max(cores: usize) -> u32 {
@@ -157,10 +161,18 @@ impl<O: Outcomes> Node<O> {
             // No place for it now: a call that waits for it is looked after at the next tick.
             Err(_) => return function.state().shelf.not_prepared(),
         };
-        let (config, definition) = (&self.config, &version.definition);
-        let work =
-            Instance::prepare(&version.code, definition, &self.announce, config.init_timeout, config.touch_bytes_max);
-        let prepared = self.paced(&function, &version, purpose, turn, work).await;
+        let (config, definition, limit) = (&self.config, &version.definition, self.config.init_timeout);
+        // The pace keeps `init-timeout`; the instance's own clock goes on while it waits for a turn.
+        let own_limit = limit.saturating_mul(OWN_LIMIT).min(OWN_LIMIT_MAX).max(limit);
+        let work = Instance::prepare(&version.code, definition, &self.announce, own_limit, config.touch_bytes_max);
+        let prepared = match self.paced(&function, &version, purpose, turn, limit, work).await {
+            Paced::Done(prepared) => Some(prepared),
+            Paced::TimedOut => {
+                let message = format!("init ran past execute.init-timeout ({})", humantime::format_duration(limit));
+                Some(Err(Fault::new(Status::Timeout, "init", message)))
+            }
+            Paced::Replaced => None,
+        };
         function.prepared(asked_at.elapsed());
         match prepared {
             Some(Ok(instance)) => {
@@ -189,7 +201,7 @@ impl<O: Outcomes> Node<O> {
                 tracing::warn!(
                     function = %function.name, version = version.definition.version, ?purpose,
                     status = fault.status.as_str(), message = fault.error.message,
-                    "an instance could not be prepared"
+                    "an instance could not be prepared: its init or start function failed"
                 );
                 self.preparation_failed(&function, &version, purpose, fault, asked_at.elapsed());
             }

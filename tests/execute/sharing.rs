@@ -226,3 +226,15 @@ fn the_end_of_the_engines_pool_is_a_missing_slot_and_no_trap() {
     assert_eq!(bench.call("idle", b"").status, Status::Ok);
     assert_eq!(bench.metrics.prepare_failures.get(), 0);
 }
+
+#[test]
+fn an_init_that_takes_too_long_is_named() {
+    for start in [LOOPS_AT_START, SLEEPS_AT_START] {
+        let bench = Bench::with(|config| config.init_timeout = Duration::from_millis(50));
+        bench.define("slow", FunctionKind::Command, &wat(start), |_| {});
+        bench.settle();
+        let ended = bench.call("slow", b"");
+        assert_eq!((ended.status, code(&ended)), (Status::Timeout, "init"), "{ended:?}");
+        assert!(ended.error.unwrap().message.contains("execute.init-timeout (50ms)"));
+    }
+}
