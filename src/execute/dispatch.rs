@@ -192,7 +192,7 @@ impl<O: Outcomes> Node<O> {
         state.shelf.lost();
         let next = state.shelf.pair();
         drop(state);
-        self.retire(vec![ready]);
+        self.retire_used(function, ready);
         self.replenish(function);
         next
     }

@@ -172,6 +172,8 @@ pub(super) struct State<T> {
     pub(super) planned: u32,
     /// What the function stands in line for, to begin a preparation.
     pub(super) asked: Option<Purpose>,
+    /// There was no slot for an instance for this; not to be tried again before the next look. None for a call means none ahead.
+    pub(super) full: Option<Purpose>,
     /// Whether preparing may be tried, after it failed.
     pub(super) breaker: Breaker,
 }
@@ -218,6 +220,7 @@ impl<T> Function<T> {
                 wanted_serial: 0,
                 planned: 0,
                 asked: None,
+                full: None,
                 breaker: Breaker::default(),
             }),
             mean_execute_ns: AtomicU64::new(u64::MAX),

@@ -46,7 +46,8 @@ impl<T> State<T> {
         if self.phase != Phase::Running || self.version.is_none() || preparing >= begun_max {
             return None;
         }
-        let allows = |purpose| self.breaker.allows(now, purpose, preparing);
+        let is_full = |purpose| self.full.is_some_and(|full| full == purpose || full == Purpose::Call);
+        let allows = |purpose| !is_full(purpose) && self.breaker.allows(now, purpose, preparing);
         if self.shelf.lacks() && allows(Purpose::Call) {
             return Some(Purpose::Call);
         }
@@ -69,6 +70,12 @@ impl<T> State<T> {
         self.shelf.begin();
         Some(Claim { version, purpose, reason })
     }
+
+    /// There is no place for what was claimed: the next look tries again, and looks after a call that waits for it.
+    fn has_no_slot(&mut self, purpose: Purpose) {
+        self.shelf.not_prepared();
+        self.full = if self.full == Some(Purpose::Call) { self.full } else { Some(purpose) };
+    }
 }
 
 impl<O: Outcomes> Node<O> {
@@ -84,6 +91,7 @@ impl<O: Outcomes> Node<O> {
             retired.extend(state.shelf.retire());
         }
         state.planned = change.prepare;
+        state.full = None;
         drop(state);
         self.retire(retired);
         self.seek(function);
@@ -158,8 +166,7 @@ impl<O: Outcomes> Node<O> {
                 let fault = Fault::new(Status::Limit, "memory", full.to_string());
                 return self.preparation_failed(&function, &version, purpose, fault, Duration::ZERO);
             }
-            // No place for it now: a call that waits for it is looked after at the next tick.
-            Err(_) => return function.state().shelf.not_prepared(),
+            Err(_) => return function.state().has_no_slot(purpose),
         };
         let (config, definition, limit) = (&self.config, &version.definition, self.config.init_timeout);
         // The pace keeps `init-timeout`; the instance's own clock goes on while it waits for a turn.
@@ -210,18 +217,17 @@ impl<O: Outcomes> Node<O> {
 
     /// Wasmtime's pool ended before the ledger's slots did: a slot is missing.
     fn pool_is_full(self: &Arc<Self>, function: &Arc<Function<O::Ticket>>, purpose: Purpose, fault: &Fault) {
-        let evicted = self.evict_for(&function.name, purpose);
-        function.state().shelf.not_prepared();
-        match evicted {
+        match self.evict_for(&function.name, purpose) {
             Some(evicted) => {
                 self.metrics.instances_evicted.add(1);
                 drop(evicted);
+                function.state().shelf.not_prepared();
                 self.seek(function);
             }
-            // A call that waits for it is looked after at the next tick.
             None => {
                 tracing::debug!(function = %function.name, message = fault.error.message, "no room for an instance");
                 self.metrics.slots_missing.add(1);
+                function.state().has_no_slot(purpose);
             }
         }
     }
@@ -328,6 +334,18 @@ impl<O: Outcomes> Node<O> {
         let victim = pool::victim(candidates, needs, purpose)?.clone();
         let function = self.find(victim.as_str())?;
         function.state().shelf.retire()
+    }
+
+    /// Drops an instance that was used up, and tells its function that there is a slot again, if it was in want of one.
+    pub(super) fn retire_used(self: &Arc<Self>, function: &Arc<Function<O::Ticket>>, used: Box<Ready>) {
+        self.metrics.instances_retired.add(1);
+        let (node, function) = (Arc::clone(self), Arc::clone(function));
+        self.handle.spawn(async move {
+            drop(used);
+            if function.state().full.take().is_some() {
+                node.seek(&function);
+            }
+        });
     }
 
     /// Drops instances where it hurts nobody: giving memory back to the kernel takes longer than a warm call.

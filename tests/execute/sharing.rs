@@ -117,8 +117,9 @@ fn a_burst_of_cold_calls_makes_few_instances_where_they_are_used_again() {
     assert_eq!(tickets(&bench, 64, Status::Ok).len(), 64);
     wait_for("what was begun to be done", || bench.usage("risk").preparing == 0);
     let cores = std::thread::available_parallelism().unwrap().get() as u64;
-    let (made, expected) = (bench.metrics.instances_prepared.get(), (4 * cores).max(12));
-    assert!(made <= expected, "{made} instances were made for 64 short calls on {cores} cores");
+    // One for each call would be 64. A machine that is busy serves the waiting calls later, and makes some more meanwhile.
+    let (made, most) = (bench.metrics.instances_prepared.get(), (8 * cores).max(24));
+    assert!(made <= most, "{made} instances were made for 64 short calls on {cores} cores");
 }
 
 #[test]
@@ -178,6 +179,9 @@ fn nobody_takes_a_floor_and_one_function_takes_no_more_than_its_share() {
         bench.submit_with(ticket, "hostile", b"sleep", None, &cancelled);
     }
     wait_for("the share to be used up", || bench.usage("hostile").busy == 4);
+    // Those that wait are looked after at a tick, and cost nothing before it.
+    let missing = bench.metrics.slots_missing.get();
+    assert!(missing <= 100, "{missing} slots were sought in vain for 100 calls");
     for ticket in 100..200 {
         bench.submit_with(ticket, "flood", b"behave", None, &cancelled);
     }
