@@ -1,4 +1,4 @@
-# The service as an image: built with TLS, SASL, OIDC and zstd, run as nobody in particular.
+# The service as an image: built with TLS, SASL and OIDC, run as nobody in particular.
 
 FROM rust:1.95-bookworm AS build
 RUN apt-get update \
@@ -6,7 +6,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
-ARG FEATURES=oidc,sasl,zstd
+ARG FEATURES=oidc,sasl
 # The caches stay on the builder, so that a change of the code does not compile every dependency again.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/target \
     CARGO_TARGET_DIR=/target cargo build --release --locked --features "$FEATURES" \

@@ -75,6 +75,10 @@ fmt: ## format the Rust code
 clippy: ## Rust's lints, as strict as in CI
 	cargo clippy --release --locked --all-targets $(FEATURES) -- -D warnings
 
+.PHONY: deny
+deny: ## licences, sources and known vulnerabilities of crates, where cargo-deny is installed
+	@scripts/deny
+
 .PHONY: ci
 ci: ## what CI runs
 	.ci/run

@@ -13,6 +13,8 @@ import subprocess
 
 LISTENERS = ("SASL_PLAINTEXT", "SASL_SSL", "SSL")
 USER = "service"
+# Others, with the same password, who come by SASL with PLAIN alone.
+TENANTS = ("acme", "beta")
 # Named by the certificate's subject.
 CLIENT = "CN=forewarm-client"
 DAYS = "3"
@@ -54,8 +56,9 @@ def secure(directory, ports):
     (directory / "secure.json").write_text(json.dumps(told, indent=2), encoding="utf-8")
     module = "org.apache.kafka.common.security.plain.PlainLoginModule"
     oauth = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule"
+    users = " ".join(f'user_{user}="{password}"' for user in (USER, *TENANTS))
     modules = {
-        "plain": f'{module} required user_{USER}="{password}";',
+        "plain": f"{module} required {users};",
         "oauth": f'{oauth} required unsecuredLoginStringClaim_sub="broker";',
     }
     protocols = ",".join(f"{name}:{name}" for name in ("PLAINTEXT", *LISTENERS))

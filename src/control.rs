@@ -19,16 +19,16 @@ mod trust;
 
 mod tenants;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::tenants::Tenants;
+use self::tenants::{Tenants, Wanted};
 use crate::config::{ChainsConfig, ForecastConfig, TargetConfig};
 use crate::forecast::chains::{EdgeView, Evidence};
 use crate::forecast::history::Model;
-use crate::forecast::{self, Forecaster, Restored, Share, Slot, Table, Verdict};
-use crate::target::{Hold, Rule, Timetable, Wish, decide, fit};
+use crate::forecast::{self, Criterion, Forecaster, Restored, Share, Slot, Table, Verdict};
+use crate::target::{Amount, Budget, Hold, Rule, Timetable, Wish, decide, fit};
 use crate::types::{
     Demand, ForecastSnapshot, FunctionDefinition, FunctionName, PoolUsage, PreTrigger, PreTriggerOutcome, StartKind,
     Status, Timestamp, WarmTarget,
@@ -51,6 +51,13 @@ pub enum Event {
     FunctionRemoved(FunctionName),
     /// A pre-trigger was read.
     PreTriggerReceived(PreTrigger),
+    /// A pre-trigger was read that may not come from there.
+    PreTriggerRefused {
+        /// As it came.
+        pre_trigger: PreTrigger,
+        /// Why not.
+        criterion: Criterion,
+    },
     /// What was learned before this start, of functions that are defined by now. To be sent once, before the first call.
     SnapshotsRead(Vec<ForecastSnapshot>),
     /// A call was read. Each is followed by one `InvocationEnded`, also where it is rejected.
@@ -158,12 +165,9 @@ struct Entry {
 }
 
 impl Entry {
-    fn wanted_bytes(&self) -> u128 {
-        u128::from(self.wanted.ready) * u128::from(self.instance_bytes)
-    }
-
-    fn target_bytes(&self) -> u128 {
-        u128::from(self.target.ready) * u128::from(self.instance_bytes)
+    fn wants(&self) -> Wanted {
+        let slots = u64::from(self.wanted.ready);
+        Wanted { bytes: u128::from(slots) * u128::from(self.instance_bytes), slots }
     }
 
     /// Whether its target is what it wants, cut to `ready`.
@@ -171,11 +175,11 @@ impl Entry {
         self.target.ready == ready && self.target.parts == self.wanted.parts
     }
 
-    fn wish(&self) -> Wish<'_> {
+    fn wish(&self, tenant: u32) -> Wish<'_> {
         let in_use = if self.definition.reuses_instances() { self.demand.in_flight } else { 0 };
         Wish {
             target: &self.wanted,
-            most: u32::MAX,
+            tenant,
             instance_bytes: self.instance_bytes,
             outlook: &self.demand.outlook,
             certain: self.recent,
@@ -197,10 +201,8 @@ pub struct Control {
     windows: BTreeSet<(Timestamp, Slot)>,
     /// Functions that want at least one ready instance; in this order they share the budget.
     wishing: BTreeSet<Slot>,
-    /// Σ wanted × instance bytes.
-    wanted_bytes: u128,
-    /// Σ target × instance bytes.
-    target_bytes: u128,
+    /// What all functions want together.
+    wanted: Wanted,
     /// Whether a target may be lower than wanted.
     cut: bool,
     tenants: Tenants,
@@ -211,15 +213,14 @@ impl Control {
     pub fn new(forecast: ForecastConfig, chains: &ChainsConfig, target: TargetConfig, model: Model) -> Self {
         Self {
             rule: Rule::new(&target),
-            tenants: Tenants::new(target.tenant_memory_budget_bytes),
+            tenants: Tenants::new(&target),
             config: target,
             forecaster: Forecaster::new(forecast, chains, model),
             functions: Table::new(u32::MAX),
             settling: BTreeSet::new(),
             windows: BTreeSet::new(),
             wishing: BTreeSet::new(),
-            wanted_bytes: 0,
-            target_bytes: 0,
+            wanted: Wanted::default(),
             cut: false,
         }
     }
@@ -236,6 +237,11 @@ impl Control {
                 actions.push(Action::RestoredSnapshots(self.forecaster.restore(now, &snapshots)));
             }
             Event::PreTriggerReceived(pre_trigger) => self.pre_trigger(now, pre_trigger, actions),
+            Event::PreTriggerRefused { pre_trigger, criterion } => {
+                let verdict = self.forecaster.refuse(now, &pre_trigger, criterion);
+                let PreTrigger { id, source, function, .. } = pre_trigger;
+                actions.push(Action::JudgedPreTrigger { id, source, function, verdict });
+            }
             Event::InvocationArrived { function, evidence } => self.forecaster.arrived(now, &function, evidence),
             Event::InvocationEnded { function, execute, .. } => self.forecaster.ended(now, &function, execute),
             Event::ShareChanged(share) => self.forecaster.set_share(share),
@@ -259,19 +265,25 @@ impl Control {
         self.functions.rows().map(|(_, _, entry)| explanation(entry))
     }
 
-    /// What the targets of all functions may take together, in bytes.
-    pub fn memory_budget_bytes(&self) -> u64 {
-        self.config.memory_budget_bytes
+    /// What the targets of all functions may take together.
+    pub fn budget(&self) -> Amount {
+        let slots = if self.config.instances_max == 0 { u32::MAX } else { self.config.instances_max };
+        Amount { bytes: self.config.memory_budget_bytes, slots }
     }
 
-    /// What the targets of one tenant's functions may take together, in bytes; 0: no limit of their own.
-    pub fn tenant_memory_budget_bytes(&self) -> u64 {
-        self.config.tenant_memory_budget_bytes
+    /// What the targets of one tenant's functions may take together; those without a tenant are one tenant's.
+    pub fn tenant_budget(&self) -> Amount {
+        self.tenants.budget(self.budget())
     }
 
     /// The learned chains that lead away from one function, or all: the first function, the last, and what is known.
     pub fn chains(&self, now: Timestamp, from: Option<&FunctionName>) -> Vec<(FunctionName, FunctionName, EdgeView)> {
         self.forecaster.chains(now, from)
+    }
+
+    /// The functions from which learned chains lead away, in no order.
+    pub fn chained(&self) -> impl Iterator<Item = &FunctionName> {
+        self.forecaster.chained()
     }
 
     /// What the forecaster passed over.
@@ -292,9 +304,9 @@ impl Control {
         }
         let timetable = Timetable::new(&definition.schedules).map(Box::new);
         if let Some((_, entry)) = self.functions.find_mut(&definition.name) {
-            let bytes = entry.wanted_bytes();
-            self.tenants.changed(entry.definition.tenant.as_deref(), bytes, 0);
-            self.tenants.changed(definition.tenant.as_deref(), 0, bytes);
+            let wants = entry.wants();
+            self.tenants.changed(entry.definition.tenant.as_deref(), wants, Wanted::default());
+            self.tenants.changed(definition.tenant.as_deref(), Wanted::default(), wants);
             (entry.definition, entry.timetable) = (definition, timetable);
             return;
         }
@@ -323,9 +335,8 @@ impl Control {
         self.wishing.remove(&slot);
         entry.changes.map(|at| self.windows.remove(&(at, slot)));
         actions.push(Action::ForgetSnapshot(function.clone()));
-        self.wanted_bytes -= entry.wanted_bytes();
-        self.tenants.changed(entry.definition.tenant.as_deref(), entry.wanted_bytes(), 0);
-        self.target_bytes -= entry.target_bytes();
+        self.wanted.change(entry.wants(), Wanted::default());
+        self.tenants.changed(entry.definition.tenant.as_deref(), entry.wants(), Wanted::default());
         if entry.target != WarmTarget::default() {
             actions.push(Action::SetTarget { function: function.clone(), target: WarmTarget::default() });
         }
@@ -360,7 +371,7 @@ impl Control {
             self.revise(now, slot);
         }
         actions.extend(self.forecaster.take_snapshots(now).into_iter().map(Action::KeepSnapshot));
-        let is_short = self.wanted_bytes > u128::from(self.config.memory_budget_bytes) || self.tenants.any_over();
+        let is_short = self.wanted.is_above(self.budget()) || self.tenants.any_over();
         if std::mem::replace(&mut self.cut, is_short) || is_short {
             return self.share(&visit, actions);
         }
@@ -394,16 +405,13 @@ impl Control {
                 break;
             }
         }
-        let (definition, wanted_before) = (&entry.definition, entry.wanted_bytes());
-        self.wanted_bytes -= wanted_before;
-        self.target_bytes -= entry.target_bytes();
+        let (definition, before) = (&entry.definition, entry.wants());
         let assumed = definition.limits.memory_bytes.min(self.config.instance_bytes_assumed.get());
         let bytes = if entry.measured_bytes > 0 { entry.measured_bytes } else { assumed };
         entry.instance_bytes = bytes.max(1);
         (entry.demand, entry.wanted) = (demand, wanted);
-        self.wanted_bytes += entry.wanted_bytes();
-        self.tenants.changed(entry.definition.tenant.as_deref(), wanted_before, entry.wanted_bytes());
-        self.target_bytes += entry.target_bytes();
+        self.wanted.change(before, entry.wants());
+        self.tenants.changed(entry.definition.tenant.as_deref(), before, entry.wants());
         let changes = entry.timetable.as_ref().map(|timetable| timetable.next_change());
         if entry.changes != changes {
             entry.changes.map(|at| self.windows.remove(&(at, slot)));
@@ -418,13 +426,22 @@ impl Control {
     /// Shares the budget anew over all functions that wish; those in `visited` that wish for nothing get that.
     fn share(&mut self, visited: &[Slot], actions: &mut Vec<Action>) {
         let rows = self.wishing.iter().filter_map(|&slot| Some((slot, &self.functions.row(slot)?.1)));
-        let (slots, mut wishes): (Vec<_>, Vec<_>) = rows.map(|(slot, entry)| (slot, entry.wish())).unzip();
-        if self.tenants.any_over() {
-            let tenant = |slot: &Slot| self.functions.row(*slot)?.1.definition.tenant.as_deref();
-            let tenant_of: Vec<_> = slots.iter().map(tenant).collect();
-            self.tenants.hold_back(&mut wishes, &tenant_of);
-        }
-        let granted = fit(self.config.memory_budget_bytes, &wishes);
+        // Numbers in the order of the wishes, so that nothing depends on the map's order.
+        let mut numbers: HashMap<Option<&str>, u32> = HashMap::new();
+        let (slots, wishes): (Vec<_>, Vec<_>) = rows
+            .map(|(slot, entry)| {
+                let next = numbers.len() as u32;
+                let tenant = *numbers.entry(entry.definition.tenant.as_deref()).or_insert(next);
+                (slot, entry.wish(tenant))
+            })
+            .unzip();
+        let budget = Budget {
+            all: self.budget(),
+            of_tenant: self.tenant_budget(),
+            floor_share: self.config.floor_share_max,
+            tenants: numbers.len() as u32,
+        };
+        let granted = fit(&budget, &wishes);
         // Looked up again only where something changes: most of a large fleet gets what it had.
         let changes = slots.into_iter().zip(granted).filter_map(|(slot, ready)| {
             let (_, entry) = self.functions.row(slot)?;
@@ -446,9 +463,7 @@ impl Control {
         if entry.has(ready) {
             return;
         }
-        self.target_bytes -= entry.target_bytes();
         entry.target = WarmTarget { ready, parts: entry.wanted.parts.clone() };
-        self.target_bytes += entry.target_bytes();
         actions.push(Action::SetTarget { function: function.clone(), target: entry.target.clone() });
     }
 }

@@ -5,28 +5,33 @@
 use std::collections::BTreeMap;
 
 use crate::control::{Control, Explanation};
+use crate::target::Amount;
 use crate::types::FunctionName;
 
 /// An invariant that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// See [`targets_within_budget`].
-    #[error("the targets take {targets_bytes} bytes of a budget of {budget_bytes}")]
+    #[error("the targets take {bytes} bytes and {slots} slots of a budget of {budget:?}")]
     OverBudget {
         /// Σ target × instance bytes.
-        targets_bytes: u128,
+        bytes: u128,
+        /// Σ target.
+        slots: u64,
         /// The budget.
-        budget_bytes: u64,
+        budget: Amount,
     },
     /// See [`tenants_within_budget`].
-    #[error("the targets of tenant {tenant} take {targets_bytes} bytes of a budget of {budget_bytes}")]
+    #[error("the targets of tenant {tenant:?} take {bytes} bytes and {slots} slots of a budget of {budget:?}")]
     TenantOverBudget {
-        /// The tenant.
-        tenant: String,
+        /// The tenant; none for functions without one, which are one tenant's.
+        tenant: Option<String>,
         /// Σ target × instance bytes of its functions.
-        targets_bytes: u128,
+        bytes: u128,
+        /// Σ target of its functions.
+        slots: u64,
         /// Its budget.
-        budget_bytes: u64,
+        budget: Amount,
     },
     /// See [`target_within_ceiling`].
     #[error(
@@ -78,44 +83,47 @@ pub enum Violation {
     },
 }
 
-/// The ready instances of all functions fit into the memory budget.
+/// The ready instances of all functions fit into the budget.
 ///
 /// # Errors
 /// Where they do not.
 pub fn targets_within_budget<'a>(
     functions: impl IntoIterator<Item = Explanation<'a>>,
-    budget_bytes: u64,
+    budget: Amount,
 ) -> Result<(), Violation> {
-    let bytes = |function: Explanation<'_>| u128::from(function.target.ready) * u128::from(function.instance_bytes);
-    let targets_bytes = functions.into_iter().map(bytes).sum();
-    if targets_bytes <= u128::from(budget_bytes) {
-        Ok(())
-    } else {
-        Err(Violation::OverBudget { targets_bytes, budget_bytes })
-    }
+    let (bytes, slots) = functions.into_iter().fold((0, 0), taken);
+    if is_within(bytes, slots, budget) { Ok(()) } else { Err(Violation::OverBudget { bytes, slots, budget }) }
 }
 
-/// The ready instances of each tenant's functions fit into its own budget, where there is one (not 0).
+/// The ready instances of each tenant's functions fit into its own budget; functions without a tenant are one tenant's.
 ///
 /// # Errors
 /// Where those of one do not.
 pub fn tenants_within_budget<'a>(
     functions: impl IntoIterator<Item = Explanation<'a>>,
-    budget_bytes: u64,
+    budget: Amount,
 ) -> Result<(), Violation> {
-    let mut taken: BTreeMap<&str, u128> = BTreeMap::new();
-    for function in functions.into_iter().filter(|_| budget_bytes > 0) {
-        let bytes = u128::from(function.target.ready) * u128::from(function.instance_bytes);
-        if let Some(tenant) = &function.definition.tenant {
-            *taken.entry(tenant).or_default() += bytes;
-        }
+    let mut of: BTreeMap<Option<&str>, (u128, u64)> = BTreeMap::new();
+    for function in functions {
+        let sum = of.entry(function.definition.tenant.as_deref()).or_default();
+        *sum = taken(*sum, function);
     }
-    match taken.into_iter().find(|(_, bytes)| *bytes > u128::from(budget_bytes)) {
+    match of.into_iter().find(|&(_, (bytes, slots))| !is_within(bytes, slots, budget)) {
         None => Ok(()),
-        Some((tenant, targets_bytes)) => {
-            Err(Violation::TenantOverBudget { tenant: tenant.to_owned(), targets_bytes, budget_bytes })
+        Some((tenant, (bytes, slots))) => {
+            Err(Violation::TenantOverBudget { tenant: tenant.map(str::to_owned), bytes, slots, budget })
         }
     }
+}
+
+/// What the target of one more function takes, on top of bytes and slots.
+fn taken((bytes, slots): (u128, u64), function: Explanation<'_>) -> (u128, u64) {
+    let ready = function.target.ready;
+    (bytes + u128::from(ready) * u128::from(function.instance_bytes), slots + u64::from(ready))
+}
+
+fn is_within(bytes: u128, slots: u64, budget: Amount) -> bool {
+    bytes <= u128::from(budget.bytes) && slots <= u64::from(budget.slots)
 }
 
 /// Ready and busy instances together are not above the ceiling, unless the busy ones alone are.
@@ -185,8 +193,8 @@ pub fn disabled_is_cold(function: Explanation<'_>) -> Result<(), Violation> {
 pub fn violations(control: &Control) -> Vec<Violation> {
     let of_one =
         [target_within_ceiling, target_within_wish, every_instance_has_a_reason, parts_are_sorted, disabled_is_cold];
-    let budget = targets_within_budget(control.explanations(), control.memory_budget_bytes());
-    let tenants = tenants_within_budget(control.explanations(), control.tenant_memory_budget_bytes());
+    let budget = targets_within_budget(control.explanations(), control.budget());
+    let tenants = tenants_within_budget(control.explanations(), control.tenant_budget());
     let functions = control.explanations().flat_map(|function| of_one.map(|holds| holds(function).err()));
     budget.err().into_iter().chain(tenants.err()).chain(functions.flatten()).collect()
 }
@@ -221,17 +229,23 @@ mod tests {
             instance_bytes: 10,
         };
         let sound = explain(&good, &good);
-        let over_budget = Violation::OverBudget { targets_bytes: 60, budget_bytes: 59 };
-        assert_eq!(targets_within_budget([sound, sound], 60), Ok(()));
-        assert_eq!(targets_within_budget([sound, sound], 59), Err(over_budget));
+        let amount = |bytes, slots| Amount { bytes, slots };
+        assert_eq!(targets_within_budget([sound, sound], amount(60, 6)), Ok(()));
+        for budget in [amount(59, 6), amount(60, 5)] {
+            let over_budget = Violation::OverBudget { bytes: 60, slots: 6, budget };
+            assert_eq!(targets_within_budget([sound, sound], budget), Err(over_budget));
+        }
         let mut owned = definition.clone();
         owned.tenant = Some("acme".to_owned());
         let theirs = Explanation { definition: &owned, ..sound };
-        let tenant = "acme".to_owned();
-        let over_budget = Violation::TenantOverBudget { tenant, targets_bytes: 60, budget_bytes: 59 };
-        assert_eq!(tenants_within_budget([theirs, theirs, sound], 60), Ok(()));
-        assert_eq!(tenants_within_budget([theirs, theirs, sound], 59), Err(over_budget));
-        assert_eq!(tenants_within_budget([theirs, theirs, sound], 0), Ok(()));
+        assert_eq!(tenants_within_budget([theirs, theirs, sound], amount(60, 6)), Ok(()));
+        for budget in [amount(59, 6), amount(60, 5)] {
+            let tenant = Some("acme".to_owned());
+            let over_budget = Violation::TenantOverBudget { tenant, bytes: 60, slots: 6, budget };
+            assert_eq!(tenants_within_budget([theirs, theirs, sound], budget), Err(over_budget));
+        }
+        let over_budget = Violation::TenantOverBudget { tenant: None, bytes: 60, slots: 6, budget: amount(59, 6) };
+        assert_eq!(tenants_within_budget([sound, sound, theirs], amount(59, 6)), Err(over_budget));
         let function = name.clone();
         let over_ceiling = Violation::OverCeiling { function, ready: 4, in_flight: 2, ceiling: 5 };
         assert_eq!(target_within_ceiling(sound), Ok(()));

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use forewarm::config::{Config, ConfigError, Execute, ForecastConfig, TargetConfig, load};
+use forewarm::config::{Config, ConfigError, Execute, ForecastConfig, LimitsConfig, MemorySource, TargetConfig, load};
 
 fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
@@ -22,10 +22,72 @@ fn loaded(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigErro
 
 #[test]
 fn the_reference_file_holds_the_defaults_of_the_code() {
-    let config = load(None, []).unwrap();
+    let mut config = load(None, []).unwrap();
+    // These two follow the machine; the code has numbers of its own for where there is no configuration.
+    config.execute.memory_bytes_max = Execute::default().memory_bytes_max;
+    config.target.memory_budget_bytes = TargetConfig::default().memory_budget_bytes;
     assert_eq!(config.execute, Execute::default());
     assert_eq!(config.forecast, ForecastConfig::default());
     assert_eq!(config.target, TargetConfig::default());
+    assert_eq!(config.limits, LimitsConfig::default());
+}
+
+#[test]
+fn ceilings_and_shares_are_checked() {
+    let text = "[limits]\nfloor-max = 9\nceiling-max = 8\nschedules-max = 17\n[target]\nfloor-share-max = 1.5\n";
+    let fault = loaded(text, &[]).unwrap_err();
+    for key in ["limits.floor-max", "limits.schedules-max", "target.floor-share-max"] {
+        assert!(fault.faults.iter().any(|fault| fault.contains(key)), "{key}: {fault}");
+    }
+    assert_eq!(fault.faults.len(), 3, "{fault}");
+}
+
+#[test]
+fn tenants_with_topics_of_their_own_are_kept_apart() {
+    let named = |named: &str| loaded("", &[("FOREWARM__TENANTS__NAMED", named)]);
+    let of = |tenant: &str, prefix: &str, topic: &str| {
+        format!(
+            r#"{{"tenant": "{tenant}", "prefix": "{prefix}", "functions-topic": "{topic}", "pre-triggers-topic": "{topic}.p"}}"#
+        )
+    };
+    let two = |one: String, other: String| named(&format!("[{one}, {other}]"));
+    let config = two(of("acme", "acme/", "a"), of("beta", "beta/", "b")).unwrap();
+    let owner = |function: &str| config.tenants.owner_of(&function.parse().unwrap()).map(|owner| &*owner.tenant);
+    assert_eq!((owner("acme/pay"), owner("beta/pay"), owner("acmepay")), (Some("acme"), Some("beta"), None));
+    for (given, fault) in [
+        (two(of("acme", "a", "a"), of("beta", "ab", "b")), "no prefix may begin with another one"),
+        (two(of("acme", "acme/", "a"), of("beta", "beta/", "a")), "each needs a topic of its own"),
+        (named(&format!("[{}]", of("acme", "acme/", "functions"))), "each needs a topic of its own"),
+        (named(&format!("[{}]", of("../acme", "acme/", "a"))), "has a name of 1 to 64"),
+        (named(r#"[{"tenant": "acme", "prefix": "acme/"}]"#), "needs all of prefix"),
+    ] {
+        let said = given.unwrap_err().to_string();
+        assert!(said.contains(fault), "{fault:?} is missing in:\n{said}");
+    }
+}
+
+#[test]
+fn budgets_follow_the_machine_where_they_are_not_given() {
+    let config = loaded("", &[]).unwrap();
+    let machine = config.budgets.machine;
+    assert_ne!(machine.source, MemorySource::Assumed);
+    assert_eq!(config.execute.memory_bytes_max, machine.memory_bytes / 2);
+    assert_eq!(config.target.memory_budget_bytes, machine.memory_bytes / 4);
+    assert_eq!(config.ingest.in_flight_bytes_max, (machine.memory_bytes / 16).min(256 << 20));
+    assert_eq!(config.budgets.warnings().count(), 0);
+
+    let given = "[execute]\nmemory-bytes-max = 268435456\n[ingest]\nin-flight-bytes-max = 1152921504606846976\n";
+    let config = loaded(given, &[]).unwrap();
+    assert_eq!((config.execute.memory_bytes_max, config.target.memory_budget_bytes), (256 << 20, 256 << 20));
+    assert_eq!(config.ingest.in_flight_bytes_max, 1 << 60);
+    let warnings: Vec<_> = config.budgets.warnings().collect();
+    assert!(
+        warnings.len() == 1 && warnings[0].starts_with("ingest.in-flight-bytes-max is 1152921504606846976"),
+        "{warnings:?}"
+    );
+    let words: Vec<_> = config.budgets.words().collect();
+    assert_eq!(words[0], "execute.memory-bytes-max = 268435456, as given");
+    assert_eq!(words[1], "target.memory-budget-bytes = 268435456, by the machine");
 }
 
 #[test]

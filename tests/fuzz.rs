@@ -112,6 +112,12 @@ fn schedules_do_no_harm() {
     run("schedules", 3_000, Bound { bytes: 16 << 10, per_byte: 4 });
 }
 
+#[test]
+fn foreign_text_does_no_harm_where_it_is_shown() {
+    // A byte becomes an escape of six, in four texts that are held at once and double while they grow.
+    run("shown", 20_000, Bound { bytes: 16 << 10, per_byte: 100 });
+}
+
 /// Reading alone, without what the targets do with it: 80 bytes for each byte of the message, and a few for a refusal. An
 /// array of empty texts is the densest: 24 bytes each, in a list that doubles while the one before it is still there.
 #[test]

@@ -14,6 +14,7 @@ mod plane;
 mod runs;
 mod schedules;
 mod seeds;
+mod shown;
 mod snapshots;
 mod tracker;
 mod writers;
@@ -23,6 +24,7 @@ pub use events::events;
 pub use metadata::metadata;
 pub use schedules::schedules;
 pub use seeds::seeds;
+pub use shown::shown;
 pub use snapshots::snapshots;
 pub use tracker::tracker;
 pub use writers::writers;
@@ -31,7 +33,7 @@ pub use writers::writers;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its binary.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("events", events),
     ("writers", writers),
     ("metadata", metadata),
@@ -39,4 +41,5 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("definitions", definitions),
     ("snapshots", snapshots),
     ("schedules", schedules),
+    ("shown", shown),
 ];

@@ -63,6 +63,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "definitions" => definitions(),
         "snapshots" => snapshots(),
         "schedules" => schedules(),
+        "shown" => shown(),
         _ => Vec::new(),
     }
 }
@@ -105,6 +106,17 @@ fn writers() -> Vec<Vec<u8>> {
         ),
     ];
     kinds.chain(others).collect()
+}
+
+fn shown() -> Vec<Vec<u8>> {
+    let texts = [
+        "plain",
+        "\u{1b}]0;title\u{7}\u{1b}[2J",
+        "a\n2026-01-01T00:00:00Z  INFO forged",
+        "\u{202e}gpj.exe\u{2066}",
+        "\u{9b}2J\u{7f}é🙂",
+    ];
+    texts.into_iter().flat_map(|text| [4, 255].map(|within| [&[within], text.as_bytes()].concat())).collect()
 }
 
 fn metadata() -> Vec<Vec<u8>> {

@@ -2,13 +2,16 @@
 //!
 //! It answers from plain values that a [`Node`] gives it. Must not: change anything, or know where the values come from.
 //!
-//! Bounds: 64 requests at once (another one is told to come again), 1,000 functions a page, no request bodies. It has no
-//! authentication of its own, so it listens on the loopback interface unless it is told otherwise.
+//! Bounds: 128 connections a listener, or fewer where handles are few; 5 s for a request's head, 60 s for a connection; 64 requests
+//! at once (another one is told to come again), 1,000 functions a page, 100 conditions, no request bodies. It has no authentication
+//! of its own, so it listens on the loopback interface unless it is told otherwise, and answers only requests that name it.
+
+mod connections;
+mod guard;
+mod server;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
@@ -17,17 +20,20 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
-use crate::types::{ChainExplanation, FunctionExplanation, FunctionName, FunctionSummary};
+use self::guard::Guard;
+use self::server::Server;
+use crate::config;
+use crate::types::{ChainExplanation, Condition, FunctionExplanation, FunctionName, FunctionSummary};
 
 /// Requests that are answered at once.
 const REQUESTS_MAX: usize = 64;
 /// Functions on one page (inclusive), and where nothing is said.
 const PAGE_MAX: usize = 1_000;
 const PAGE_DEFAULT: usize = 100;
-/// How long requests that are under way may take at the end.
-const STOP: Duration = Duration::from_millis(500);
+/// Conditions that are named beside a node's health; the others are in its metric.
+const CONDITIONS_MAX: usize = 100;
 
 /// What is asked. Called on the admin's thread: it may take a lock for as long as it copies values.
 pub trait Node: Send + Sync + 'static {
@@ -37,22 +43,28 @@ pub trait Node: Send + Sync + 'static {
     /// Why it takes no calls now, where it does not.
     fn not_ready(&self) -> Option<String>;
 
+    /// What is not as it should be, while it takes calls all the same.
+    fn conditions(&self) -> Vec<Condition>;
+
     /// Functions after a name, in the order of their names, at most `limit`.
     fn functions(&self, after: Option<&str>, limit: usize) -> Vec<FunctionSummary>;
 
     /// Why a function's target is what it is; `None` where it is not known.
     fn explain(&self, function: &FunctionName) -> Option<FunctionExplanation>;
 
-    /// The chains that begin with a function, or all.
-    fn chains(&self, from: Option<&FunctionName>) -> Vec<ChainExplanation>;
+    /// The chains that begin with a function; or those of the functions after a name, in the order of their names, of at most
+    /// `limit` functions.
+    fn chains(&self, from: Option<&FunctionName>, after: Option<&str>, limit: usize) -> Vec<ChainExplanation>;
 }
 
 /// Why the interface is not there.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// The address.
-    #[error("admin.listen: {address} cannot be listened on: {source}; another node may have it")]
+    #[error("{key}: {address} cannot be listened on: {source}; another node may have it")]
     Listen {
+        /// Which one.
+        key: &'static str,
         /// As configured.
         address: String,
         /// The system's own words.
@@ -65,81 +77,56 @@ pub enum AdminError {
 
 /// The interface that runs. Dropping it ends it.
 pub struct Admin {
-    address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    address: Option<SocketAddr>,
+    _server: Server,
 }
 
 impl Admin {
-    /// Listens on `address` (`host:port`; port 0: any that is free) and answers on a thread of its own.
+    /// Listens on `admin.listen` and `admin.health-listen` (`host:port`; port 0: any that is free; empty: nowhere) and answers on
+    /// a thread of its own.
     ///
     /// # Errors
-    /// Where the address cannot be had, or the thread cannot be started.
-    pub fn start(address: &str, node: Arc<dyn Node>) -> Result<Self, AdminError> {
-        let fault = |source| AdminError::Listen { address: address.to_owned(), source };
-        let listener = TcpListener::bind(address).map_err(fault)?;
-        listener.set_nonblocking(true).map_err(fault)?;
-        let bound = listener.local_addr().map_err(fault)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AdminError::Start)?;
-        let (stop, stopped) = oneshot::channel();
-        let serve = async move {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            let ended = async {
-                // Its sender gone is the end, too.
-                let _ = stopped.await;
-            };
-            axum::serve(listener, router(node)).with_graceful_shutdown(ended).await
-        };
-        let body = move || {
-            if let Err(error) = runtime.block_on(serve) {
-                tracing::warn!(%error, "the admin interface has ended");
+    /// Where an address cannot be had, or the thread cannot be started.
+    pub fn start(settings: &config::Admin, node: Arc<dyn Node>) -> Result<Self, AdminError> {
+        let guard = Arc::new(Guard::new([&*settings.listen, &*settings.health_listen], &settings.hosts));
+        let mut listeners = Vec::new();
+        let mut listen = |key, address: &str, routes: Router<Shared>| {
+            if address.is_empty() {
+                return Ok(None);
             }
+            let fault = |source| AdminError::Listen { key, address: address.to_owned(), source };
+            let listener = TcpListener::bind(address).map_err(fault)?;
+            listener.set_nonblocking(true).map_err(fault)?;
+            let bound = listener.local_addr().map_err(fault)?;
+            listeners.push((listener, bounded(routes, &guard).with_state(Arc::clone(&node))));
+            Ok(Some(bound))
         };
-        let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(body).map_err(AdminError::Start)?;
-        tracing::info!(address = %bound, "the admin interface listens");
-        Ok(Self { address: bound, stop: Some(stop), thread: Some(thread) })
+        let address = listen("admin.listen", &settings.listen, health_routes().merge(routes()))?;
+        let health = listen("admin.health-listen", &settings.health_listen, health_routes())?;
+        let server = Server::start(listeners).map_err(AdminError::Start)?;
+        if let Some(address) = address {
+            tracing::info!(%address, "the admin interface listens");
+        }
+        if let Some(address) = health {
+            tracing::info!(%address, "health is answered here too");
+        }
+        Ok(Self { address, _server: server })
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
+    /// Where it listens, where it answers more than health.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.address
-    }
-}
-
-impl Drop for Admin {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            // Gone where the thread has ended by itself.
-            let _ = stop.send(());
-        }
-        let Some(thread) = self.thread.take() else { return };
-        let asked = std::time::Instant::now();
-        // A client that holds its connection open must not hold up the node's end.
-        while !thread.is_finished() && asked.elapsed() < STOP {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if thread.is_finished() {
-            drop(thread.join());
-        }
     }
 }
 
 type Shared = Arc<dyn Node>;
 
-fn router(node: Shared) -> Router {
-    let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
-    let bounded = move |request: Request, next: Next| {
-        let permits = Arc::clone(&permits);
-        async move {
-            match permits.try_acquire() {
-                Ok(_permit) => next.run(request).await,
-                Err(_) => fault(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once: come again"),
-            }
-        }
-    };
+fn health_routes() -> Router<Shared> {
+    Router::new().route("/health/live", get(live)).route("/health/ready", get(ready))
+}
+
+fn routes() -> Router<Shared> {
     Router::new()
-        .route("/health/live", get(live))
-        .route("/health/ready", get(ready))
         .route("/functions", get(functions))
         .route("/functions/{*name}", get(explain))
         .route("/chains", get(chains))
@@ -147,8 +134,24 @@ fn router(node: Shared) -> Router {
             let known = "there are /health/live, /health/ready, /functions, /functions/NAME and /chains?from=NAME";
             fault(StatusCode::NOT_FOUND, known)
         })
-        .layer(middleware::from_fn(bounded))
-        .with_state(node)
+}
+
+/// The same routes, for requests that are meant for this node, so many at once.
+fn bounded(routes: Router<Shared>, guard: &Arc<Guard>) -> Router<Shared> {
+    let (permits, guard) = (Arc::new(Semaphore::new(REQUESTS_MAX)), Arc::clone(guard));
+    let bounded = move |request: Request, next: Next| {
+        let (permits, guard) = (Arc::clone(&permits), Arc::clone(&guard));
+        async move {
+            if let Some(why) = guard.refuses(request.uri(), request.headers()) {
+                return fault(StatusCode::FORBIDDEN, why);
+            }
+            match permits.try_acquire() {
+                Ok(_permit) => next.run(request).await,
+                Err(_) => fault(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once: come again"),
+            }
+        }
+    };
+    routes.layer(middleware::from_fn(bounded))
 }
 
 #[derive(Serialize)]
@@ -156,12 +159,17 @@ struct Health {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    conditions: Vec<Condition>,
 }
 
-fn health(reason: Option<String>) -> Response {
+fn health(reason: Option<String>, mut conditions: Vec<Condition>) -> Response {
+    conditions.truncate(CONDITIONS_MAX);
     match reason {
-        None => Json(Health { status: "ok", reason }).into_response(),
-        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "not ok", reason })).into_response(),
+        None => Json(Health { status: "ok", reason, conditions }).into_response(),
+        Some(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "not ok", reason, conditions })).into_response()
+        }
     }
 }
 
@@ -170,11 +178,11 @@ fn fault(status: StatusCode, error: &str) -> Response {
 }
 
 async fn live(State(node): State<Shared>) -> Response {
-    health(node.failure())
+    health(node.failure(), Vec::new())
 }
 
 async fn ready(State(node): State<Shared>) -> Response {
-    health(node.failure().or_else(|| node.not_ready()))
+    health(node.failure().or_else(|| node.not_ready()), node.conditions())
 }
 
 #[derive(Deserialize)]
@@ -183,9 +191,14 @@ struct Page {
     limit: Option<usize>,
 }
 
+impl Page {
+    fn limit(&self) -> usize {
+        self.limit.unwrap_or(PAGE_DEFAULT).min(PAGE_MAX)
+    }
+}
+
 async fn functions(State(node): State<Shared>, Query(page): Query<Page>) -> Response {
-    let limit = page.limit.unwrap_or(PAGE_DEFAULT).min(PAGE_MAX);
-    Json(node.functions(page.after.as_deref(), limit)).into_response()
+    Json(node.functions(page.after.as_deref(), page.limit())).into_response()
 }
 
 async fn explain(State(node): State<Shared>, Path(name): Path<String>) -> Response {
@@ -204,12 +217,12 @@ struct From {
     from: Option<String>,
 }
 
-async fn chains(State(node): State<Shared>, Query(asked): Query<From>) -> Response {
+async fn chains(State(node): State<Shared>, Query(asked): Query<From>, Query(page): Query<Page>) -> Response {
     let from = match asked.from.as_deref().map(FunctionName::new).transpose() {
         Ok(from) => from,
         Err(invalid) => return fault(StatusCode::BAD_REQUEST, &invalid.to_string()),
     };
-    Json(node.chains(from.as_ref())).into_response()
+    Json(node.chains(from.as_ref(), page.after.as_deref(), page.limit())).into_response()
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 //!
 //! Must not: wait for anything that may hang as well; not for the log, and not for handlers of exit(3).
 
-use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use crate::kafka::Overdue;
+use crate::telemetry;
 
 /// The exit status of a process that ended itself because something in it hung (`EX_TEMPFAIL` of BSD's sysexits): starting it
 /// again helps.
@@ -18,29 +18,21 @@ const LAST_LINE: Duration = Duration::from_secs(1);
 /// process of the same name, or by its time limit.
 pub(super) fn end(overdue: &Overdue) -> ! {
     let Overdue { what, lasted, limit } = overdue.clone();
-    let (said, heard) = sync_channel(1);
-    let say = move || {
-        tracing::error!(
-            what,
-            ?lasted,
-            ?limit,
-            status = EXIT_HUNG,
-            "something hangs that cannot be freed: the process ends at once, and is to be started again; calls in flight are \
-             read again"
-        );
-        // Nobody waits any more where the log took too long.
-        let _ = said.send(());
-    };
-    // The log may be the pipe of somebody who does not read.
-    if std::thread::Builder::new().name("last-line".to_owned()).spawn(say).is_ok() {
-        let _ = heard.recv_timeout(LAST_LINE);
-    }
-    end_at_once(EXIT_HUNG)
+    tracing::error!(
+        what,
+        ?lasted,
+        ?limit,
+        status = EXIT_HUNG,
+        "something hangs that cannot be freed: the process ends at once, and is to be started again; calls in flight are read \
+         again"
+    );
+    end_at_once(EXIT_HUNG, LAST_LINE)
 }
 
-/// Ends the process without the handlers of exit(3), which may wait for what hangs.
+/// Ends the process, after `last_lines` at most for the log, without the handlers of exit(3), which may wait for what hangs.
 #[expect(unsafe_code, reason = "_exit(2) has no precondition; std has no safe way to it")]
-fn end_at_once(status: i32) -> ! {
+pub(super) fn end_at_once(status: i32, last_lines: Duration) -> ! {
+    telemetry::flush_log(last_lines);
     // SAFETY: the call takes a number and does not return.
     unsafe { libc::_exit(status) }
 }

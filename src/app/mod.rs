@@ -3,7 +3,9 @@
 //! Must not: hold logic of its own. The order of starting is the order of needing: what publishes before what runs, what
 //! runs before what reads. The way down is the way up, backwards.
 
+mod announced;
 mod hung;
+mod limits;
 mod manager;
 mod node;
 mod operator;
@@ -18,11 +20,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use self::announced::{Announced, origins};
 pub use self::hung::EXIT_HUNG;
+pub use self::limits::forbid_core_dumps;
 use self::manager::Manager;
 pub use self::operator::Reload;
 pub use self::settings::model;
-use self::settings::{ingest_settings, membership, quotas, snapshot_settings, transactions};
+use self::settings::{ingest_settings, membership, quotas, snapshot_settings, target, transactions};
 pub use self::shutdown::Ended;
 pub use self::signals::{Asked, Signals};
 use crate::admin::{Admin, AdminError, Node};
@@ -33,13 +37,14 @@ use crate::control::{Control, Event};
 use crate::driver::{ControlPlane, Delivery, Failure, Intake, Observations, Outbox, OutboxSettings, Unknown};
 pub use crate::execute::wall_clock;
 use crate::execute::{ExecuteError, Executor, Parts, Runtime};
-use crate::ingest::pre_triggers::{PreTriggerEvent, PreTriggers};
+use crate::ingest::pre_triggers::PreTriggers;
 use crate::ingest::{self, IngestError, Invocations};
 use crate::kafka::tail::Start;
-use crate::kafka::{ClientError, Connection, Watch, Witness, WitnessThread};
+use crate::kafka::{ClientError, Connection, Watch, Witness, WitnessThread, set_batch_bytes_max};
 use crate::publish;
-use crate::registry::{self, Registry, RegistryError, RegistryEvent, SchemaRegistry, SchemaRegistrySettings};
+use crate::registry::{self, Judge, Registry, RegistryError, RegistryEvent, SchemaRegistry, SchemaRegistrySettings};
 use crate::telemetry::{Metrics, Telemetry};
+use crate::types::ConditionKind;
 
 /// How long the way down may take beyond its deadline before the process ends at once.
 const SHUTDOWN_OVERDUE: Duration = Duration::from_secs(20);
@@ -75,16 +80,6 @@ pub enum StartError {
     /// A thread.
     #[error("a thread could not be started: {0}")]
     Thread(#[from] std::io::Error),
-    /// The registry could not be read in time.
-    #[error("topic {topic} was not read to its end within {waited:?} (registry.catch-up-timeout){reason}")]
-    CatchUp {
-        /// The topic.
-        topic: String,
-        /// How long it was waited for.
-        waited: Duration,
-        /// What the client said last, or what to do where it said nothing.
-        reason: String,
-    },
 }
 
 /// The service that runs.
@@ -98,7 +93,7 @@ pub struct Service {
     admin: Option<Admin>,
     invocations: Invocations,
     delivery: Arc<Delivery>,
-    pre_triggers: PreTriggers,
+    pre_triggers: Vec<PreTriggers>,
     registry: Registry,
     outbox: Arc<Outbox>,
     control: ControlPlane,
@@ -126,8 +121,17 @@ impl Service {
     /// Where any part cannot start; those that had started are ended.
     pub fn start(config: Config, telemetry: &Telemetry) -> Result<Self, StartError> {
         let (metrics, failure) = (telemetry.metrics(), Failure::default());
+        limits::settle(&config);
+        settings::say_budgets(&config);
+        // First: an address that cannot be had ends the start before anything else is done, and probes get an answer from now on.
+        let answers = Arc::new(node::Starting::default());
+        let admin = match (config.admin.listen.as_str(), config.admin.health_listen.as_str()) {
+            ("", "") => None,
+            _ => Some(Admin::start(&config.admin, Arc::clone(&answers) as Arc<dyn Node>)?),
+        };
         let watch = Watch::start(|overdue| hung::end(&overdue))?;
         let connection = Connection { watch, ..connection(&config) };
+        set_batch_bytes_max(config.ingest.batch_bytes_max.get());
         let looked_at = [&config.topics.invocations, &config.topics.results].map(String::clone).to_vec();
         let (witness, witness_thread) = Witness::start(&connection, looked_at)?;
         let connection = Connection { witness, ..connection };
@@ -149,7 +153,7 @@ impl Service {
                     dead_letters: config.topics.dead_letters.clone(),
                     pre_trigger_outcomes: config.topics.pre_trigger_outcomes.clone(),
                     forecast_snapshots: config.topics.forecast_snapshots.clone(),
-                    pre_triggers: config.topics.pre_triggers.clone(),
+                    guest_notices: config.topics.guest_notices.clone(),
                 },
                 invocations_topic: config.topics.invocations.clone(),
                 transactions: transactions(&config),
@@ -176,8 +180,9 @@ impl Service {
             cache: CodeCache::open(&config.execute.cache_directory, config.execute.cache_bytes_max),
             metrics: Arc::clone(&metrics),
         })?;
-        let control =
-            Control::new(config.forecast.clone(), &config.chains, config.target.clone(), model(&config.forecast)?);
+        limits::close(&config);
+        let target = target(&config.target, executor.capacity().instances);
+        let control = Control::new(config.forecast.clone(), &config.chains, target, model(&config.forecast)?);
         let control = ControlPlane::start(
             control,
             config.control.tick,
@@ -186,10 +191,10 @@ impl Service {
             Arc::clone(&outbox),
         )?;
         let say = tell(executor.clone(), Arc::clone(&delivery), observations.clone(), Arc::clone(&metrics));
-        let registry =
-            Registry::start(&connection, &config.topics.functions, Arc::clone(&codec), Arc::clone(&writers), say)?;
+        let (judge, topic) = (Judge::new(&config), &config.topics.functions);
+        let registry = Registry::start(&connection, topic, judge, Arc::clone(&codec), Arc::clone(&writers), say)?;
         delivery.connect(executor.clone(), Unknown::new(registry.fences()))?;
-        catch_up(&registry, &config)?;
+        registry.catch_up(config.registry.catch_up_timeout)?;
         let settings = snapshot_settings(&config, executor.clone());
         let found =
             ingest::snapshots::read(&connection, &config.topics.forecast_snapshots, Arc::clone(&codec), settings);
@@ -199,20 +204,22 @@ impl Service {
             PreTriggerStart::Earliest => Start::Beginning,
             PreTriggerStart::Window => Start::Since(wall_clock() - config.forecast.window_max),
         };
-        let pre_triggers = PreTriggers::start(
-            &connection,
-            &config.topics.pre_triggers,
-            start,
-            Arc::clone(&codec),
-            Arc::clone(&writers),
-            announce(
-                Arc::clone(&outbox),
-                observations.clone(),
-                registry.fences(),
-                executor.clone(),
-                Arc::clone(&metrics),
-            ),
-        )?;
+        let announced = Announced {
+            tenants: Arc::new(config.tenants.clone()),
+            outbox: Arc::clone(&outbox),
+            observations: observations.clone(),
+            fences: registry.fences(),
+            executor: executor.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        let pre_triggers = origins(&config)
+            .map(|(topic, origin)| {
+                let (codec, writers, mut announced) = (Arc::clone(&codec), Arc::clone(&writers), announced.clone());
+                let sink = move |event| announced.take(&origin, event);
+                let bounds = ingest_settings(&config).message;
+                PreTriggers::start(&connection, topic, start, codec, writers, bounds, sink)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
         let intake = Intake {
             topic: config.topics.invocations.clone(),
             delivery: Arc::clone(&delivery),
@@ -231,11 +238,9 @@ impl Service {
             failure: failure.clone(),
             asked: control.asked(),
             watch: connection.watch.clone(),
+            definitions_passed: registry.passed(),
         });
-        let admin = match config.admin.listen.as_str() {
-            "" => None,
-            address => Some(Admin::start(address, Arc::clone(&node) as Arc<dyn Node>)?),
-        };
+        answers.has_started(Arc::clone(&node));
         tracing::info!(
             node = config.node_id(),
             bootstrap_servers = config.kafka.bootstrap_servers,
@@ -268,7 +273,7 @@ impl Service {
 
     /// Where the admin interface listens, where it does.
     pub fn admin_address(&self) -> Option<std::net::SocketAddr> {
-        self.admin.as_ref().map(Admin::address)
+        self.admin.as_ref().and_then(Admin::address)
     }
 
     /// Functions whose code is loaded.
@@ -315,7 +320,7 @@ impl Service {
     fn why_not(&self) -> Option<String> {
         let fatal = || self.invocations.health().fatal().or(self.outbox.publisher().health().fatal());
         let ended = || {
-            let finished = self.registry.is_finished() || self.pre_triggers.is_finished();
+            let finished = self.registry.is_finished() || self.pre_triggers.iter().any(PreTriggers::is_finished);
             finished.then_some("a thread that reads a topic has ended")
         };
         self.failure.reason().or_else(fatal).or_else(ended).map(str::to_owned)
@@ -335,15 +340,26 @@ impl Service {
         metrics.consumers_renewed.mirror(read(&ingest.consumers_renewed));
         metrics.rejoined.mirror(read(&ingest.rejoined));
         metrics.handed_back.mirror(read(&ingest.handed_back));
+        metrics.partition_errors.mirror(read(&ingest.partition_errors));
+        metrics.batches_passed.mirror(
+            read(&ingest.batches_passed) + self.registry.passed().batches() + self.pre_triggers.passed().batches(),
+        );
         metrics.offsets_passed.mirror(read(&ingest.passed));
         metrics.producers_renewed.mirror(read(&published.renewed));
         metrics.publish_retries.mirror(read(&published.resent));
         metrics.publish_dropped.mirror(read(&published.dropped));
         metrics.transactions.mirror(read(&published.transactions));
         metrics.transactions_aborted.mirror(read(&published.transactions_aborted));
-        let notices = self.pre_triggers.counters();
-        metrics.pre_triggers_dropped.mirror(read(&notices.dropped));
-        metrics.pre_triggers_unreadable.mirror(read(&notices.schema_unavailable));
+        let (unread, alike) = crate::telemetry::log_lines_left_out();
+        metrics.log_lines_left_out.mirror(unread);
+        metrics.log_lines_alike.mirror(alike);
+        let conditions = self.node.conditions();
+        for kind in ConditionKind::ALL {
+            metrics.conditions_now(kind, conditions.iter().filter(|condition| condition.kind == kind).count() as u64);
+        }
+        let notices: Vec<_> = self.pre_triggers.iter().map(PreTriggers::counters).collect();
+        metrics.pre_triggers_dropped.mirror(notices.iter().map(|one| read(&one.dropped)).sum());
+        metrics.pre_triggers_unreadable.mirror(notices.iter().map(|one| read(&one.schema_unavailable)).sum());
     }
 
     /// Stops reading, finishes what runs, commits, leaves the group.
@@ -363,7 +379,7 @@ impl Service {
         let drain = if failure.is_some() { Duration::ZERO } else { left() };
         let unfinished = invocations.shutdown(drain);
         delivery.stop();
-        pre_triggers.stop();
+        pre_triggers.into_iter().for_each(PreTriggers::stop);
         registry.stop();
         if failure.is_none() {
             control.keep_all(&outbox);
@@ -429,43 +445,4 @@ fn tell(
         }
         RegistryEvent::CaughtUp => tracing::debug!("every definition has been read"),
     }
-}
-
-/// What is done with pre-triggers. One for a function that is not known waits until the registry was read to its end.
-fn announce(
-    outbox: Arc<Outbox>,
-    observations: Observations,
-    fences: crate::kafka::tail::Fences,
-    executor: Executor<Arc<Outbox>>,
-    metrics: Arc<Metrics>,
-) -> impl FnMut(PreTriggerEvent) -> bool + Send + 'static {
-    move |event| match event {
-        PreTriggerEvent::Received(pre_trigger) => {
-            if executor.knows(&pre_trigger.function) {
-                return observations.see(Event::PreTriggerReceived(pre_trigger));
-            }
-            let observations = observations.clone();
-            // Read or not, the control plane judges it: it says which function is unknown.
-            fences.fence(move |_| {
-                observations.see(Event::PreTriggerReceived(pre_trigger));
-            })
-        }
-        PreTriggerEvent::Malformed { poison, partition, offset, key, headers } => {
-            metrics.pre_trigger_judged("malformed");
-            outbox.dead_letter(poison, (partition, offset), key, headers, None);
-            true
-        }
-    }
-}
-
-fn catch_up(registry: &Registry, config: &Config) -> Result<(), StartError> {
-    let waited = config.registry.catch_up_timeout;
-    if registry.fences().wait(waited) {
-        return Ok(());
-    }
-    let reason = match registry.health().reason() {
-        said if said.is_empty() => "; where there is much to read, it needs longer".to_owned(),
-        said => format!(": {said}"),
-    };
-    Err(StartError::CatchUp { topic: config.topics.functions.clone(), waited, reason })
 }

@@ -2,14 +2,15 @@
 //!
 //! Must not: hold anything of its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::admin::Node;
 use crate::driver::{Asked, Failure, Outbox};
 use crate::ingest::Readiness;
 use crate::kafka::Watch;
-use crate::types::{ChainExplanation, FunctionExplanation, FunctionName, FunctionSummary};
+use crate::kafka::tail::Passed;
+use crate::types::{ChainExplanation, Condition, FunctionExplanation, FunctionName, FunctionSummary};
 
 /// The parts that know.
 pub(super) struct Answers {
@@ -18,6 +19,8 @@ pub(super) struct Answers {
     pub(super) failure: Failure,
     pub(super) asked: Asked,
     pub(super) watch: Watch,
+    /// Of the topic of functions: what is not known here for as long as this process lives.
+    pub(super) definitions_passed: Passed,
 }
 
 /// A thread that has not gone on for so long makes the node not ready.
@@ -47,6 +50,13 @@ impl Node for Answers {
         late.map(|(thread, late)| format!("the thread {thread} has not gone on for {} s", late.as_secs()))
     }
 
+    fn conditions(&self) -> Vec<Condition> {
+        // Each room bounds its own.
+        let mut conditions = self.invocations.conditions();
+        conditions.extend(self.definitions_passed.conditions());
+        conditions
+    }
+
     fn functions(&self, after: Option<&str>, limit: usize) -> Vec<FunctionSummary> {
         self.asked.functions(after, limit)
     }
@@ -55,8 +65,49 @@ impl Node for Answers {
         self.asked.explain(function)
     }
 
-    fn chains(&self, from: Option<&FunctionName>) -> Vec<ChainExplanation> {
-        self.asked.chains(from)
+    fn chains(&self, from: Option<&FunctionName>, after: Option<&str>, limit: usize) -> Vec<ChainExplanation> {
+        self.asked.chains(from, after, limit)
+    }
+}
+
+/// A node that answers from the begin of its start on: until its parts are there it lives and is not ready.
+#[derive(Default)]
+pub(super) struct Starting(OnceLock<Arc<Answers>>);
+
+impl Starting {
+    /// The parts are there.
+    pub(super) fn has_started(&self, answers: Arc<Answers>) {
+        // A node starts once.
+        let _ = self.0.set(answers);
+    }
+}
+
+impl Node for Starting {
+    fn failure(&self) -> Option<String> {
+        self.0.get().and_then(|answers| answers.failure())
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        match self.0.get() {
+            Some(answers) => answers.not_ready(),
+            None => Some("the node starts: it waits for the brokers, or reads what functions there are".to_owned()),
+        }
+    }
+
+    fn conditions(&self) -> Vec<Condition> {
+        self.0.get().map_or_else(Vec::new, |answers| answers.conditions())
+    }
+
+    fn functions(&self, after: Option<&str>, limit: usize) -> Vec<FunctionSummary> {
+        self.0.get().map_or_else(Vec::new, |answers| answers.functions(after, limit))
+    }
+
+    fn explain(&self, function: &FunctionName) -> Option<FunctionExplanation> {
+        self.0.get().and_then(|answers| answers.explain(function))
+    }
+
+    fn chains(&self, from: Option<&FunctionName>, after: Option<&str>, limit: usize) -> Vec<ChainExplanation> {
+        self.0.get().map_or_else(Vec::new, |answers| answers.chains(from, after, limit))
     }
 }
 

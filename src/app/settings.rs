@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::{Outbox, StartError};
 use crate::backlog::{Quota, Quotas};
-use crate::config::{Config, Delivery, ForecastConfig, Tenants};
+use crate::config::{Config, Delivery, ForecastConfig, TargetConfig, Tenants};
 use crate::execute::{Executor, wall_clock};
 use crate::forecast::history::Model;
 use crate::kafka::Membership;
+use crate::kafka::headers::Bounds;
 use crate::{ingest, publish};
 
 /// Completions after which a commit is made before its interval is over.
@@ -29,6 +30,13 @@ pub fn model(config: &ForecastConfig) -> Result<Model, StartError> {
     Model::read(&bytes).map_err(|error| fault(error.to_string()))
 }
 
+/// Says what of the machine's memory this node means to use.
+pub(super) fn say_budgets(config: &Config) {
+    let (machine, budgets) = (config.budgets.machine, config.budgets.words().collect::<Vec<_>>().join("; "));
+    tracing::info!(%machine, budgets, "budgets of memory");
+    config.budgets.warnings().for_each(|warning| tracing::warn!("{warning}"));
+}
+
 /// How the group knows this node, where the free properties leave that open (docs/decisions/0027).
 pub(super) fn membership(config: &Config) -> Membership {
     let kafka = &config.kafka;
@@ -45,12 +53,18 @@ pub(super) fn membership(config: &Config) -> Membership {
 
 /// The quotas of tenants.
 pub(super) fn quotas(tenants: &Tenants) -> Quotas {
-    let Tenants { calls_max, waiting_max, ref named } = *tenants;
+    let Tenants { calls_max, waiting_max, ref named, .. } = *tenants;
     let named = named.iter().map(|named| {
         let quota = Quota { calls_max: named.calls_max, waiting_max: named.waiting_max };
         (named.tenant.clone(), quota)
     });
     Quotas::new(Quota { calls_max, waiting_max }, named)
+}
+
+/// How warm targets are set on a node on which so many instances live at once.
+pub(super) fn target(config: &TargetConfig, instances: u32) -> TargetConfig {
+    let instances_max = if config.instances_max == 0 { instances } else { config.instances_max.min(instances) };
+    TargetConfig { instances_max, ..config.clone() }
 }
 
 /// How outcomes and offsets are stored together, where they are.
@@ -84,7 +98,12 @@ pub(super) fn ingest_settings(config: &Config) -> ingest::Settings {
     ingest::Settings {
         topic: config.topics.invocations.clone(),
         in_flight_max: ingest.in_flight_max.get() as usize,
-        in_flight_bytes_max: usize::try_from(ingest.in_flight_bytes_max.get()).unwrap_or(usize::MAX),
+        message: ingest::MessageBounds {
+            bytes_max: ingest.message_bytes_max.get() as usize,
+            headers: Bounds { count_max: ingest.headers_max as usize, bytes_max: ingest.headers_bytes_max as usize },
+        },
+        pass_unreadable_after: ingest.pass_unreadable_after,
+        in_flight_bytes_max: usize::try_from(ingest.in_flight_bytes_max).unwrap_or(usize::MAX),
         commit_interval: ingest.commit_interval,
         commit_completions: COMMIT_COMPLETIONS,
         drain_timeout: ingest.drain_timeout,

@@ -17,6 +17,8 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::hung::end_at_once;
+
 /// The exit code after a second signal, as a shell gives it for SIGINT.
 const EXIT_AT_ONCE: i32 = 130;
 /// Signals that may wait to be carried out. The same one again, while it waits, asks for nothing more.
@@ -81,7 +83,7 @@ impl Signals {
         for (name, asked) in SIGNALS {
             listening.push((name, asked, signal(kind(name))?));
         }
-        // Elsewhere a process has only children that it started, and this one starts none.
+        // Elsewhere a process has only children that it started, and waits for each of them itself.
         let orphans = if std::process::id() == 1 { Some(signal(SignalKind::child())?) } else { None };
         drop(context);
         let body = move || {
@@ -134,14 +136,12 @@ async fn pass_on(
         let has_started = started.load(Ordering::Acquire);
         if asked == Asked::End {
             if ends.swap(true, Ordering::AcqRel) {
-                end_at_once(EXIT_AT_ONCE, move || {
-                    tracing::warn!(signal = name, "a second signal: ending at once; calls in flight are read again");
-                });
+                tracing::warn!(signal = name, "a second signal: ending at once; calls in flight are read again");
+                end_at_once(EXIT_AT_ONCE, LAST_LINE);
             }
             if !has_started {
-                end_at_once(0, move || {
-                    tracing::info!(signal = name, "a signal asks for the end before the service had started");
-                });
+                tracing::info!(signal = name, "a signal asks for the end before the service had started");
+                end_at_once(0, LAST_LINE);
             }
         }
         // The main loop may be busy with the one before; a full queue holds this one already, or enough of others.
@@ -156,28 +156,11 @@ async fn pass_on(
     }
 }
 
-/// Ends the process, after a line where that can be written.
-fn end_at_once(status: i32, say: impl FnOnce() + Send + 'static) -> ! {
-    let (said, heard) = sync_channel(1);
-    let say = move || {
-        say();
-        // Nobody waits any more where it took too long.
-        let _ = said.send(());
-    };
-    if std::thread::Builder::new().name("last-line".to_owned()).spawn(say).is_ok() {
-        let _ = heard.recv_timeout(LAST_LINE);
-    }
-    std::process::exit(status)
-}
-
 /// Takes the exit statuses of orphans, so that they do not stay as zombies.
 async fn reap(mut ended: Signal) {
-    use rustix::process::{WaitOptions, wait};
     loop {
         // One signal may stand for several; and some may have ended before it was listened for.
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            tracing::debug!(pid = pid.as_raw_nonzero().get(), ?status, "an orphan has ended");
-        }
+        crate::execute::reap_orphans();
         if ended.recv().await.is_none() {
             return;
         }

@@ -18,9 +18,12 @@ pub(super) fn create(connection: &Connection, config: &Config) -> Result<(), Cli
     };
     let events = [&topics.invocations, &topics.results, &topics.dead_letters];
     let events = events.into_iter().chain([&topics.pre_triggers, &topics.pre_trigger_outcomes]);
+    let own = || config.tenants.with_topics();
+    let events = events.chain([&topics.guest_notices]).chain(own().map(|tenant| &tenant.pre_triggers_topic));
     let mut specs: Vec<_> = events.map(|name| spec(name, number(topics.partitions), false)).collect();
     // One partition: what has one name is in order in any case, and a start reads them all.
-    specs.extend([&topics.functions, &topics.forecast_snapshots].map(|name| spec(name, 1, true)));
+    let compacted = [&topics.functions, &topics.forecast_snapshots].into_iter();
+    specs.extend(compacted.chain(own().map(|tenant| &tenant.functions_topic)).map(|name| spec(name, 1, true)));
     for finding in ensure_topics(connection, &specs, true, config.registry.catch_up_timeout)? {
         match finding {
             TopicFinding::Created { topic, partitions, replicas } => {

@@ -1,7 +1,8 @@
 //! Machine code on disk, by the artifact's digest and the engine that made it.
 //!
-//! Loading machine code is trusting it. So each file's name carries the digest of its own content, only files that nobody but
-//! this user and root may write are read (`trust` has the rule), and what was checked is handed out open, never by its path.
+//! Loading machine code is trusting it. So each file's name carries the code of its content by the node's own key (`key`), only
+//! files that nobody but this user and root may write are read (`trust` has the rule), and what was checked is handed out open,
+//! never by its path. Beside code there are refusals: short words on why an artifact cannot be compiled, by the same key.
 //! A cache that is filled and read-only serves as it is. One that cannot be written (full, read-only, not believed) is no
 //! fault: everything works without it; that is said once, and so is its end.
 //!
@@ -17,10 +18,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::folder::{Entry, Folder, FolderError};
+use super::key::Key;
 use super::leftovers::{self, LEFT_OVER_AFTER};
 use crate::types::Sha256;
 
 const EXTENSION: &str = ".cwasm";
+/// The extension of refusals; at most so many are kept, of at most so many bytes each.
+const REFUSED: &str = ".refused";
+const REFUSALS_MAX: usize = 1_000;
+const REFUSAL_BYTES_MAX: u64 = 4 << 10;
 /// A file takes whole blocks of this many bytes, as a rule, and its name some more.
 const BLOCK: u64 = 4_096;
 
@@ -30,9 +36,16 @@ pub struct CodeCache {
     directory: PathBuf,
     bytes_max: u64,
     /// `None` where it could not be opened.
-    folder: Mutex<Option<Arc<Folder>>>,
+    open: Mutex<Option<Arc<Open>>>,
     /// It was said that code is not kept, and not yet that it is again.
     complained: AtomicBool,
+}
+
+/// The folder, with its key.
+#[derive(Debug)]
+struct Open {
+    folder: Folder,
+    key: Key,
 }
 
 /// A file of machine code that was checked.
@@ -48,6 +61,11 @@ impl CodeFile {
         format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
     }
 
+    /// The file itself.
+    pub fn into_file(self) -> File {
+        self.file
+    }
+
     /// Its name in the cache.
     pub fn name(&self) -> &str {
         &self.name
@@ -61,12 +79,12 @@ impl CodeCache {
         let cache = Self {
             directory: directory.to_owned(),
             bytes_max,
-            folder: Mutex::default(),
+            open: Mutex::default(),
             complained: AtomicBool::new(false),
         };
         if bytes_max > 0 {
             match cache.open_folder() {
-                Ok(folder) => sweep(&folder, SystemTime::now()),
+                Ok(open) => sweep(&open.folder, SystemTime::now()),
                 Err(fault) => cache.complain(&fault),
             }
         }
@@ -75,11 +93,38 @@ impl CodeCache {
 
     /// The checked code of `artifact` for the engine with this hash: its file and its bytes.
     pub fn find(&self, artifact: Sha256, engine_hash: u64) -> Option<(CodeFile, Vec<u8>)> {
-        let folder = self.folder()?;
+        let open = self.opened()?;
         let prefix = prefix(artifact, engine_hash);
-        let digest = |name: &str| name.strip_prefix(&prefix)?.strip_suffix(EXTENSION)?.parse::<Sha256>().ok();
-        let found = folder.names().into_iter().filter_map(|name| Some((digest(&name)?, name)));
-        found.filter_map(|(digest, name)| check(&folder, name, digest)).next()
+        let code = |name: &str| name.strip_prefix(&prefix)?.strip_suffix(EXTENSION)?.parse::<Sha256>().ok();
+        let found = open.folder.names().into_iter().filter_map(|name| Some((code(&name)?, name)));
+        found.filter_map(|(code, name)| check(&open, name, &prefix, code)).next()
+    }
+
+    /// What [`keep_refusal`](Self::keep_refusal) kept of `artifact` for the engine with this hash.
+    pub fn refusal(&self, artifact: Sha256, engine_hash: u64) -> Option<String> {
+        let (open, prefix) = (self.opened()?, prefix(artifact, engine_hash));
+        let (file, distrust) = open.folder.read(&format!("{prefix}{REFUSED}")).ok()?;
+        let mut kept = String::new();
+        file.take(REFUSAL_BYTES_MAX).read_to_string(&mut kept).ok()?;
+        let (code, words) = kept.split_once('\n')?;
+        let is_ours = open.key.verifies(&[REFUSED.as_bytes(), prefix.as_bytes(), words.as_bytes()], code.parse().ok()?);
+        (distrust.is_none() && is_ours).then(|| words.to_owned())
+    }
+
+    /// Keeps why `artifact` cannot be compiled, for later starts; where it cannot be kept, each of them finds out again. The
+    /// oldest goes for a new one.
+    pub fn keep_refusal(&self, artifact: Sha256, engine_hash: u64, words: &str) {
+        let Some(open) = self.opened() else { return };
+        let prefix = prefix(artifact, engine_hash);
+        let code = open.key.code_of(&[REFUSED.as_bytes(), prefix.as_bytes(), words.as_bytes()]);
+        let mut held = open.folder.entries(|name| name.ends_with(REFUSED));
+        held.sort_unstable_by_key(|entry| entry.modified);
+        let over = (held.len() + 1).saturating_sub(REFUSALS_MAX);
+        let written = remove(&open.folder, &held[..over])
+            .and_then(|()| open.folder.write(&format!("{prefix}{REFUSED}"), format!("{code}\n{words}").as_bytes()));
+        if let Err(fault) = written {
+            tracing::info!(%artifact, %fault, "that it cannot be compiled is not kept: the next start finds out again");
+        }
     }
 
     /// Keeps code; answers its file, or `None` where it cannot be kept.
@@ -96,11 +141,10 @@ impl CodeCache {
             }
             return None;
         }
-        let name = format!("{}{}{EXTENSION}", prefix(artifact, engine_hash), Sha256::of(code));
-        match self.keep(write, engine_hash, &name, code) {
-            Ok(file) => {
+        match self.keep(write, artifact, engine_hash, code) {
+            Ok(kept) => {
                 self.relent();
-                Some(CodeFile { file, name })
+                Some(kept)
             }
             Err(fault) => {
                 self.complain(&fault);
@@ -109,18 +153,24 @@ impl CodeCache {
         }
     }
 
-    fn keep(&self, write: &Write, engine_hash: u64, name: &str, code: &[u8]) -> Result<File, FolderError> {
-        let folder = match self.folder() {
-            Some(folder) => folder,
+    fn keep(&self, write: &Write, artifact: Sha256, engine: u64, code: &[u8]) -> Result<CodeFile, FolderError> {
+        let prefix = prefix(artifact, engine);
+        let name_by = |key: &Key| format!("{prefix}{}{EXTENSION}", key.code_of(&[prefix.as_bytes(), code]));
+        let write = |open: &Open| -> io::Result<CodeFile> {
+            let name = name_by(&open.key);
+            Ok(CodeFile { file: self.write(write, &open.folder, engine, &name, code)?, name })
+        };
+        let open = match self.opened() {
+            Some(open) => open,
             None => self.open_folder()?,
         };
-        match self.write(write, &folder, engine_hash, name, code) {
+        match write(&open) {
             // The folder was removed: it is made again.
             Err(fault) if fault.kind() == io::ErrorKind::NotFound => {
-                let folder = self.open_folder()?;
-                self.write(write, &folder, engine_hash, name, code).map_err(|fault| at(&folder, fault))
+                let open = self.open_folder()?;
+                write(&open).map_err(|fault| at(&open.folder, fault))
             }
-            other => other.map_err(|fault| at(&folder, fault)),
+            other => other.map_err(|fault| at(&open.folder, fault)),
         }
     }
 
@@ -150,14 +200,17 @@ impl CodeCache {
         }
     }
 
-    fn folder(&self) -> Option<Arc<Folder>> {
-        self.folder.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn opened(&self) -> Option<Arc<Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn open_folder(&self) -> Result<Arc<Folder>, FolderError> {
-        let opened = Folder::open(&self.directory).map(Arc::new);
-        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
-        *folder = opened.as_ref().ok().cloned();
+    fn open_folder(&self) -> Result<Arc<Open>, FolderError> {
+        let opened = Folder::open(&self.directory).and_then(|folder| {
+            let key = Key::of(&folder)?;
+            Ok(Arc::new(Open { folder, key }))
+        });
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        *open = opened.as_ref().ok().cloned();
         opened
     }
 
@@ -196,15 +249,18 @@ fn is_full(fault: &io::Error) -> bool {
     matches!(fault.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// The file and its bytes, where they are what the name says; removed where they are not.
-fn check(folder: &Folder, name: String, digest: Sha256) -> Option<(CodeFile, Vec<u8>)> {
-    let (mut file, distrust) = folder.read(&name).ok()?;
+/// The file and its bytes, where their code is what the name says; removed where it is not.
+fn check(open: &Open, name: String, prefix: &str, code: Sha256) -> Option<(CodeFile, Vec<u8>)> {
+    let (mut file, distrust) = open.folder.read(&name).ok()?;
     let mut bytes = Vec::new();
     let fault = match distrust {
         Some(distrust) => distrust.to_string(),
         None => match file.read_to_end(&mut bytes) {
-            Err(fault) => fault.to_string(),
-            Ok(_) if Sha256::of(&bytes) != digest => "its content is not what its name says".to_owned(),
+            // The machine may have no room for it now: that says nothing of the file.
+            Err(_) => return None,
+            Ok(_) if !open.key.verifies(&[prefix.as_bytes(), &bytes], code) => {
+                "its content is not what this node's key and its name say".to_owned()
+            }
             Ok(_) => {
                 // Its time says when it was last used; where that cannot be set it goes a little earlier.
                 let _ = file.set_modified(SystemTime::now());
@@ -212,10 +268,10 @@ fn check(folder: &Folder, name: String, digest: Sha256) -> Option<(CodeFile, Vec
             }
         },
     };
-    let path = folder.path().join(&name);
+    let path = open.folder.path().join(&name);
     tracing::warn!(path = %path.display(), fault, "cached code is not believed; it is made anew");
     // Where it cannot be removed, it is found not to be believed again.
-    let _ = folder.remove(&name);
+    let _ = open.folder.remove(&name);
     None
 }
 

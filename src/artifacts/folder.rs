@@ -161,14 +161,26 @@ impl Folder {
     /// # Errors
     /// Where it cannot be written. Nothing is left of it then.
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<File> {
+        self.write_by(bytes, |partial| rustix::fs::renameat(&self.descriptor, partial, &self.descriptor, name))
+    }
+
+    /// The same for a file that must not be there yet.
+    ///
+    /// # Errors
+    /// Where it is there, or cannot be written.
+    pub(super) fn write_new(&self, name: &str, bytes: &[u8]) -> io::Result<File> {
+        self.write_by(bytes, |partial| {
+            rustix::fs::linkat(&self.descriptor, partial, &self.descriptor, name, AtFlags::empty())?;
+            rustix::fs::unlinkat(&self.descriptor, partial, AtFlags::empty())
+        })
+    }
+
+    fn write_by(&self, bytes: &[u8], name: impl FnOnce(&str) -> rustix::io::Result<()>) -> io::Result<File> {
         let partial = format!("{PREFIX}-{}", uuid::Uuid::now_v7());
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let made = rustix::fs::openat(&self.descriptor, &partial, flags, Mode::RUSR | Mode::WUSR)?;
         let mut file = File::from(made);
-        let written = file
-            .write_all(bytes)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| Ok(rustix::fs::renameat(&self.descriptor, &partial, &self.descriptor, name)?));
+        let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| Ok(name(&partial)?));
         match written {
             Ok(()) => Ok(file),
             Err(fault) => {

@@ -5,8 +5,10 @@
 
 mod code_cache;
 mod folder;
+mod key;
 mod leftovers;
 mod prune;
+mod roots;
 mod store;
 mod trust;
 

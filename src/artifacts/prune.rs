@@ -76,6 +76,8 @@ mod tests {
         let config = config::Artifacts {
             directory: directory.path().join("artifacts"),
             bytes_max: NonZeroU64::new(100).unwrap(),
+            file_roots: Vec::new(),
+            read_timeout: Duration::from_secs(30),
         };
         let store = DirectoryStore::open(&config);
         let day = Duration::from_hours(24);

@@ -3,9 +3,10 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::leftovers;
+use super::roots::{self, Unopened};
 use crate::config;
 use crate::types::{Artifact, Sha256};
 
@@ -15,10 +16,13 @@ const FILE_SCHEME: &str = "file://";
 const EXTENSION: &str = ".wasm";
 
 /// Why an artifact cannot be had.
+///
+/// What is displayed reaches callers of a function, and names no digest that was found and no path of this machine;
+/// [`detail`](Self::detail) does, for the log.
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
     /// The file cannot be read, or is not there yet. It may be later.
-    #[error("artifact {uri} at {path} not read: {source}")]
+    #[error("the artifact cannot be read ({})", source.kind())]
     Read {
         /// The artifact's address.
         uri: String,
@@ -37,7 +41,7 @@ pub enum ArtifactError {
     },
     /// The bytes are other bytes.
     #[error(
-        "artifact {uri} has the SHA-256 {found}, and {expected} was registered; register it anew, or restore the file"
+        "the artifact is not the one that was registered: its SHA-256 is another one; register it anew, or restore the file"
     )]
     Digest {
         /// The artifact's address.
@@ -48,7 +52,7 @@ pub enum ArtifactError {
         found: Sha256,
     },
     /// It is too large.
-    #[error("artifact {uri} is larger than artifacts.bytes-max ({bytes_max} bytes)")]
+    #[error("the artifact is larger than artifacts.bytes-max ({bytes_max} bytes)")]
     TooLarge {
         /// The artifact's address.
         uri: String,
@@ -56,19 +60,55 @@ pub enum ArtifactError {
         bytes_max: u64,
     },
     /// The address is of no kind that is known here.
-    #[error(
-        "artifact address {uri:?} is not usable: give file:///absolute/path, or \"store:\" for artifacts.directory"
-    )]
+    #[error("the artifact's address is not usable: give file:///absolute/path, or \"store:\" for artifacts.directory")]
     Address {
         /// The artifact's address.
         uri: String,
+    },
+    /// The address is of a place that this node does not read.
+    #[error("the artifact's address is in none of the folders of artifacts.file-roots")]
+    Outside {
+        /// The artifact's address.
+        uri: String,
+    },
+    /// What is there is no regular file.
+    #[error("the artifact is no regular file")]
+    NoFile {
+        /// The artifact's address.
+        uri: String,
+    },
+    /// Reading it took too long. It may not, later.
+    #[error("the artifact was not read within {patience:?} (artifacts.read-timeout)")]
+    Late {
+        /// How long it was waited for.
+        patience: Duration,
+    },
+    /// Too many others are still being read, past their time.
+    #[error("{readers} artifacts are being read, and their file systems do not answer")]
+    Busy {
+        /// How many.
+        readers: usize,
     },
 }
 
 impl ArtifactError {
     /// Whether another try may succeed without anything being registered anew.
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::Read { .. })
+        matches!(self, Self::Read { .. } | Self::Late { .. } | Self::Busy { .. })
+    }
+
+    /// All that is known, for the node's own log.
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Read { uri, path, source } => format!("artifact {uri} at {} not read: {source}", path.display()),
+            Self::Digest { uri, expected, found } => {
+                format!("artifact {uri} has the SHA-256 {found}, and {expected} was registered")
+            }
+            Self::TooLarge { uri, .. } | Self::Address { uri } | Self::Outside { uri } | Self::NoFile { uri } => {
+                format!("{self}: {uri}")
+            }
+            Self::Write { .. } | Self::Late { .. } | Self::Busy { .. } => self.to_string(),
+        }
     }
 }
 
@@ -79,13 +119,20 @@ pub trait ArtifactStore: Send + Sync + 'static {
     /// # Errors
     /// See [`ArtifactError`].
     fn fetch(&self, artifact: &Artifact) -> Result<Vec<u8>, ArtifactError>;
+
+    /// How long [`fetch`](Self::fetch) is waited for.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(30)
+    }
 }
 
-/// Files: those that `file://` names, and those of one directory.
+/// Files: those of one directory, and those below some folders that `file://` names.
 #[derive(Clone, Debug)]
 pub struct DirectoryStore {
     directory: PathBuf,
     bytes_max: u64,
+    file_roots: Vec<PathBuf>,
+    read_timeout: Duration,
 }
 
 impl DirectoryStore {
@@ -93,7 +140,12 @@ impl DirectoryStore {
     /// left half written are removed.
     pub fn open(config: &config::Artifacts) -> Self {
         leftovers::remove(&config.directory, SystemTime::now());
-        Self { directory: config.directory.clone(), bytes_max: config.bytes_max.get() }
+        Self {
+            directory: config.directory.clone(),
+            bytes_max: config.bytes_max.get(),
+            file_roots: config.file_roots.clone(),
+            read_timeout: config.read_timeout,
+        }
     }
 
     /// Puts bytes in and answers their address. The same bytes a second time make them young again for
@@ -118,6 +170,11 @@ impl DirectoryStore {
         Ok(artifact)
     }
 
+    /// The store in a tenant's folder of this one; `None` where the name can be no folder's.
+    pub fn of(&self, tenant: &str) -> Option<Self> {
+        Artifact::is_folder(tenant).then(|| Self { directory: self.directory.join(tenant), bytes_max: self.bytes_max })
+    }
+
     /// The directory.
     pub(super) fn directory(&self) -> &Path {
         &self.directory
@@ -132,22 +189,37 @@ impl DirectoryStore {
         self.directory.join(format!("{digest}{EXTENSION}"))
     }
 
-    fn locate(&self, artifact: &Artifact) -> Result<PathBuf, ArtifactError> {
+    /// The folder that an artifact is below, and where below it.
+    fn locate(&self, artifact: &Artifact) -> Result<(&Path, PathBuf), ArtifactError> {
         let address = || ArtifactError::Address { uri: artifact.uri.clone() };
-        if artifact.uri == STORE_SCHEME {
-            return Ok(self.path_of(artifact.sha256));
+        if let Some(folder) = artifact.folder() {
+            return self.of(folder).map(|store| store.path_of(artifact.sha256)).ok_or_else(address);
         }
-        let path = PathBuf::from(artifact.uri.strip_prefix(FILE_SCHEME).ok_or_else(address)?);
-        if path.is_absolute() { Ok(path) } else { Err(address()) }
+        if artifact.uri == STORE_SCHEME {
+            return Ok((&self.directory, format!("{}{EXTENSION}", artifact.sha256).into()));
+        }
+        let path = Path::new(artifact.uri.strip_prefix(FILE_SCHEME).ok_or_else(address)?);
+        if !path.is_absolute() {
+            return Err(address());
+        }
+        let mut below = self.file_roots.iter().filter_map(|root| Some((root, path.strip_prefix(root).ok()?)));
+        let (root, rest) = below.next().ok_or_else(|| ArtifactError::Outside { uri: artifact.uri.clone() })?;
+        Ok((root, rest.to_owned()))
     }
 }
 
 impl ArtifactStore for DirectoryStore {
     fn fetch(&self, artifact: &Artifact) -> Result<Vec<u8>, ArtifactError> {
-        let path = self.locate(artifact)?;
-        let read = |source| ArtifactError::Read { uri: artifact.uri.clone(), path: path.clone(), source };
-        let too_large = || ArtifactError::TooLarge { uri: artifact.uri.clone(), bytes_max: self.bytes_max };
-        let file = File::open(&path).map_err(read)?;
+        let (root, rest) = self.locate(artifact)?;
+        let uri = || artifact.uri.clone();
+        let read = |source| ArtifactError::Read { uri: uri(), path: root.join(&rest), source };
+        let too_large = || ArtifactError::TooLarge { uri: uri(), bytes_max: self.bytes_max };
+        let file = match roots::open_below(root, &rest) {
+            Ok(file) => file,
+            Err(Unopened::Outside) => return Err(ArtifactError::Outside { uri: uri() }),
+            Err(Unopened::NoFile) => return Err(ArtifactError::NoFile { uri: uri() }),
+            Err(Unopened::Io(source)) => return Err(read(source)),
+        };
         if file.metadata().map_err(read)?.len() > self.bytes_max {
             return Err(too_large());
         }
@@ -159,9 +231,13 @@ impl ArtifactStore for DirectoryStore {
         }
         let found = Sha256::of(&bytes);
         if found != artifact.sha256 {
-            return Err(ArtifactError::Digest { uri: artifact.uri.clone(), expected: artifact.sha256, found });
+            return Err(ArtifactError::Digest { uri: uri(), expected: artifact.sha256, found });
         }
         Ok(bytes)
+    }
+
+    fn patience(&self) -> Duration {
+        self.read_timeout
     }
 }
 
@@ -180,11 +256,20 @@ mod tests {
 
     use super::*;
 
+    /// A store in `in/here` of a folder, below which files may be named, too.
+    fn settings(directory: &tempfile::TempDir) -> config::Artifacts {
+        config::Artifacts {
+            directory: directory.path().join("in/here"),
+            bytes_max: NonZeroU64::new(10).unwrap(),
+            file_roots: vec![directory.path().to_owned()],
+            read_timeout: Duration::from_secs(30),
+        }
+    }
+
     fn store() -> (tempfile::TempDir, DirectoryStore) {
         let directory = tempfile::tempdir().unwrap();
-        let config =
-            config::Artifacts { directory: directory.path().join("in/here"), bytes_max: NonZeroU64::new(10).unwrap() };
-        (directory, DirectoryStore::open(&config))
+        let store = DirectoryStore::open(&settings(&directory));
+        (directory, store)
     }
 
     #[test]
@@ -202,10 +287,7 @@ mod tests {
         let left = directory.path().join("in/here/.tmpAbC");
         let old = SystemTime::now() - 2 * leftovers::LEFT_OVER_AFTER;
         File::create(&left).unwrap().set_modified(old).unwrap();
-        let store = DirectoryStore::open(&config::Artifacts {
-            directory: directory.path().join("in/here"),
-            bytes_max: NonZeroU64::new(10).unwrap(),
-        });
+        let store = DirectoryStore::open(&settings(&directory));
         assert!(!left.exists() && store.fetch(&artifact).is_ok());
     }
 
@@ -233,11 +315,74 @@ mod tests {
     }
 
     #[test]
+    fn a_tenants_artifacts_are_in_its_folder_and_nowhere_else() {
+        let (_directory, store) = store();
+        let put = store.of("acme").unwrap().put(b"acme's").unwrap();
+        let of = |uri: &str| store.fetch(&Artifact { uri: uri.to_owned(), sha256: put.sha256 });
+        assert_eq!(of("store:acme").unwrap(), b"acme's");
+        for elsewhere in ["store:", "store:beta"] {
+            assert!(of(elsewhere).unwrap_err().retryable(), "{elsewhere}");
+        }
+    }
+
+    #[test]
     fn other_addresses_are_refused() {
         let (_directory, store) = store();
-        for uri in ["http://somewhere/x.wasm", "file://relative", "store:other", "", "/plain/path"] {
+        for uri in
+            ["http://somewhere/x.wasm", "file://relative", "store:../other", "store:a/b", "store:.", "", "/plain/path"]
+        {
             let artifact = Artifact { uri: uri.to_owned(), sha256: Sha256::of(b"") };
             assert!(matches!(store.fetch(&artifact), Err(ArtifactError::Address { .. })), "{uri}");
         }
+    }
+
+    #[test]
+    fn files_are_read_below_the_roots_alone_and_callers_are_told_no_path_and_no_digest() {
+        let (directory, store) = store();
+        let outside = tempfile::tempdir().unwrap();
+        let secret = outside.path().join("secret");
+        fs::write(&secret, b"secret").unwrap();
+        std::os::unix::fs::symlink(&secret, directory.path().join("link")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), directory.path().join("folder")).unwrap();
+        fs::write(directory.path().join("other"), b"other").unwrap();
+        let fetch = |path: PathBuf| {
+            let uri = format!("file://{}", path.display());
+            store.fetch(&Artifact { uri, sha256: Sha256::of(b"expected") }).unwrap_err()
+        };
+        let up = directory.path().join("..").join(outside.path().file_name().unwrap()).join("secret");
+        for path in [secret, directory.path().join("link"), directory.path().join("folder/secret"), up] {
+            let fault = fetch(path);
+            assert!(matches!(fault, ArtifactError::Outside { .. }) && !fault.retryable(), "{fault}");
+        }
+        let fault = fetch(directory.path().join("other"));
+        assert!(matches!(fault, ArtifactError::Digest { .. }), "{fault}");
+        let (digest, path) = (Sha256::of(b"other").to_string(), directory.path().display().to_string());
+        assert!(!fault.to_string().contains(&digest) && fault.detail().contains(&digest), "{fault}");
+        let fault = fetch(directory.path().join("missing"));
+        assert!(fault.retryable() && !fault.to_string().contains(&path) && fault.detail().contains(&path), "{fault}");
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_without_waiting_for_it() {
+        let (directory, store) = store();
+        let fifo = directory.path().join("fifo");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        fs::create_dir(directory.path().join("a-folder")).unwrap();
+        for name in ["fifo", "a-folder"] {
+            let uri = format!("file://{}/{name}", directory.path().display());
+            let fault = store.fetch(&Artifact { uri, sha256: Sha256::of(b"") }).unwrap_err();
+            assert!(matches!(fault, ArtifactError::NoFile { .. }) && !fault.retryable(), "{name}: {fault}");
+        }
+    }
+
+    #[test]
+    fn without_roots_no_file_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = DirectoryStore::open(&config::Artifacts { file_roots: Vec::new(), ..settings(&directory) });
+        fs::write(directory.path().join("a"), b"bytes").unwrap();
+        let artifact =
+            Artifact { uri: format!("file://{}/a", directory.path().display()), sha256: Sha256::of(b"bytes") };
+        assert!(matches!(store.fetch(&artifact), Err(ArtifactError::Outside { .. })));
     }
 }

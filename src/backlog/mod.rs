@@ -221,7 +221,7 @@ mod tests {
 
     fn call(policies: &Policies, id: u32, key: &str, partition: i32) -> One {
         let function = FunctionName::new("f").unwrap();
-        let terms = policies.terms(&function, Some(key.as_bytes()), Some(partition), None);
+        let terms = policies.terms(&function, Some(key.as_bytes()), Some(partition));
         One { id, terms, partition, attempt: 1 }
     }
 
@@ -253,9 +253,9 @@ mod tests {
         assert!(policies(Ordering::Unordered, 1).are_ordinary());
         let ordered = policies(Ordering::Key, 1);
         assert!(!ordered.are_ordinary() && !ordered.tries_again(&FunctionName::new("f").unwrap()));
-        assert!(ordered.terms(&FunctionName::new("g").unwrap(), None, Some(0), Some("t")).are_ordinary());
+        assert!(ordered.terms(&FunctionName::new("g").unwrap(), None, Some(0)).are_ordinary());
         assert!(
-            ordered.terms(&FunctionName::new("f").unwrap(), None, Some(0), Some("t")).are_ordinary(),
+            ordered.terms(&FunctionName::new("f").unwrap(), None, Some(0)).are_ordinary(),
             "without a key, no line"
         );
     }
@@ -303,7 +303,7 @@ mod tests {
 
     fn of(tenant: &str, id: u32, partition: i32, policies: &Policies) -> One {
         let function = FunctionName::new("f").unwrap();
-        let terms = policies.terms(&function, Some(b"k"), Some(partition), Some(tenant));
+        let terms = Terms { tenant: Some(tenant.into()), ..policies.terms(&function, Some(b"k"), Some(partition)) };
         One { id, terms, partition, attempt: 1 }
     }
 
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_counts_against_its_function_s_tenant_whatever_it_says() {
+    fn a_call_counts_against_its_function_s_tenant_and_all_without_one_together() {
         let quotas = Arc::new(Quotas::new(Quota { calls_max: 1, waiting_max: 0 }, [("big", Quota::default())]));
         let mut policies = Policies::new(quotas);
         let artifact = Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) };
@@ -346,14 +346,12 @@ mod tests {
             definition.tenant = tenant.map(str::to_owned);
             policies.define(&definition);
         }
-        let tenant = |function: &str, says: Option<&str>| {
-            let terms = policies.terms(&FunctionName::new(function).unwrap(), None, Some(0), says);
+        let tenant = |function: &str| {
+            let terms = policies.terms(&FunctionName::new(function).unwrap(), None, Some(0));
             terms.tenant.map(|tenant| tenant.to_string())
         };
-        assert_eq!(tenant("owned", Some("invented")).as_deref(), Some("owner"));
-        assert_eq!(tenant("owned", None).as_deref(), Some("owner"));
-        assert_eq!(tenant("shared", Some("caller")).as_deref(), Some("caller"));
-        assert_eq!(tenant("shared", None), None);
+        assert_eq!(tenant("owned").as_deref(), Some("owner"));
+        assert_eq!((tenant("shared").as_deref(), tenant("unknown").as_deref()), (Some(""), Some("")));
     }
 
     #[test]
@@ -413,9 +411,9 @@ mod tests {
         definition.tenant = Some("owner".to_owned());
         policies.define(&definition);
         // Without quotas nobody is counted; with them, a function that was defined before is its tenant's.
-        assert!(policies.are_ordinary() && policies.terms(&name, None, None, None).are_ordinary());
+        assert!(policies.are_ordinary() && policies.terms(&name, None, None).are_ordinary());
         policies.set_quotas(quotas(1));
-        assert_eq!(policies.terms(&name, None, None, None).tenant.as_deref(), Some("owner"));
+        assert_eq!(policies.terms(&name, None, None).tenant.as_deref(), Some("owner"));
         let mut backlog = Backlog::new(quotas(1));
         let first = enter(&mut backlog, of("a", 1, 0, &policies)).pop().unwrap();
         for id in 2..=6 {

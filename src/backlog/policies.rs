@@ -24,7 +24,7 @@ pub struct Terms {
     pub line: Option<LineKey>,
     /// How it is tried again, where it is.
     pub retry: Option<Arc<Retry>>,
-    /// Whose quota it counts against, where there is one.
+    /// Whose quota it counts against, where there are quotas; empty for functions without a tenant.
     pub tenant: Option<Arc<str>>,
 }
 
@@ -48,13 +48,15 @@ pub struct Policies {
     functions: HashMap<FunctionName, Policy>,
     /// Whose each function is, where its definition says; of use only where there are quotas.
     tenants: HashMap<FunctionName, Arc<str>>,
+    /// Whose all others are, as one tenant's: no tenant has this name, which is empty.
+    nobody: Arc<str>,
     quotas: Arc<Quotas>,
 }
 
 impl Policies {
     /// No function is known yet.
     pub fn new(quotas: Arc<Quotas>) -> Self {
-        Self { functions: HashMap::new(), tenants: HashMap::new(), quotas }
+        Self { quotas, ..Self::default() }
     }
 
     /// Other quotas hold from now on, for calls that come from now on.
@@ -93,17 +95,11 @@ impl Policies {
         self.functions.get(function).is_some_and(|policy| policy.retry.is_some())
     }
 
-    /// What is asked for a call with this message key, of this partition, on account of this tenant. A call counts against the
-    /// tenant of its function, whatever it says itself; where that has none, against the one that it names.
-    pub fn terms(
-        &self,
-        function: &FunctionName,
-        key: Option<&[u8]>,
-        partition: Option<i32>,
-        tenant: Option<&str>,
-    ) -> Terms {
-        let owner = || self.tenants.get(function).cloned().or_else(|| tenant.map(Arc::from));
-        let tenant = self.quotas.are_set().then(owner).flatten();
+    /// What is asked for a call with this message key, of this partition. A call counts against the tenant of its function,
+    /// whatever it says itself; calls of functions without one count together, as one tenant's whose name is empty.
+    pub fn terms(&self, function: &FunctionName, key: Option<&[u8]>, partition: Option<i32>) -> Terms {
+        let owner = || Arc::clone(self.tenants.get(function).unwrap_or(&self.nobody));
+        let tenant = self.quotas.are_set().then(owner);
         let Some(policy) = self.functions.get(function) else { return Terms { tenant, ..Terms::default() } };
         let line = match (policy.ordering, key, partition) {
             (Ordering::Key, Some(key), _) => Some(LineKey::Key(function.clone(), key.into())),

@@ -247,8 +247,9 @@ proptest! {
             let mut out = Vec::new();
             let expected = match step {
                 Step::Enter { function: index, key, partition, tenant } => {
-                    let tenant = tenant.map(|tenant| format!("t{tenant}"));
-                    let terms = policies.terms(&function(index), Some(&[key]), Some(partition), tenant.as_deref());
+                    let mut terms = policies.terms(&function(index), Some(&[key]), Some(partition));
+                    // No tenant is one of them.
+                    terms.tenant = tenant.map(|tenant| format!("t{tenant}").into()).or(terms.tenant);
                     let call = One { id, terms, partition, attempt: 1 };
                     let expected = naive.enter(call.clone());
                     prop_assert_eq!(backlog.enter(call, &mut out).is_some(), expected.is_none());

@@ -22,12 +22,14 @@ use crate::forecast::history::Model;
 use crate::types::{FunctionName, StartKind, Status, Timestamp, WarmKind, WarmReason};
 
 /// What the replay is set to.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// The forecaster's.
     pub forecast: ForecastConfig,
     /// The chains'.
     pub chains: ChainsConfig,
+    /// The fleet's model.
+    pub model: Model,
     /// The target's; its memory budget is what shares of the budget are relative to.
     pub target: TargetConfig,
     /// Time between two ticks; above zero.
@@ -44,6 +46,7 @@ impl Default for Settings {
             forecast: ForecastConfig::default(),
             chains: ChainsConfig::default(),
             target: TargetConfig::default(),
+            model: Model::shipped(),
             tick: Duration::from_millis(100),
             prepare: Duration::from_millis(400),
             instance_bytes: 8 << 20,
@@ -109,7 +112,7 @@ impl<'a> Replay<'a> {
                 settings.forecast.clone(),
                 &settings.chains,
                 settings.target.clone(),
-                Model::shipped(),
+                settings.model.clone(),
             ),
             shelves: functions.iter().map(Shelf::new).collect(),
             places: functions.iter().enumerate().map(|(place, definition)| (&definition.name, place)).collect(),

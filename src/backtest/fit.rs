@@ -39,11 +39,21 @@ const OF_FIRST: Growth =
 const OF_FURTHER: Growth =
     Growth { trees: 150, leaves: 24, learning_rate: 0.08, leaf_weight_min: 20.0, l2: 10.0, columns: 0.6 };
 
+/// What was fitted.
+#[derive(Clone, Debug)]
+pub struct Fitted {
+    /// The model.
+    pub model: Model,
+    /// Why its part for further instances is that of the shipped model; None where it was fitted too. Calls that never need a
+    /// second instance say nothing of it.
+    pub further_is_shipped: Option<String>,
+}
+
 /// Fits a model to the functions of the trace for which `included` holds.
 ///
 /// # Errors
 /// Where there are too few calls to learn from.
-pub fn fit(trace: &Trace, included: impl Fn(&Function) -> bool) -> Result<Model, Error> {
+pub fn fit(trace: &Trace, included: impl Fn(&Function) -> bool) -> Result<Fitted, Error> {
     let functions = || {
         let sets = trace.sets.iter();
         sets.flat_map(|set| set.functions.iter().map(|function| (set.minutes, function)))
@@ -67,7 +77,12 @@ pub fn fit(trace: &Trace, included: impl Fn(&Function) -> bool) -> Result<Model,
             }
         });
     }
-    Ok(Model { first: Arc::new(first.boost(&OF_FIRST)?), further: Arc::new(further.boost(&OF_FURTHER)?) })
+    let first = first.boost(&OF_FIRST)?;
+    let (further, further_is_shipped) = match further.too_few() {
+        None => (Arc::new(further.boost(&OF_FURTHER)?), None),
+        Some(what) => (Model::shipped().further, Some(what)),
+    };
+    Ok(Fitted { model: Model { first: Arc::new(first), further }, further_is_shipped })
 }
 
 /// Which of `folds` parts an owner's functions belong to: all of one owner to the same, so that no function is judged by
@@ -124,14 +139,20 @@ impl<const N: usize> Examples<N> {
         self.weights.push(f64::from(weight));
     }
 
+    /// Why nothing can be fitted to these; None where it can.
+    fn too_few(&self) -> Option<String> {
+        let count = self.rows.len();
+        if count < EXAMPLES_MIN {
+            return Some(format!("{count} examples are too few to fit a model to"));
+        }
+        let are_alike = self.reached.iter().all(|&reached| reached == self.reached[0]);
+        are_alike.then(|| "all examples are alike".to_owned())
+    }
+
     fn boost(self, growth: &Growth) -> Result<Trees<N>, Error> {
         let count = self.rows.len();
-        let few = |what: String| Error::Option(format!("{what}: record calls over more functions or a longer time"));
-        if count < EXAMPLES_MIN {
-            return Err(few(format!("{count} examples are too few to fit a model to")));
-        }
-        if self.reached.iter().all(|&reached| reached == self.reached[0]) {
-            return Err(few("all examples are alike".to_owned()));
+        if let Some(what) = self.too_few() {
+            return Err(Error::Option(format!("{what}: record calls over more functions or a longer time")));
         }
         let mut columns = vec![0.0; count * N];
         for (nth, row) in self.rows.iter().enumerate() {
@@ -218,7 +239,8 @@ mod tests {
 
     #[test]
     fn a_fitted_model_knows_what_comes_every_so_often() {
-        let model = fit(&trace(), |_| true).unwrap();
+        let Fitted { model, further_is_shipped } = fit(&trace(), |_| true).unwrap();
+        assert_eq!(further_is_shipped, None);
         let mut history = History::new(0);
         (0..8).for_each(|nth| history.saw(nth * 17, 1, 0.1));
         let mut out = Vec::new();
@@ -234,9 +256,25 @@ mod tests {
 
     #[test]
     fn the_same_calls_give_the_same_file_and_few_calls_give_none() {
-        assert_eq!(fit(&trace(), |_| true).unwrap().write(), fit(&trace(), |_| true).unwrap().write());
+        let written = || fit(&trace(), |_| true).unwrap().model.write();
+        assert_eq!(written(), written());
         let few = fit(&trace(), |function| function.name.as_str() == "every-5-0").unwrap_err().to_string();
         assert!(few.contains("too few"), "{few}");
+    }
+
+    #[test]
+    fn calls_that_never_need_a_second_instance_leave_that_part_as_it_was_shipped() {
+        let call = |n: i64, minute: i64| Call {
+            at: Timestamp::from_millis(minute * 60_000),
+            function: FunctionName::new(&format!("f-{n}")).unwrap(),
+            run: Duration::ZERO,
+        };
+        let calls: Vec<Call> =
+            (0..24).flat_map(|n| (0..1_000).step_by(30).map(move |minute| call(n, minute + n))).collect();
+        let fitted = fit(&Trace::from_calls("all", &calls).unwrap(), |_| true).unwrap();
+        assert!(fitted.further_is_shipped.is_some());
+        assert!(fitted.model.further == Model::shipped().further);
+        assert!(fitted.model.first != Model::shipped().first);
     }
 
     #[test]

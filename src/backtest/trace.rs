@@ -9,6 +9,7 @@
 mod calls;
 mod counts;
 mod lines;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -147,8 +148,8 @@ impl Trace {
     ///
     /// A folder has `functions.csv` (columns `fid`, `set`, `minutes`, `total`, `dur_avg_ms`, and where known `cls`, `owner`;
     /// others are passed over) and for each set `counts_SET….txt` or `.txt.gz`, a line per function: `fid minute:count …`.
-    /// A file is a CSV of calls, `timestamp,function[,duration_ms]`, plain or `.gz`, in any order; times are RFC 3339 or
-    /// seconds or milliseconds since 1970. It makes one set, named by the file.
+    /// A file is a CSV of calls, `timestamp,function[,duration_ms]`, plain or gzip, in any order; its first line may name the columns,
+    /// in any case and order. Times are RFC 3339, or seconds, ms, µs or ns since 1970. It makes one set, named by the file.
     ///
     /// # Errors
     /// Where a file cannot be read, is not of that form, or is beyond the bounds.

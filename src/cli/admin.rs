@@ -10,6 +10,7 @@ use reqwest::blocking::Client;
 use serde::de::DeserializeOwned;
 
 use super::ConfigArgument;
+use crate::types::ShownJson;
 
 /// How long a node may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,7 +63,7 @@ impl Arguments {
     ) -> anyhow::Result<Option<T>> {
         let body = self.ask(path, query)?;
         if json {
-            println!("{body}");
+            println!("{}", ShownJson(&body));
             return Ok(None);
         }
         serde_json::from_str(&body).map(Some).context("the node's answer is of another version")

@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     #[arg(long, conflicts_with_all = ["trace", "topic", "policies", "prices", "single", "cross_validate", "html"])]
     made: Option<Made>,
     /// With single calls (a CSV, or --topic): replay them through the whole control plane, ticks and all.
-    #[arg(long, conflicts_with = "made")]
+    #[arg(long, conflicts_with_all = ["made", "policies", "prices", "single", "cross_validate", "timelines", "html", "sets"])]
     events: bool,
     /// The policies: ours, fixed:TIME, hybrid-histogram, oracle, none.
     #[arg(long = "policy", value_name = "POLICY", value_delimiter = ',', default_values = ["ours", "fixed:10m", "hybrid-histogram", "oracle"])]
@@ -68,6 +68,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         chains: config.chains.clone(),
         target: config.target.clone(),
         tick: config.control.tick,
+        model: crate::app::model(&config.forecast)?,
         ..Settings::default()
     };
     if let Some(made) = arguments.made {
@@ -134,7 +135,7 @@ fn show(report: &impl serde::Serialize, table: &str, json: bool) -> anyhow::Resu
 fn fitted(trace: &Trace, parts: u32) -> anyhow::Result<Vec<Model>> {
     let one = |part| {
         eprintln!("fitting to all parts but {} of {parts}", part + 1);
-        Ok(fit::fit(trace, |function| fit::fold(function, parts) != part)?)
+        Ok(fit::fit(trace, |function| fit::fold(function, parts) != part)?.model)
     };
     (0..parts).map(one).collect()
 }

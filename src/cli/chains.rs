@@ -7,6 +7,9 @@ use std::process::ExitCode;
 
 use crate::types::{ChainExplanation, FunctionName};
 
+/// Functions whose chains are asked for at once.
+const PAGE: &str = "1000";
+
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// Only chains that begin with this function.
@@ -19,11 +22,35 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let from = arguments.function.as_ref().map(|function| ("from", function.as_str()));
-    if let Some(chains) = arguments.admin.ask_for::<Vec<_>>(&["chains"], from.as_slice(), arguments.json)? {
+    let mut chains = Vec::new();
+    loop {
+        let page = page(arguments, &chains)?;
+        // The node gives pages of functions in the order of their names; one that does not is not asked for ever.
+        let is_last = arguments.function.is_some() || page.is_empty() || last(&page) <= last(&chains);
+        chains.extend(page);
+        if is_last {
+            break;
+        }
+    }
+    chains.sort_by(ChainExplanation::by_worth);
+    if arguments.json {
+        super::print_json(&chains)?;
+    } else {
         print!("{}", table(&chains));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn page(arguments: &Arguments, so_far: &[ChainExplanation]) -> anyhow::Result<Vec<ChainExplanation>> {
+    let mut query = vec![("limit", PAGE)];
+    query.extend(arguments.function.as_ref().map(|function| ("from", function.as_str())));
+    query.extend(last(so_far).map(|function| ("after", function.as_str())));
+    Ok(arguments.admin.ask_for(&["chains"], &query, false)?.unwrap_or_default())
+}
+
+/// The last function, in the order of names, that a chain begins with.
+fn last(chains: &[ChainExplanation]) -> Option<&FunctionName> {
+    chains.iter().map(|chain| &chain.from).max()
 }
 
 fn table(chains: &[ChainExplanation]) -> String {

@@ -6,6 +6,10 @@ use super::ConfigArgument;
 
 pub(super) fn run(arguments: &ConfigArgument) -> anyhow::Result<ExitCode> {
     let config = arguments.load()?;
+    // As comments: what is printed is TOML.
+    println!("# This process may have {}.", config.budgets.machine);
+    config.budgets.words().for_each(|words| println!("# {words}"));
+    config.budgets.warnings().for_each(|warning| eprintln!("warning: {warning}"));
     // Secrets are redacted by its own Display.
     println!("{config}");
     Ok(ExitCode::SUCCESS)

@@ -2,6 +2,7 @@
 //!
 //! Must not: read or write the topic itself; `client` does.
 
+use std::fmt::Write;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +11,10 @@ use clap::{Args, Subcommand};
 
 use super::ClientArguments;
 use crate::client::{Letter, LetterId};
-use crate::types::{FunctionName, Timestamp};
+use crate::types::{FunctionName, Shown, Timestamp};
+
+/// The longest value, key or header that is printed, in bytes.
+const VALUE_MAX: usize = 1 << 20;
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -78,7 +82,7 @@ pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
 fn list(selection: &Selection) -> anyhow::Result<ExitCode> {
     let client = selection.client.connect()?;
     let (letters, more) = client.dead_letters(selection.limit, selection.wanted(crate::app::wall_clock()))?;
-    letters.iter().for_each(|letter| println!("{}", line(letter)));
+    letters.iter().for_each(|letter| println!("{}", Shown::of(line(letter))));
     if more {
         eprintln!("there are more than {}: narrow the selection, or raise --limit", selection.limit);
     }
@@ -109,29 +113,41 @@ fn show(id: LetterId, client: &ClientArguments) -> anyhow::Result<ExitCode> {
     let client = client.connect()?;
     let (letters, _) = client.dead_letters(1, |letter| letter.id == id)?;
     let letter = letters.first().with_context(|| format!("there is no dead letter at {id}"))?;
-    println!("{}", line(letter));
-    println!("from      {} {}", letter.topic(), letter.place());
-    println!("detail    {}", letter.detail());
-    if let Some(backtrace) = letter.backtrace() {
-        println!("backtrace\n{backtrace}");
-    }
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).escape_debug().to_string();
-    println!("key       {}", letter.key.as_deref().map_or_else(|| "-".to_owned(), text));
-    for (name, value) in letter.message_headers() {
-        println!("header    {name}: {}", text(&value));
-    }
-    match &letter.payload {
-        Some(payload) => println!("value     {} bytes: {}", payload.len(), text(payload)),
-        None if letter.is_cut() => println!("value     left out: it was larger than the topic of dead letters takes"),
-        None => println!("value     none"),
-    }
+    print!("{}", whole(letter));
     Ok(ExitCode::SUCCESS)
+}
+
+/// A letter with everything in it. Lines of ours begin with a word, those of a guest's backtrace with a space.
+fn whole(letter: &Letter) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "{}", Shown::of(line(letter)));
+    let _ = writeln!(text, "from      {} {}", Shown::of(letter.topic()), Shown::of(letter.place()));
+    let _ = writeln!(text, "detail    {}", Shown::of(letter.detail()));
+    if let Some(backtrace) = letter.backtrace() {
+        let _ = writeln!(text, "backtrace");
+        backtrace.lines().for_each(|line| _ = writeln!(text, "  {}", Shown::of(line)));
+    }
+    let bytes = |bytes: &[u8]| Shown::of(String::from_utf8_lossy(bytes).escape_debug().to_string()).within(VALUE_MAX);
+    let key = letter.key.as_deref().map_or_else(|| "-".to_owned(), |key| bytes(key).to_string());
+    let _ = writeln!(text, "key       {key}");
+    for (name, value) in letter.message_headers() {
+        let _ = writeln!(text, "header    {}: {}", Shown::of(name), bytes(&value));
+    }
+    let _ = match &letter.payload {
+        Some(payload) => writeln!(text, "value     {} bytes: {}", payload.len(), bytes(payload)),
+        None if letter.is_cut() => {
+            writeln!(text, "value     left out: it was larger than the topic of dead letters takes")
+        }
+        None => writeln!(text, "value     none"),
+    };
+    text
 }
 
 fn redrive(dry_run: bool, selection: &Selection) -> anyhow::Result<ExitCode> {
     let client = selection.client.connect()?;
     let wanted = selection.wanted(crate::app::wall_clock());
-    let done = client.redrive(selection.limit, dry_run, wanted, |letter| println!("{}", line(letter)))?;
+    let done = client.redrive(selection.limit, dry_run, wanted, |letter| println!("{}", Shown::of(line(letter))))?;
     let verb = if dry_run { "would be put back" } else { "put back" };
     eprintln!(
         "{} {verb}; {} had been before, {} have no value to put back, {} are from topics that are not this service's",
@@ -141,4 +157,29 @@ fn redrive(dry_run: bool, selection: &Selection) -> anyhow::Result<ExitCode> {
         eprintln!("there are more than {}: run it again with a higher --limit", selection.limit);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_moves_no_terminal_and_forges_no_line() {
+        let foreign = "x\u{1b}[2J\r\nfrom      invocations 9:9\u{9b}\u{202e}";
+        let of_the_letter =
+            ["topic", "detail", "reason", "function", "invocation-id", "status", "attempts", "backtrace"];
+        let headers = of_the_letter.map(|name| (format!("forewarm.dead-letter.{name}"), foreign.as_bytes().to_vec()));
+        let letter = Letter {
+            id: LetterId { partition: 0, offset: 7 },
+            at: None,
+            key: Some(foreign.into()),
+            headers: headers.into_iter().chain([(foreign.to_owned(), foreign.into())]).collect(),
+            payload: Some(foreign.into()),
+            redriven: false,
+        };
+        let text = whole(&letter);
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{text:?}");
+        assert_eq!(text.lines().filter(|line| line.starts_with("from ")).count(), 1, "{text}");
+        assert_eq!(text.lines().count(), 3 + 3 + 3, "{text}");
+    }
 }

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use crate::types::{FunctionExplanation, FunctionName, Timestamp, WarmKind, WarmReason, WarmTarget};
+use crate::types::{FunctionExplanation, FunctionName, Shown, Timestamp, WarmKind, WarmReason, WarmTarget};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -34,7 +34,8 @@ fn text(explanation: &FunctionExplanation) -> String {
     let _ = writeln!(text, "{}", sentence(explanation));
     let _ = writeln!(
         text,
-        "\nversion {version}{}, floor {floor}, ceiling {ceiling}, {in_flight} in flight, {} an instance",
+        "\nversion {}{}, floor {floor}, ceiling {ceiling}, {in_flight} in flight, {} an instance",
+        Shown::of(version),
         if *enabled { "" } else { " (disabled)" },
         bytes(explanation.instance_bytes),
     );
@@ -108,7 +109,7 @@ fn reason(reason: &WarmReason) -> String {
         WarmKind::PreTrigger => "pre-trigger",
         kind => kind.as_str(),
     };
-    reason.detail.as_ref().map_or_else(|| kind.to_owned(), |detail| format!("{kind} {detail}"))
+    reason.detail.as_ref().map_or_else(|| kind.to_owned(), |detail| format!("{kind} {}", Shown::of(detail)))
 }
 
 fn percent(probability: f32) -> String {
@@ -191,6 +192,15 @@ pre-trigger order-4711                          4.0    90.0%    25.0%  2026-01-0
 its record says for this minute, in use at once at least: 1 98.7%, 2 40.0%
 ";
         assert_eq!(text(&told), wanted);
+    }
+
+    #[test]
+    fn foreign_text_forges_no_line() {
+        let parts = [(WarmKind::PreTrigger, Some("id\nversion 9\u{1b}[2J"), 1)];
+        let told =
+            FunctionExplanation { version: "1\u{7}".to_owned(), ..explanation(target(1, &parts), target(1, &parts)) };
+        let text = text(&told);
+        assert!(!text.contains(['\u{1b}', '\u{7}']) && !text.contains("\nversion 9"), "{text}");
     }
 
     #[test]

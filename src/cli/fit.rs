@@ -18,7 +18,11 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let trace = arguments.recorded.trace()?;
-    let bytes = fit::fit(&trace, |_| true)?.write();
+    let fitted = fit::fit(&trace, |_| true)?;
+    if let Some(why) = &fitted.further_is_shipped {
+        eprintln!("the part for a second and further instances is that of the shipped model: {why}");
+    }
+    let bytes = fitted.model.write();
     std::fs::write(&arguments.out, &bytes)
         .with_context(|| format!("the model {} was not written", arguments.out.display()))?;
     println!("{}: {} bytes", arguments.out.display(), bytes.len());

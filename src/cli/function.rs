@@ -10,7 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::{ClientArguments, print_json};
 use crate::artifacts::{DirectoryStore, PRUNE_AFTER_MIN};
-use crate::registry;
+use crate::registry::{self, Judge};
 use crate::types::{Artifact, FunctionDefinition, FunctionKind, FunctionName, Reuse, Sha256};
 
 const BROKER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -81,7 +81,8 @@ pub(super) struct Deploy {
     /// An environment variable of the guest.
     #[arg(long = "env", value_name = "KEY=VALUE", value_parser = key_value)]
     environment: Vec<(String, String)>,
-    /// Publish a file:// address of the artifact instead of copying it to artifacts.directory.
+    /// Publish a file:// address of the artifact instead of copying it to artifacts.directory. Nodes read it only where their
+    /// artifacts.file-roots has a folder around it.
     #[arg(long)]
     in_place: bool,
     #[command(flatten)]
@@ -128,14 +129,15 @@ fn deploy(arguments: &Deploy) -> anyhow::Result<ExitCode> {
         Some(Kind::Command) => FunctionKind::Command,
         None => kind_of(&wasm).with_context(|| format!("{} is no WebAssembly binary", path.display()))?,
     };
+    let config = arguments.client.load()?;
+    let owner = config.tenants.owner_of(&arguments.name);
     let sha256 = Sha256::of(&wasm);
-    let artifact = if arguments.in_place {
-        let path = std::fs::canonicalize(path)?;
-        Artifact { uri: format!("file://{}", path.display()), sha256 }
-    } else {
-        DirectoryStore::open(&arguments.client.load()?.artifacts).put(&wasm)?
+    let uri = match owner {
+        _ if arguments.in_place => format!("file://{}", std::fs::canonicalize(path)?.display()),
+        Some(owner) => format!("{}{}", Artifact::STORE, owner.tenant),
+        None => Artifact::STORE.to_owned(),
     };
-    let mut definition = template(arguments, kind, artifact)?;
+    let mut definition = template(arguments, kind, Artifact { uri, sha256 })?;
     if let Some(floor) = arguments.floor {
         definition.warm.floor = floor;
     }
@@ -143,8 +145,24 @@ fn deploy(arguments: &Deploy) -> anyhow::Result<ExitCode> {
         definition.warm.reuse = Reuse::Fresh;
     }
     definition.environment.extend(arguments.environment.iter().cloned());
-    let faults = definition.faults();
-    anyhow::ensure!(faults.is_empty(), "the definition has faults: {}", faults.join("; "));
+    if let Some(owner) = owner {
+        definition.tenant.get_or_insert_with(|| owner.tenant.clone());
+    }
+    // The nodes' own rule, and in their words.
+    let mut faults = Judge::new(&config).faults(&definition);
+    let bytes_max = config.artifacts.bytes_max.get();
+    if wasm.len() as u64 > bytes_max {
+        faults.push(format!(
+            "the artifact has {} bytes, above the operator's artifacts.bytes-max of {bytes_max}",
+            wasm.len()
+        ));
+    }
+    anyhow::ensure!(faults.is_empty(), "the definition is refused: {}", faults.join("; "));
+    if !arguments.in_place {
+        let store = DirectoryStore::open(&config.artifacts);
+        let store = definition.artifact.folder().map_or(Some(store.clone()), |folder| store.of(folder));
+        store.context("the tenant's name can be no folder's")?.put(&wasm)?;
+    }
     let client = arguments.client.connect()?;
     client.define(&definition)?;
     client.flush(BROKER_TIMEOUT)?;
@@ -196,12 +214,21 @@ fn prune(arguments: &Prune) -> anyhow::Result<ExitCode> {
         !functions.is_empty(),
         "nothing is removed: topic {topic} has no function; check kafka.bootstrap-servers and topics.functions"
     );
-    let named: BTreeSet<Sha256> = functions.values().map(|definition| definition.artifact.sha256).collect();
     let directory = config.artifacts.directory.display();
-    let pruned = DirectoryStore::open(&config.artifacts)
-        .prune(&named, arguments.older_than, !arguments.dry_run)
-        .with_context(|| format!("artifacts.directory {directory}"))?;
-    pruned.iter().try_for_each(print_json)?;
+    let store = DirectoryStore::open(&config.artifacts);
+    let own = config.tenants.with_topics().map(|tenant| Some(tenant.tenant.as_str()));
+    for folder in [None].into_iter().chain(own) {
+        // What is in no folder may be named by its path too.
+        let in_it = functions.values().map(|definition| &definition.artifact);
+        let named: BTreeSet<Sha256> =
+            in_it.filter(|artifact| artifact.folder() == folder).map(|artifact| artifact.sha256).collect();
+        let pruned = folder
+            .map_or(Some(store.clone()), |folder| store.of(folder))
+            .context("the tenant's name can be no folder's")?
+            .prune(&named, arguments.older_than, !arguments.dry_run)
+            .with_context(|| format!("artifacts.directory {directory}"))?;
+        pruned.iter().try_for_each(print_json)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -216,7 +243,8 @@ fn age(text: &str) -> Result<Duration, String> {
 
 fn definitions(client: &ClientArguments) -> anyhow::Result<registry::Definitions> {
     let config = client.load()?;
-    Ok(registry::read_all(&crate::app::connection(&config), &config.topics.functions, BROKER_TIMEOUT)?)
+    let (connection, judge) = (crate::app::connection(&config), Judge::lenient(&config));
+    Ok(registry::read_all(&connection, &config.topics.functions, judge, BROKER_TIMEOUT)?)
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -31,9 +31,13 @@ use clap::{Parser, Subcommand};
 use crate::client::Client;
 use crate::codec::{Codec, WireFormat};
 use crate::config::{self, Config, ConfigError};
+use crate::telemetry;
+use crate::types::{Shown, ShownJson};
 
 /// The exit code for a bad configuration or command line (`EX_USAGE` of BSD's sysexits).
 const EX_USAGE: u8 = 64;
+/// The longest line that is printed of a text with lines of its own, in bytes.
+const LINE_MAX: usize = 16 << 10;
 
 /// Runs WebAssembly functions for events on Kafka, and has them warm before the event comes.
 #[derive(Parser)]
@@ -77,6 +81,9 @@ enum Command {
     Backtest(backtest::Arguments),
     /// Fit the model of the forecast to recorded calls of your own.
     Fit(fit::Arguments),
+    /// Compile one artifact for the service that started this process.
+    #[command(hide = true)]
+    CompileWorker(crate::execute::Worker),
 }
 
 /// Where the configuration comes from.
@@ -115,7 +122,7 @@ impl ClientArguments {
     fn connect(&self) -> anyhow::Result<Client> {
         let config = self.load()?;
         let connection = crate::app::connection(&config);
-        Ok(Client::new(connection, config.topics, Arc::new(Codec::new()), WireFormat::SingleObject)?)
+        Ok(Client::new(connection, config.topics, config.tenants, Arc::new(Codec::new()), WireFormat::SingleObject)?)
     }
 }
 
@@ -145,17 +152,21 @@ pub fn run() -> ExitCode {
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Backtest(arguments) => backtest::run(&arguments),
         Command::Fit(arguments) => fit::run(&arguments),
+        Command::CompileWorker(worker) => Ok(worker.run()),
     };
     match ended {
         Ok(code) => code,
         Err(fault) => {
-            eprintln!("forewarm: {}", told(&fault));
+            let words = format!("forewarm: {}", told(&fault));
+            if !telemetry::last_words(&words) {
+                eprintln!("{words}");
+            }
             if fault.is::<ConfigError>() { ExitCode::from(EX_USAGE) } else { ExitCode::FAILURE }
         }
     }
 }
 
-/// A fault with its causes. Errors of ours say their causes in their own sentence, with what to do behind it, and name them as
+/// A fault with its causes, each line of it escaped. Errors of ours say their causes in their own sentence, with what to do behind it, and name them as
 /// causes too, as others' do: a cause that was said is not said again.
 fn told(fault: &anyhow::Error) -> String {
     let mut said = String::new();
@@ -167,12 +178,17 @@ fn told(fault: &anyhow::Error) -> String {
             said.push_str(&cause);
         }
     }
-    said
+    lines(&said)
+}
+
+/// Lines, each escaped: for texts that have lines of their own.
+fn lines(text: &str) -> String {
+    text.lines().map(|line| Shown::of(line).within(LINE_MAX).to_string()).collect::<Vec<_>>().join("\n")
 }
 
 /// Prints a value as JSON on one line.
 fn print_json<T: serde::Serialize>(value: &T) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string(value)?);
+    println!("{}", ShownJson(&serde_json::to_string(value)?));
     Ok(())
 }
 
@@ -193,5 +209,7 @@ mod tests {
         let read = std::fs::read("/nonexistent/file").context("the artifact cannot be read");
         let said = told(&read.unwrap_err());
         assert!(said.starts_with("the artifact cannot be read: No such file"), "{said}");
+        let fault = anyhow::anyhow!("two faults:\n  - one\u{1b}[2J\r\n  - two\u{202e}");
+        assert_eq!(told(&fault), "two faults:\n  - one\\u{1b}[2J\n  - two\\u{202e}");
     }
 }

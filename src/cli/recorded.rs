@@ -14,7 +14,8 @@ use crate::types::InvocationResult;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Recorded calls: a folder of counts by minute, or a CSV of timestamp,function[,duration_ms]; .gz too.
+    /// Recorded calls: a folder of counts by minute, or a CSV of timestamp,function[,duration_ms], or of other columns that
+    /// its first line names; gzip too.
     pub(super) trace: Option<PathBuf>,
     /// Instead, the calls whose results the topic of results keeps.
     #[arg(long, conflicts_with = "trace")]

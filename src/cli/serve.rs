@@ -10,10 +10,12 @@ pub(super) fn run(arguments: &ConfigArgument) -> anyhow::Result<ExitCode> {
     // First: a signal that nobody listens for ends the process without a word, or is lost where it is process 1.
     let signals = app::Signals::listen()?;
     let config = arguments.load()?;
+    let deadline = config.shutdown.deadline;
     let telemetry = telemetry::start(&config.telemetry, &config.node_id())?;
+    telemetry::take_panics();
     let service = Service::start(config, &telemetry)?;
     signals.service_started();
     let ended = service.run_until(&signals, Some(&|| arguments.load()));
-    drop(telemetry);
+    telemetry.finish(deadline.saturating_sub(ended.took));
     Ok(if ended.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -232,7 +232,8 @@ impl Client {
         // Before reading: whoever else is at it is fenced by this, so that no mark can come that is not seen.
         let producer = if dry_run { None } else { Some(self.transactional(&id)?) };
         let gone = RefCell::new(read(&self.connection, &self.topics.dead_letters, 0, |_| false)?.marks);
-        let topics = [&self.topics.invocations, &self.topics.pre_triggers];
+        let own = self.tenants.with_topics().map(|tenant| &tenant.pre_triggers_topic);
+        let topics: Vec<_> = [&self.topics.invocations, &self.topics.pre_triggers].into_iter().chain(own).collect();
         let skipped = RefCell::new(Redriven::default());
         let goes_back = |letter: &Letter| {
             let mut skipped = skipped.borrow_mut();

@@ -19,7 +19,7 @@ pub use self::dead_letters::{HEADER_REDRIVEN, Letter, LetterId, Redriven};
 pub use self::results::{Came, Results};
 pub use self::topic::Start;
 use crate::codec::{CONTENT_TYPE_AVRO, CONTENT_TYPE_JSON, Codec, EncodeError, Event, WireFormat};
-use crate::config::Topics;
+use crate::config::{Tenants, Topics};
 use crate::kafka::{ClientError, Connection, headers};
 use crate::types::{FunctionDefinition, FunctionName, Invocation, PreTrigger};
 
@@ -96,18 +96,20 @@ pub struct Client {
     producer: ThreadedProducer<Deliveries>,
     connection: Connection,
     topics: Topics,
+    tenants: Tenants,
     codec: Arc<Codec>,
     format: WireFormat,
 }
 
 impl Client {
-    /// A client that writes events in `format`.
+    /// A client that writes events in `format`, each to the topic where the nodes take it from.
     ///
     /// # Errors
     /// Where librdkafka refuses the settings.
     pub fn new(
         connection: Connection,
         topics: Topics,
+        tenants: Tenants,
         codec: Arc<Codec>,
         format: WireFormat,
     ) -> Result<Self, RequestError> {
@@ -115,7 +117,7 @@ impl Client {
             .producer()
             .create_with_context(Deliveries::default())
             .map_err(|error| ClientError::create("client", &error))?;
-        Ok(Self { producer, connection, topics, codec, format })
+        Ok(Self { producer, connection, topics, tenants, codec, format })
     }
 
     /// Publishes a definition.
@@ -123,7 +125,12 @@ impl Client {
     /// # Errors
     /// See [`RequestError`]; acknowledged only after [`flush`](Self::flush).
     pub fn define(&self, definition: &FunctionDefinition) -> Result<(), RequestError> {
-        self.publish(&self.topics.functions, Some(definition.name.as_str().as_bytes()), definition, &[])
+        let topic = self.functions_topic(&definition.name);
+        self.publish(topic, Some(definition.name.as_str().as_bytes()), definition, &[])
+    }
+
+    fn functions_topic(&self, function: &FunctionName) -> &str {
+        self.tenants.owner_of(function).map_or(&self.topics.functions, |owner| &owner.functions_topic)
     }
 
     /// Publishes the tombstone that removes a function.
@@ -131,8 +138,8 @@ impl Client {
     /// # Errors
     /// See [`RequestError`].
     pub fn remove(&self, function: &FunctionName) -> Result<(), RequestError> {
-        let record = BaseRecord::<[u8], [u8]>::to(&self.topics.functions).key(function.as_str().as_bytes());
-        self.send(&self.topics.functions, record)
+        let topic = self.functions_topic(function);
+        self.send(topic, BaseRecord::<[u8], [u8]>::to(topic).key(function.as_str().as_bytes()))
     }
 
     /// Publishes a pre-trigger.
@@ -141,7 +148,9 @@ impl Client {
     /// See [`RequestError`].
     pub fn pre_trigger(&self, pre_trigger: &PreTrigger) -> Result<(), RequestError> {
         let key = pre_trigger.function.as_str().as_bytes();
-        self.publish(&self.topics.pre_triggers, Some(key), pre_trigger, &[])
+        let owner = self.tenants.owner_of(&pre_trigger.function);
+        let topic = owner.map_or(&self.topics.pre_triggers, |owner| &owner.pre_triggers_topic);
+        self.publish(topic, Some(key), pre_trigger, &[])
     }
 
     /// Publishes a call. Without a key, the calls spread over the partitions.

@@ -13,7 +13,7 @@ pub const ATTRIBUTES_MAX: usize = 64;
 /// Most bytes of an event's attributes, keys and values together (inclusive).
 pub const ATTRIBUTES_BYTES_MAX: usize = 16 << 10;
 /// Longest window of a pre-trigger, in milliseconds (inclusive): one day.
-pub const WINDOW_MS_MAX: u64 = 86_400_000;
+pub const WINDOW_MS_MAX: u64 = PreTrigger::WINDOW_MS_MAX;
 
 pub(super) fn pre_trigger(event: &PreTrigger) -> Result<(), OutOfBounds> {
     id("id", &event.id)?;

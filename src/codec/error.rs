@@ -127,11 +127,43 @@ pub enum DecodeError {
         /// Which field, and its bounds.
         fault: OutOfBounds,
     },
+    /// The message is larger than one may be; it was not looked at.
+    #[error("the message has {bytes} bytes of key and value, and may have {bytes_max} (ingest.message-bytes-max)")]
+    TooLarge {
+        /// Bytes of key and value.
+        bytes: usize,
+        /// The bound (inclusive).
+        bytes_max: usize,
+    },
+    /// The message has more headers, or larger ones, than it may; it was not looked at.
+    #[error(
+        "{seen}, and the message may have {count_max} (ingest.headers-max) of {bytes_max} bytes in all (ingest.headers-bytes-max)"
+    )]
+    TooManyHeaders {
+        /// How many there are, and of how many bytes, as far as they were looked at.
+        seen: String,
+        /// Most headers (inclusive).
+        count_max: usize,
+        /// Most bytes of names and values (inclusive).
+        bytes_max: usize,
+    },
+    /// A batch that cannot be read, and was passed over because it is too large or the configuration says so.
+    #[error("offsets {first} to {last} could not be read for {waited_s} s, and were passed over: {cause}")]
+    Unreadable {
+        /// The first offset that is lost.
+        first: i64,
+        /// The last (inclusive).
+        last: i64,
+        /// How long they were tried, in seconds.
+        waited_s: u64,
+        /// The words of the client.
+        cause: String,
+    },
 }
 
 impl DecodeError {
     /// Every label that [`DecodeError::reason`] answers with.
-    pub const REASONS: [&'static str; 10] = [
+    pub const REASONS: [&'static str; 13] = [
         "empty",
         "unknown_format",
         "truncated",
@@ -142,6 +174,9 @@ impl DecodeError {
         "malformed",
         "trailing_bytes",
         "out_of_bounds",
+        "too_large",
+        "too_many_headers",
+        "unreadable",
     ];
 
     /// Whether the same bytes may be decoded later. All others are dead letters.
@@ -162,6 +197,9 @@ impl DecodeError {
             Self::Malformed { .. } | Self::MalformedJson { .. } => "malformed",
             Self::TrailingBytes { .. } => "trailing_bytes",
             Self::OutOfBounds { .. } => "out_of_bounds",
+            Self::TooLarge { .. } => "too_large",
+            Self::TooManyHeaders { .. } => "too_many_headers",
+            Self::Unreadable { .. } => "unreadable",
         }
     }
 }

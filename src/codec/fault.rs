@@ -51,4 +51,15 @@ impl de::Error for Fault {
     fn custom<T: fmt::Display>(text: T) -> Self {
         Self::new(text.to_string())
     }
+
+    fn invalid_type(seen: de::Unexpected<'_>, wanted: &dyn de::Expected) -> Self {
+        match seen {
+            de::Unexpected::Unit => Self::new(format!("null is seen, and {wanted} is wanted")),
+            seen => Self::new(format!("{seen} is seen, and {wanted} is wanted")),
+        }
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self::new("it must be there".to_owned()).within(field)
+    }
 }

@@ -15,6 +15,7 @@ mod error;
 mod fault;
 mod fingerprint;
 mod input;
+mod json;
 #[cfg(test)]
 mod properties;
 mod schema;
@@ -33,6 +34,8 @@ use apache_avro::Schema;
 use error::cut;
 use schema::{EnumDefaults, Known};
 use wire::Frame;
+
+use crate::types::Timestamp;
 
 /// The media type of Avro in either framing, for the content-type header of messages that are written.
 pub const CONTENT_TYPE_AVRO: &str = "application/avro";
@@ -122,16 +125,33 @@ impl Codec {
                     SchemaLookup::Unavailable(cause) => DecodeError::SchemaUnavailable { kind, id, cause: cut(cause) },
                     SchemaLookup::Invalid(cause) => DecodeError::InvalidSchema { kind, id, cause: cut(cause) },
                 })?;
-                let found = schema::described(&writer);
+                let found = schema::written(&writer, datum);
                 if found != kind.record_name() {
                     return Err(DecodeError::OtherEvent { kind, found: cut(found.to_owned()) });
                 }
                 self.read(datum, &writer)?
             }
-            Frame::Json(text) => serde_json::from_slice(text)
+            Frame::Json(text) => json::read(text, kind.free_payload())
                 .map_err(|fault| DecodeError::MalformedJson { kind, fault: cut(fault.to_string()) })?,
         };
         event.check().map_err(|fault| DecodeError::OutOfBounds { kind, fault })?;
+        Ok(event)
+    }
+
+    /// Like [`Codec::decode`], for a message that was recorded at `recorded_at`: what the event leaves open of its own time is that
+    /// time.
+    ///
+    /// # Errors
+    /// As of [`Codec::decode`].
+    pub fn decode_recorded<E: Event>(
+        &self,
+        bytes: &[u8],
+        content_type: Option<&str>,
+        writers: &dyn WriterSchemas,
+        recorded_at: Timestamp,
+    ) -> Result<E, DecodeError> {
+        let mut event: E = self.decode(bytes, content_type, writers)?;
+        event.recorded(recorded_at);
         Ok(event)
     }
 

@@ -12,7 +12,9 @@ use serde::de::DeserializeOwned;
 use super::bounds;
 use super::error::{InvalidSchema, OutOfBounds};
 use super::fingerprint;
-use crate::types::{ForecastSnapshot, FunctionDefinition, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome};
+use crate::types::{
+    ForecastSnapshot, FunctionDefinition, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome, Timestamp,
+};
 
 /// The kinds of events, one schema each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,6 +68,14 @@ impl EventKind {
         }
     }
 
+    /// The field whose value may be any JSON value in an event that is JSON.
+    pub(super) const fn free_payload(self) -> Option<&'static str> {
+        match self {
+            Self::Invocation => Some("payload"),
+            _ => None,
+        }
+    }
+
     /// The current schema: what this build writes, and what it reads everything as.
     pub const fn schema_json(self) -> &'static str {
         match self {
@@ -107,6 +117,11 @@ pub trait Event: Serialize + DeserializeOwned {
     /// # Errors
     /// The first field that is outside its bounds.
     fn check(&self) -> Result<(), OutOfBounds>;
+
+    /// The message of this event was recorded at `at`: an event that does not say when it was sent was sent then.
+    fn recorded(&mut self, at: Timestamp) {
+        let _ = at;
+    }
 }
 
 impl Event for PreTrigger {
@@ -115,6 +130,12 @@ impl Event for PreTrigger {
     fn check(&self) -> Result<(), OutOfBounds> {
         bounds::pre_trigger(self)
     }
+
+    fn recorded(&mut self, at: Timestamp) {
+        if self.emitted_at == Timestamp::ZERO {
+            self.emitted_at = at;
+        }
+    }
 }
 
 impl Event for Invocation {
@@ -122,6 +143,12 @@ impl Event for Invocation {
 
     fn check(&self) -> Result<(), OutOfBounds> {
         bounds::invocation(self)
+    }
+
+    fn recorded(&mut self, at: Timestamp) {
+        if self.invoked_at == Timestamp::ZERO {
+            self.invoked_at = at;
+        }
     }
 }
 
@@ -259,10 +286,20 @@ impl Known {
     }
 }
 
+/// The record that a datum of the writer's schema holds: where the schema is a union, as of several event types in one topic, that
+/// of the branch with which the datum begins.
+pub(super) fn written<'a>(schema: &'a Schema, datum: &[u8]) -> &'a str {
+    let Schema::Union(union) = schema else { return described(schema) };
+    let branch = super::input::Input::new(datum, schema).long().ok().and_then(|index| usize::try_from(index).ok());
+    branch.and_then(|index| union.variants().get(index)).map_or("a union without that branch", described)
+}
+
 /// What a schema describes: the name of its record, without the namespace, or that it is none.
 pub(super) fn described(schema: &Schema) -> &str {
     match schema {
         Schema::Record(record) => record.name.name(),
+        // A name that is defined elsewhere in the schema.
+        Schema::Ref { name } => name.name(),
         _ => "no record",
     }
 }

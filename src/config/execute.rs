@@ -14,6 +14,24 @@ pub struct Artifacts {
     pub directory: PathBuf,
     /// The largest artifact, in bytes (inclusive).
     pub bytes_max: NonZeroU64,
+    /// Folders below which `file://` artifacts may lie, as absolute paths; empty: there are no such artifacts.
+    pub file_roots: Vec<PathBuf>,
+    /// How long reading one artifact may take.
+    #[serde(with = "super::humantime_text")]
+    pub read_timeout: Duration,
+}
+
+impl Artifacts {
+    pub(super) fn faults(&self) -> Vec<String> {
+        let relative = self.file_roots.iter().filter(|root| !root.is_absolute());
+        let mut faults: Vec<_> = relative
+            .map(|root| format!("artifacts.file-roots must be absolute paths, and {} is none", root.display()))
+            .collect();
+        if self.read_timeout.is_zero() {
+            faults.push("artifacts.read-timeout must be above 0s".to_owned());
+        }
+        faults
+    }
 }
 
 /// The keys of `[execute]`.
@@ -28,7 +46,8 @@ pub struct Execute {
     pub instances_max: u32,
     /// The share of these instances, and of `memory_bytes_max`, that one function may hold; above 0.0, at most 1.0.
     pub function_instances_share_max: f64,
-    /// Bytes of linear memory that all instances together may hold before idle ones are given up.
+    /// Bytes that all instances together may hold (inclusive), those in which calls run among them. [`load`](super::load) puts
+    /// a part of the machine's memory in place of 0.
     pub memory_bytes_max: u64,
     /// The largest linear memory of one instance, in bytes (inclusive): a function's own limit may be lower.
     pub instance_memory_bytes_max: u64,
@@ -47,6 +66,16 @@ pub struct Execute {
     pub touch_bytes_max: u64,
     /// Instances that are prepared ahead at once; 0: half the cores.
     pub prepare_concurrency: usize,
+    /// Memory that compiling one artifact may take, in bytes (inclusive).
+    pub compile_memory_bytes_max: u64,
+    /// CPU time that compiling one artifact may take, over all its threads.
+    #[serde(with = "super::humantime_text")]
+    pub compile_cpu_time_max: Duration,
+    /// How long compiling one artifact may take by the clock.
+    #[serde(with = "super::humantime_text")]
+    pub compile_timeout: Duration,
+    /// The program that compiles, as `PROGRAM compile-worker …`; empty: the one that runs. It must be of the same build.
+    pub compile_program: PathBuf,
 }
 
 impl Default for Execute {
@@ -64,6 +93,10 @@ impl Default for Execute {
             init_timeout: Duration::from_secs(10),
             touch_bytes_max: 1 << 20,
             prepare_concurrency: 0,
+            compile_memory_bytes_max: 1 << 30,
+            compile_cpu_time_max: Duration::from_mins(2),
+            compile_timeout: Duration::from_mins(5),
+            compile_program: PathBuf::new(),
         }
     }
 }
@@ -88,9 +121,16 @@ impl Execute {
             "execute.instance-memory-bytes-max must be from 65536 (one page) to 4294967296 (4 GiB)",
         );
         check(
-            self.memory_bytes_max >= self.instance_memory_bytes_max,
+            self.memory_bytes_max == 0 || self.memory_bytes_max >= self.instance_memory_bytes_max,
             "execute.memory-bytes-max must not be below execute.instance-memory-bytes-max",
         );
+        check(
+            self.compile_memory_bytes_max >= 128 << 20,
+            "execute.compile-memory-bytes-max must not be below 134217728 (128 MiB): the compiler itself takes that",
+        );
+        let second = Duration::from_secs(1);
+        check(self.compile_cpu_time_max >= second, "execute.compile-cpu-time-max must not be below 1s");
+        check(self.compile_timeout >= second, "execute.compile-timeout must not be below 1s");
         check(self.worker_threads <= 1_024, "execute.worker-threads must be at most 1024");
         faults
     }

@@ -3,7 +3,7 @@
 //! Must not: hold librdkafka's own settings one by one; those pass through `kafka.properties` as they are.
 
 use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -142,6 +142,8 @@ pub struct Topics {
     pub dead_letters: String,
     /// How pre-triggers ended.
     pub pre_trigger_outcomes: String,
+    /// Notices of guests: written by nodes alone.
+    pub guest_notices: String,
     /// Function definitions; compacted.
     pub functions: String,
     /// What is known of functions, for the next start; compacted.
@@ -155,16 +157,19 @@ pub struct Topics {
 }
 
 impl Topics {
-    pub(super) fn faults(&self) -> Vec<String> {
+    /// `more`: other topics, each with its key.
+    pub(super) fn faults<'a>(&'a self, more: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
         let names = [
-            ("pre-triggers", &self.pre_triggers),
-            ("invocations", &self.invocations),
-            ("results", &self.results),
-            ("dead-letters", &self.dead_letters),
-            ("pre-trigger-outcomes", &self.pre_trigger_outcomes),
-            ("functions", &self.functions),
-            ("forecast-snapshots", &self.forecast_snapshots),
+            ("topics.pre-triggers", &self.pre_triggers),
+            ("topics.invocations", &self.invocations),
+            ("topics.results", &self.results),
+            ("topics.dead-letters", &self.dead_letters),
+            ("topics.pre-trigger-outcomes", &self.pre_trigger_outcomes),
+            ("topics.guest-notices", &self.guest_notices),
+            ("topics.functions", &self.functions),
+            ("topics.forecast-snapshots", &self.forecast_snapshots),
         ];
+        let names: Vec<_> = names.into_iter().map(|(key, name)| (key, name.as_str())).chain(more).collect();
         let mut faults = Vec::new();
         if self.replication_factor != -1 && !(1..=i32::from(i16::MAX)).contains(&self.replication_factor) {
             let given = self.replication_factor;
@@ -175,11 +180,10 @@ impl Topics {
         for (index, (key, name)) in names.iter().enumerate() {
             let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
             if name.is_empty() || name.len() > 249 || !name.chars().all(legal) {
-                faults.push(format!("topics.{key}: {name:?} is no topic name: use 1 to 249 of a-z A-Z 0-9 . _ -"));
+                faults.push(format!("{key}: {name:?} is no topic name: use 1 to 249 of a-z A-Z 0-9 . _ -"));
             }
             if let Some((other, _)) = names[..index].iter().find(|(_, earlier)| earlier == name) {
-                faults
-                    .push(format!("topics.{key} and topics.{other} are both {name:?}: each needs a topic of its own"));
+                faults.push(format!("{key} and {other} are both {name:?}: each needs a topic of its own"));
             }
         }
         faults
@@ -194,8 +198,19 @@ pub struct Ingest {
     pub group_id: String,
     /// Calls that this node holds at once (inclusive), from reading them to the acknowledgement of their outcome.
     pub in_flight_max: NonZeroU32,
-    /// Bytes of those calls' messages (inclusive).
-    pub in_flight_bytes_max: NonZeroU64,
+    /// Bytes of key and value that a message may have (inclusive).
+    pub message_bytes_max: NonZeroU32,
+    /// Headers that a message may have (inclusive).
+    pub headers_max: u32,
+    /// Bytes of the names and values of a message's headers (inclusive).
+    pub headers_bytes_max: u32,
+    /// Bytes that a batch packed by gzip may unpack to (inclusive).
+    pub batch_bytes_max: NonZeroU64,
+    /// How long a partition stands before a batch is passed over that cannot be read; zero: until somebody acts.
+    #[serde(with = "super::humantime_text")]
+    pub pass_unreadable_after: Duration,
+    /// Bytes of those calls' messages (inclusive). [`load`](super::load) puts a part of the machine's memory in place of 0.
+    pub in_flight_bytes_max: u64,
     /// How often progress is committed.
     #[serde(with = "super::humantime_text")]
     pub commit_interval: Duration,

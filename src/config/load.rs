@@ -10,7 +10,7 @@ use std::path::Path;
 use config::{File, FileFormat};
 use toml::{Table, Value};
 
-use super::{Config, ConfigError};
+use super::{Budgets, Config, ConfigError, Machine};
 
 /// The reference of every key, with its default.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -98,6 +98,8 @@ pub fn load(
                 faults = config.kafka.read_property_files();
                 faults.extend(config.faults());
                 if faults.is_empty() {
+                    let Config { execute, target, ingest, .. } = &mut config;
+                    config.budgets = Budgets::settle(Machine::here(), execute, target, ingest);
                     return Ok(config);
                 }
             }

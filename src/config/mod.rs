@@ -1,7 +1,7 @@
 //! Every setting: its unit, its default, and what is wrong with it.
 //!
 //! `config/default.toml` is the reference of every key and holds the defaults. Above it stand the user's file and the
-//! environment (see `load`). Must not: do I/O outside `load`, or know what the settings do.
+//! environment (see `load`). Must not: do I/O outside `load` and `machine`, or know what the settings do.
 
 mod admin;
 mod chains;
@@ -9,8 +9,10 @@ mod execute;
 mod forecast;
 mod humantime_text;
 mod kafka;
+mod limits;
 #[cfg(feature = "service")]
 mod load;
+mod machine;
 mod service;
 mod target;
 mod tenants;
@@ -25,8 +27,10 @@ pub use chains::ChainsConfig;
 pub use execute::{Artifacts, Execute};
 pub use forecast::ForecastConfig;
 pub use kafka::{Delivery, Ingest, Kafka, PreTriggerStart, PreTriggers, Publish, ResultFormat, Topics};
+pub use limits::LimitsConfig;
 #[cfg(feature = "service")]
 pub use load::{DEFAULTS, load};
+pub use machine::{Budgets, Machine, MemorySource};
 pub use service::{Control, LogFormat, Node, Registry, Shutdown, Telemetry};
 pub use target::TargetConfig;
 pub use tenants::{NamedTenant, Tenants};
@@ -50,6 +54,8 @@ pub struct Config {
     pub ingest: Ingest,
     /// Consuming pre-triggers.
     pub pre_triggers: PreTriggers,
+    /// The ceilings over what definitions ask for.
+    pub limits: LimitsConfig,
     /// What one tenant may have.
     pub tenants: Tenants,
     /// Producing results.
@@ -74,6 +80,9 @@ pub struct Config {
     pub admin: Admin,
     /// The way down.
     pub shutdown: Shutdown,
+    /// The budgets of memory that [`load`] reckoned, and what from.
+    #[serde(skip)]
+    pub budgets: Budgets,
 }
 
 /// Every fault of a configuration, each with its key.
@@ -100,11 +109,13 @@ impl std::error::Error for ConfigError {}
 impl Config {
     /// Faults that show only when the settings are seen together; empty where there are none.
     pub fn faults(&self) -> Vec<String> {
-        let mut faults = self.topics.faults();
+        let mut faults = self.topics.faults(self.tenants.topics());
+        faults.extend(self.artifacts.faults());
         faults.extend(self.execute.faults());
         faults.extend(self.forecast.faults());
         faults.extend(self.chains.faults());
         faults.extend(self.target.faults());
+        faults.extend(self.limits.faults());
         faults.extend(self.tenants.faults());
         faults.extend(self.admin.faults());
         let mut check = |holds: bool, fault: &str| {
@@ -138,7 +149,7 @@ impl Config {
             "publish.format \"confluent\" needs kafka.schema-registry-url",
         );
         check(
-            self.target.memory_budget_bytes <= self.execute.memory_bytes_max,
+            self.execute.memory_bytes_max == 0 || self.target.memory_budget_bytes <= self.execute.memory_bytes_max,
             "target.memory-budget-bytes must not be above execute.memory-bytes-max",
         );
         check(!self.telemetry.export_interval.is_zero(), "telemetry.export-interval must be above 0s");

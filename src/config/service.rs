@@ -14,13 +14,15 @@ pub struct Node {
     /// Whether that name was configured, and so outlives the process; the host's may not.
     #[serde(skip)]
     pub is_named: bool,
+    /// Whether the process may leave core dumps and be traced by its own user.
+    pub core_dumps: bool,
 }
 
 /// The keys of `[registry]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Registry {
-    /// How long the start waits until every definition was read.
+    /// How long the start waits for topics that are not there or not whole, and for one more definition to be read.
     #[serde(with = "super::humantime_text")]
     pub catch_up_timeout: Duration,
 }

@@ -11,10 +11,19 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct TargetConfig {
-    /// Bytes of linear memory that ready instances of all functions together may take (inclusive).
+    /// Bytes that ready instances of all functions together may take (inclusive). [`load`](super::load) puts a part of the
+    /// machine's memory in place of 0.
     pub memory_budget_bytes: u64,
-    /// The same for the functions of one tenant, by the definitions' `tenant`; 0: no limit of their own.
+    /// Ready instances of all functions together (inclusive); 0: as many as live at once on the node.
+    pub instances_max: u32,
+    /// `memory_budget_bytes` for the functions of one tenant, by the definitions' `tenant`; 0: no limit of their own. Functions
+    /// without a tenant are one tenant's.
     pub tenant_memory_budget_bytes: u64,
+    /// `instances_max` for the functions of one tenant; 0: no limit of their own.
+    pub tenant_instances_max: u32,
+    /// What part of `memory_budget_bytes` and `instances_max` floors and schedules may take before what is announced and
+    /// expected is served, 0.0 to 1.0 (inclusive).
+    pub floor_share_max: f64,
     /// What one instance of a function is taken to hold, in bytes, until one was measured; a function whose memory
     /// limit is lower counts with that limit.
     pub instance_bytes_assumed: NonZeroU64,
@@ -36,7 +45,10 @@ impl Default for TargetConfig {
         const INSTANCE_BYTES_ASSUMED: NonZeroU64 = NonZeroU64::new(8 << 20).unwrap();
         Self {
             memory_budget_bytes: 1 << 30,
+            instances_max: 0,
             tenant_memory_budget_bytes: 0,
+            tenant_instances_max: 0,
+            floor_share_max: 0.75,
             instance_bytes_assumed: INSTANCE_BYTES_ASSUMED,
             price: Duration::from_hours(2),
             load_charge: Duration::from_secs(60),
@@ -58,6 +70,9 @@ impl TargetConfig {
         }
         if !(0.0..=1.0).contains(&self.notice_probability_min) {
             faults.push("target.notice-probability-min must be from 0.0 to 1.0".to_owned());
+        }
+        if !(0.0..=1.0).contains(&self.floor_share_max) {
+            faults.push("target.floor-share-max must be from 0.0 to 1.0".to_owned());
         }
         if self.shrink_after > Duration::from_hours(1) {
             faults.push("target.shrink-after must be at most 1h".to_owned());

@@ -146,11 +146,17 @@ fn nobody_is_forgotten(control: &Control, now: Timestamp) -> Result<(), TestCase
         demand.history = entry.demand.history.max(demand.history);
         prop_assert_eq!(&entry.demand, &demand, "{}", function);
     }
-    let wanted: u128 = control.functions.rows().map(|(_, _, entry)| entry.wanted_bytes()).sum();
-    let targets: u128 = control.functions.rows().map(|(_, _, entry)| entry.target_bytes()).sum();
-    prop_assert_eq!((control.wanted_bytes, control.target_bytes), (wanted, targets));
-    if wanted <= u128::from(control.config.memory_budget_bytes) && !control.tenants.any_over() {
-        prop_assert_eq!(wanted, targets, "there is room, and somebody is cut short");
+    let mut wanted = Wanted::default();
+    for (_, _, entry) in control.functions.rows() {
+        wanted.change(Wanted::default(), entry.wants());
+    }
+    prop_assert_eq!(control.wanted, wanted);
+    if !wanted.is_above(control.budget()) && !control.tenants.any_over() {
+        let mut rows = control.functions.rows();
+        prop_assert!(
+            rows.all(|(_, _, entry)| entry.target.ready == entry.wanted.ready),
+            "there is room, and one is cut short"
+        );
     }
     Ok(())
 }
@@ -163,6 +169,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..120),
         hold in any::<bool>(),
         tenant_memory_budget_bytes in prop::sample::select(vec![0, 20, 60]),
+        (instances_max, tenant_instances_max) in prop::sample::select(vec![(0, 0), (6, 0), (8, 3), (0, 5)]),
     ) {
         let forecast = ForecastConfig {
             functions_max: NonZeroU32::new(4).unwrap(),
@@ -174,6 +181,8 @@ proptest! {
         let target = TargetConfig {
             memory_budget_bytes: BUDGET_BYTES,
             tenant_memory_budget_bytes,
+            instances_max,
+            tenant_instances_max,
             instance_bytes_assumed: NonZeroU64::new(10).unwrap(),
             shrink_after: if hold { Duration::from_secs(3) } else { Duration::ZERO },
             ..TargetConfig::default()
@@ -196,7 +205,7 @@ proptest! {
                 control.functions.rows().map(|(_, f, entry)| (f, &entry.target.ready)).filter(|(_, ready)| **ready > 0).collect();
             prop_assert_eq!(told, set);
             // The budget holds between ticks as well.
-            prop_assert_eq!(targets_within_budget(control.explanations(), BUDGET_BYTES), Ok(()));
+            prop_assert_eq!(targets_within_budget(control.explanations(), control.budget()), Ok(()));
             if ticked {
                 prop_assert_eq!(violations(&control), vec![]);
                 if !hold {

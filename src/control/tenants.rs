@@ -1,66 +1,79 @@
-//! Warm memory by tenant: what the functions of each want, and who wants more than it may have.
+//! What the functions of each tenant want, and who wants more than it may have.
 //!
 //! Must not: share the budget; `target` does.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use crate::target::{Wish, fit};
+use crate::config::TargetConfig;
+use crate::target::Amount;
+
+/// What functions want together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) bytes: u128,
+    pub(super) slots: u64,
+}
+
+impl Wanted {
+    /// Takes the change of one function's part over.
+    pub(super) fn change(&mut self, before: Self, after: Self) {
+        self.bytes = self.bytes - before.bytes + after.bytes;
+        self.slots = self.slots - before.slots + after.slots;
+    }
+
+    pub(super) fn is_above(&self, amount: Amount) -> bool {
+        self.bytes > u128::from(amount.bytes) || self.slots > u64::from(amount.slots)
+    }
+}
 
 /// Kept up to date with every change, so that it costs nothing where no tenant is over its budget.
 #[derive(Debug)]
 pub(super) struct Tenants {
-    /// 0: no limit, and nothing is counted.
-    budget_bytes: u64,
-    /// Only for look-ups: its order is random and reaches no answer.
-    wanted_bytes: HashMap<String, u128>,
+    budget: Amount,
+    /// Whether there is a limit. Without one nothing is counted.
+    is_limited: bool,
+    /// Those of functions without a tenant under an empty name, which no tenant has. Only for look-ups: its order is random and
+    /// reaches no answer.
+    wanted: HashMap<Box<str>, Wanted>,
     /// How many want more than their budget.
     over: usize,
 }
 
 impl Tenants {
-    pub(super) fn new(budget_bytes: u64) -> Self {
-        Self { budget_bytes, wanted_bytes: HashMap::new(), over: 0 }
+    pub(super) fn new(config: &TargetConfig) -> Self {
+        let (bytes, slots) = (config.tenant_memory_budget_bytes, config.tenant_instances_max);
+        let budget = Amount {
+            bytes: if bytes == 0 { u64::MAX } else { bytes },
+            slots: if slots == 0 { u32::MAX } else { slots },
+        };
+        Self { budget, is_limited: bytes > 0 || slots > 0, wanted: HashMap::new(), over: 0 }
+    }
+
+    /// What one tenant may have; what there is of either where it has no limit.
+    pub(super) fn budget(&self, all: Amount) -> Amount {
+        Amount { bytes: self.budget.bytes.min(all.bytes), slots: self.budget.slots.min(all.slots) }
     }
 
     /// What one function of a tenant wants has changed.
-    pub(super) fn changed(&mut self, tenant: Option<&str>, before: u128, after: u128) {
-        let Some(tenant) = tenant.filter(|_| self.budget_bytes > 0 && before != after) else { return };
-        let budget = u128::from(self.budget_bytes);
-        let bytes = match self.wanted_bytes.get_mut(tenant) {
-            Some(bytes) => bytes,
-            None => self.wanted_bytes.entry(tenant.to_owned()).or_default(),
+    pub(super) fn changed(&mut self, tenant: Option<&str>, before: Wanted, after: Wanted) {
+        if !self.is_limited || before == after {
+            return;
+        }
+        let tenant = tenant.unwrap_or_default();
+        let wanted = match self.wanted.get_mut(tenant) {
+            Some(wanted) => wanted,
+            None => self.wanted.entry(tenant.into()).or_default(),
         };
-        self.over -= usize::from(*bytes > budget);
-        *bytes = *bytes - before + after;
-        self.over += usize::from(*bytes > budget);
-        if *bytes == 0 {
-            self.wanted_bytes.remove(tenant);
+        self.over -= usize::from(wanted.is_above(self.budget));
+        wanted.change(before, after);
+        self.over += usize::from(wanted.is_above(self.budget));
+        if *wanted == Wanted::default() {
+            self.wanted.remove(tenant);
         }
     }
 
     /// Whether any wants more than its budget.
     pub(super) fn any_over(&self) -> bool {
         self.over > 0
-    }
-
-    /// Holds the wishes of each tenant that is over its budget to it. `tenant_of` says whose each wish is.
-    pub(super) fn hold_back(&self, wishes: &mut [Wish<'_>], tenant_of: &[Option<&str>]) {
-        if !self.any_over() {
-            return;
-        }
-        let budget = u128::from(self.budget_bytes);
-        let mut over: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (index, tenant) in tenant_of.iter().enumerate() {
-            let Some(tenant) = tenant else { continue };
-            if self.wanted_bytes.get(*tenant).is_some_and(|bytes| *bytes > budget) {
-                over.entry(tenant).or_default().push(index);
-            }
-        }
-        for indices in over.into_values() {
-            let theirs: Vec<Wish<'_>> = indices.iter().map(|&index| wishes[index]).collect();
-            for (index, most) in indices.into_iter().zip(fit(self.budget_bytes, &theirs)) {
-                wishes[index].most = most;
-            }
-        }
     }
 }

@@ -31,7 +31,9 @@ impl EmbeddedBroker {
     pub fn start(topics: &Topics) -> Result<Self, KafkaError> {
         let cluster = MockCluster::new(1)?;
         let events = [&topics.invocations, &topics.results, &topics.dead_letters];
-        for topic in events.into_iter().chain([&topics.pre_triggers, &topics.pre_trigger_outcomes]) {
+        for topic in
+            events.into_iter().chain([&topics.pre_triggers, &topics.pre_trigger_outcomes, &topics.guest_notices])
+        {
             cluster.create_topic(topic, PARTITIONS, 1)?;
         }
         for topic in [&topics.functions, &topics.forecast_snapshots] {
@@ -55,6 +57,7 @@ impl EmbeddedBroker {
         config.kafka.properties.entry("group.protocol".to_owned()).or_insert_with(|| "classic".to_owned());
         config.pre_triggers.start = crate::config::PreTriggerStart::Earliest;
         config.artifacts.directory = directory.join("artifacts");
+        config.artifacts.file_roots.extend(std::path::absolute(directory));
         config.execute.cache_directory = directory.join("code");
     }
 }

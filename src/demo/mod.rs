@@ -86,8 +86,13 @@ pub fn run(seconds: u32, say: &dyn Fn(&str)) -> Result<Report, DemoError> {
     broker.apply(&mut config, scratch.path());
     say(&format!("embedded broker on {}; starting the service", broker.bootstrap_servers()));
     let service = Service::start(config.clone(), &telemetry)?;
-    let client =
-        Client::new(app::connection(&config), config.topics.clone(), Arc::new(Codec::new()), WireFormat::SingleObject)?;
+    let client = Client::new(
+        app::connection(&config),
+        config.topics.clone(),
+        config.tenants.clone(),
+        Arc::new(Codec::new()),
+        WireFormat::SingleObject,
+    )?;
     let rounds = (seconds / u32::try_from(ROUND.as_secs()).unwrap_or(1)).max(1);
     say(&format!("deploying {} functions from three WebAssembly files, compiling each file once", 2 * rounds + 2));
     deploy(&client, &config, rounds)?;

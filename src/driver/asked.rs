@@ -2,6 +2,7 @@
 //!
 //! Must not: hold the state's lock longer than copying takes, or change anything.
 
+use std::collections::BinaryHeap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,12 +25,9 @@ impl Asked {
     pub fn functions(&self, after: Option<&str>, limit: usize) -> Vec<FunctionSummary> {
         let control = self.control();
         let after = |name: &FunctionName| after.is_none_or(|after| name.as_str() > after);
-        let all = control.explanations().filter(|explanation| after(&explanation.definition.name));
-        let mut summaries: Vec<FunctionSummary> = all.map(|explanation| summary(&explanation)).collect();
-        drop(control);
-        summaries.sort_by(|one, other| one.function.cmp(&other.function));
-        summaries.truncate(limit);
-        summaries
+        let names = control.explanations().map(|explanation| &explanation.definition.name);
+        let page = first(names.filter(|name| after(name)), limit);
+        page.into_iter().filter_map(|name| control.explain(name)).map(|explanation| summary(&explanation)).collect()
     }
 
     /// Why a function's target is what it is; `None` where it is not known.
@@ -37,23 +35,42 @@ impl Asked {
         self.control().explain(function).map(|explanation| explained(&explanation))
     }
 
-    /// The chains that begin with a function, or all; those that act first, the likeliest first.
-    pub fn chains(&self, from: Option<&FunctionName>) -> Vec<ChainExplanation> {
-        let chains = self.control().chains(self.clock.now(), from);
-        let mut chains: Vec<_> = chains.into_iter().map(|(from, to, edge)| chain(from, to, &edge)).collect();
-        chains.sort_by(|one, other| {
-            let rank = |chain: &ChainExplanation| (chain.held_by.is_some(), -chain.probability);
-            let (one_rank, other_rank) = (rank(one), rank(other));
-            (one_rank.0.cmp(&other_rank.0))
-                .then(one_rank.1.total_cmp(&other_rank.1))
-                .then_with(|| (&one.from, &one.to).cmp(&(&other.from, &other.to)))
-        });
+    /// The chains that begin with a function; or those of the next functions after a name, in the order of names, at most `limit`
+    /// functions. Those that act come first, the likeliest first.
+    pub fn chains(&self, from: Option<&FunctionName>, after: Option<&str>, limit: usize) -> Vec<ChainExplanation> {
+        let page = match from {
+            Some(from) => vec![from.clone()],
+            None => {
+                let control = self.control();
+                let names = control.chained().filter(|name| after.is_none_or(|after| name.as_str() > after));
+                first(names, limit).into_iter().cloned().collect()
+            }
+        };
+        // Each under the lock for itself: the control plane's tick comes in between.
+        let chains = page.iter().flat_map(|from| self.control().chains(self.clock.now(), Some(from)));
+        let mut chains: Vec<_> = chains.map(|(from, to, edge)| chain(from, to, &edge)).collect();
+        chains.sort_by(ChainExplanation::by_worth);
         chains
     }
 
     fn control(&self) -> MutexGuard<'_, Control> {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The first `limit` of them, in order; no more than these are ever held.
+fn first<T: Ord>(all: impl Iterator<Item = T>, limit: usize) -> Vec<T> {
+    let mut held = BinaryHeap::with_capacity(limit.min(1_024));
+    for one in all {
+        if held.len() < limit {
+            held.push(one);
+        } else if let Some(mut last) = held.peek_mut()
+            && one < *last
+        {
+            *last = one;
+        }
+    }
+    held.into_sorted_vec()
 }
 
 fn summary(explanation: &Explanation<'_>) -> FunctionSummary {
@@ -114,5 +131,22 @@ fn chain(from: FunctionName, to: FunctionName, edge: &EdgeView) -> ChainExplanat
         came: edge.came,
         rule: rule.map(str::to_owned),
         held_by: edge.held_by.map(|hold| hold.as_str().to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::first;
+
+    proptest! {
+        #[test]
+        fn a_page_is_the_first_of_all_in_order(all in prop::collection::vec(0_u8..40, 0..60), limit in 0_usize..70) {
+            let mut wanted = all.clone();
+            wanted.sort_unstable();
+            wanted.truncate(limit);
+            prop_assert_eq!(first(all.into_iter(), limit), wanted);
+        }
     }
 }

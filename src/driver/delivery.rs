@@ -218,9 +218,8 @@ impl Delivery {
 
     fn enter(&self, mut call: Call<Ticket>) {
         if let Some(policies) = self.policies() {
-            let Invocation { function, tenant, .. } = &call.invocation;
             let partition = call.ticket.position.map(|position| position.partition);
-            call.ticket.terms = policies.terms(function, call.ticket.key.as_deref(), partition, tenant.as_deref());
+            call.ticket.terms = policies.terms(&call.invocation.function, call.ticket.key.as_deref(), partition);
         }
         if call.ticket.terms.are_ordinary() {
             return self.hand_over(call);
@@ -231,7 +230,8 @@ impl Delivery {
         out.into_iter().for_each(|call| self.hand_over(call));
         if let (Some(mut call), Some(executor)) = (refused, self.executor.get()) {
             let tenant = call.ticket.terms.tenant.as_deref().unwrap_or_default();
-            let message = format!("as many calls of tenant {tenant} wait for their turn as may (tenants.waiting-max)");
+            let whose = if tenant.is_empty() { "functions without a tenant" } else { tenant };
+            let message = format!("as many calls of {whose} wait for their turn as may (tenants.waiting-max)");
             // It has been in no line, so its end lets nobody go.
             call.ticket.terms = Terms::default();
             executor.reject(call, "tenant_quota", message);

@@ -165,6 +165,7 @@ impl Outbox {
             key,
             headers,
             payload: poison.payload,
+            omitted: poison.omitted,
             reason,
             detail: &detail,
             call: None,
@@ -199,6 +200,7 @@ impl Outbox {
             key,
             headers,
             payload,
+            omitted: None,
             reason: REASON_ATTEMPTS,
             detail: error.map_or("", |error| error.message.as_str()),
             call: Some(FailedCall {
@@ -257,7 +259,7 @@ impl Outbox {
     /// Publishes a pre-trigger of this service's own, under the function's name.
     pub fn announce(&self, pre_trigger: &PreTrigger) {
         let key = pre_trigger.function.as_str().into();
-        self.announce_event(Destination::PreTriggers, key, pre_trigger, WireFormat::SingleObject);
+        self.announce_event(Destination::GuestNotices, key, pre_trigger, WireFormat::SingleObject);
     }
 
     /// Sends an event that no call waits for.

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::delivery::Delivery;
 use super::outbox::Ticket;
 use crate::execute::Call;
-use crate::kafka::tail::{Fenced, Fences};
+use crate::kafka::tail::Fenced;
+use crate::registry::Fences;
 
 /// See the head of this file.
 pub struct Unknown(Fences);
@@ -19,13 +20,14 @@ impl Unknown {
         Self(fences)
     }
 
-    /// Holds calls; they are judged by what is known when the fence was passed.
+    /// Holds calls of one function; they are judged by what is known when the fence was passed.
     pub(super) fn hold(&self, calls: Vec<Call<Ticket>>, delivery: &Weak<Delivery>) {
+        let Some(function) = calls.first().map(|call| call.invocation.function.clone()) else { return };
         let again = Weak::clone(delivery);
         let slot = Arc::new(Mutex::new(Some(calls)));
         let held = Arc::clone(&slot);
         let take = |slot: &Mutex<Option<Vec<Call<Ticket>>>>| slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let accepted = self.0.fence(move |fenced| {
+        let accepted = self.0.of(&function).fence(move |fenced| {
             // Else a shutdown: the calls come again, as their offsets have not moved.
             if let (Fenced::Read, Some(calls), Some(delivery)) = (fenced, take(&held), again.upgrade()) {
                 delivery.judge(calls);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::bindings::forewarm::function::pre_triggers::{self, PreTrigger as Notice};
 use super::host::{Host, Preview2};
 use super::wall_clock;
-use crate::types::{FunctionName, Invocation, PreTrigger};
+use crate::types::{FunctionDefinition, FunctionName, Invocation, PreTrigger};
 
 /// Where pre-triggers of guests go. Called on the guest's thread: it must not block.
 pub type Announce = Arc<dyn Fn(PreTrigger) + Send + Sync>;
@@ -19,16 +19,18 @@ const NOTICES_MAX: u32 = 16;
 /// One guest's way to announce.
 pub(super) struct Announcer {
     function: FunctionName,
+    /// The definition's. A call's own word for its tenant is nobody's proof, and a budget of notices hangs on this.
+    tenant: Option<String>,
     announce: Announce,
     /// Of the call that runs; kept from call to call, so that a call costs no allocation.
     call: String,
-    tenant: Option<String>,
     notices: u32,
 }
 
 impl Announcer {
-    pub(super) fn new(function: FunctionName, announce: Announce) -> Self {
-        Self { function, announce, call: String::new(), tenant: None, notices: 0 }
+    pub(super) fn new(definition: &FunctionDefinition, announce: Announce) -> Self {
+        let FunctionDefinition { name, tenant, .. } = definition;
+        Self { function: name.clone(), tenant: tenant.clone(), announce, call: String::new(), notices: 0 }
     }
 
     /// Another call begins.
@@ -36,9 +38,6 @@ impl Announcer {
         self.notices = 0;
         self.call.clear();
         self.call.push_str(&invocation.id);
-        if self.tenant != invocation.tenant {
-            self.tenant.clone_from(&invocation.tenant);
-        }
     }
 
     fn notice(&mut self, notice: &Notice) -> Result<PreTrigger, String> {
@@ -46,6 +45,9 @@ impl Announcer {
         let function = FunctionName::new(function).map_err(|fault| fault.to_string())?;
         if *expected_invocations == 0 || *window_ms == 0 {
             return Err("expected-invocations and window-ms must be at least 1".to_owned());
+        }
+        if u64::from(*window_ms) > PreTrigger::WINDOW_MS_MAX {
+            return Err(format!("window-ms must be at most {} and is {window_ms}", PreTrigger::WINDOW_MS_MAX));
         }
         if !(0.0..=1.0).contains(confidence) {
             return Err("confidence must be from 0.0 to 1.0".to_owned());
@@ -83,9 +85,13 @@ impl pre_triggers::Host for Host<Preview2> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{Artifact, FunctionKind, Sha256};
 
-    fn announcer() -> Announcer {
-        Announcer::new("orders".parse().unwrap(), Arc::new(|_| {}))
+    fn announcer(tenant: Option<&str>) -> Announcer {
+        let artifact = Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) };
+        let mut definition = FunctionDefinition::new("orders".parse().unwrap(), "1", artifact, FunctionKind::Component);
+        definition.tenant = tenant.map(str::to_owned);
+        Announcer::new(&definition, Arc::new(|_| {}))
     }
 
     fn notice(function: &str, expected_invocations: u32, confidence: f64, window_ms: u32) -> Notice {
@@ -106,9 +112,10 @@ mod tests {
     }
 
     #[test]
-    fn a_notice_names_its_function_its_call_and_its_tenant() {
-        let mut announcer = announcer();
-        announcer.begin(&call("call-1", Some("acme")));
+    fn a_notice_names_its_function_its_call_and_the_definitions_tenant() {
+        let announcer_of = announcer;
+        let mut announcer = announcer_of(Some("acme"));
+        announcer.begin(&call("call-1", Some("not-acme")));
         let said = announcer.notice(&notice("mail", 3, 0.5, 2_000)).unwrap();
         assert_eq!(
             (said.source.as_str(), said.function.as_str(), said.tenant.as_deref()),
@@ -119,17 +126,22 @@ mod tests {
         assert_eq!(said.attributes.get("invocation_id").map(String::as_str), Some("call-1"));
         announcer.begin(&call("call-2", None));
         let said = announcer.notice(&notice("mail", 3, 0.5, 2_000)).unwrap();
-        assert_eq!((said.tenant, said.attributes["invocation_id"].as_str()), (None, "call-2"));
+        assert_eq!((said.tenant.as_deref(), said.attributes["invocation_id"].as_str()), (Some("acme"), "call-2"));
+
+        let mut unowned = announcer_of(None);
+        unowned.begin(&call("call-3", Some("acme")));
+        assert_eq!(unowned.notice(&notice("mail", 3, 0.5, 2_000)).unwrap().tenant, None);
     }
 
     #[test]
     fn what_is_wrong_or_too_much_is_said() {
-        let mut announcer = announcer();
+        let mut announcer = announcer(None);
         announcer.begin(&call("call-1", None));
         for (bad, wanted) in [
             (notice("no such name!", 1, 1.0, 1), "function name \"no such name!\" is not valid"),
             (notice("mail", 0, 1.0, 1), "at least 1"),
             (notice("mail", 1, 1.0, 0), "at least 1"),
+            (notice("mail", 1, 1.0, 86_400_001), "window-ms must be at most 86400000 and is 86400001"),
             (notice("mail", 1, f64::NAN, 1), "confidence"),
             (notice("mail", 1, 1.1, 1), "confidence"),
         ] {

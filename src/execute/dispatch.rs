@@ -166,9 +166,9 @@ impl<O: Outcomes> Node<O> {
             execute,
         };
         let bytes = ready.instance.memory_bytes();
+        ready.slot.resize(bytes);
         if bytes != function.instance_bytes() {
             function.set_instance_bytes(bytes);
-            ready.slot.resize(bytes);
         }
         let reusable = version.definition.reuses_instances() && ready.uses < version.definition.warm.max_invocations;
         Served { pending, answer: ended.answer, ran, keep: ended.usable && reusable }
@@ -186,7 +186,10 @@ impl<O: Outcomes> Node<O> {
         if keep && state.runs(&ready.version) {
             return match state.shelf.freed(ready) {
                 Offered::Run(ready, pending) => Some((ready, pending)),
-                Offered::Shelved => None,
+                Offered::Shelved => {
+                    self.slots.changed();
+                    None
+                }
             };
         }
         state.shelf.lost();

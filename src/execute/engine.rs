@@ -22,7 +22,11 @@ const INSTANCES_DEFAULT: u32 = 1_000;
 /// may ask for; where they end before the slots do, a slot is missing, and the call waits.
 const CORE_INSTANCES_PER_COMPONENT: u32 = 32;
 /// Tables of one guest.
-const TABLES_PER_GUEST: u32 = 8;
+pub(super) const TABLES_PER_GUEST: u32 = 8;
+/// Elements with which a table may begin (inclusive).
+pub(super) const TABLE_ELEMENTS: usize = 100_000;
+/// Memories of one module: the pool's own default.
+pub(super) const MEMORIES_PER_MODULE: u32 = 1;
 /// Wasm frames in a backtrace.
 const BACKTRACE_FRAMES_MAX: usize = 32;
 /// Bytes of a slot that are reset by copying rather than given back to the kernel: what makes the next first call quick.
@@ -59,20 +63,35 @@ pub(super) fn build(config: &Execute, instances: u32) -> Result<Engine, ExecuteE
         .max_memories_per_component(4)
         .max_tables_per_component(TABLES_PER_GUEST)
         .max_tables_per_module(TABLES_PER_GUEST)
-        .table_elements(100_000)
+        .max_memories_per_module(MEMORIES_PER_MODULE)
+        .table_elements(TABLE_ELEMENTS)
         .max_memory_size(memory_bytes)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(64 << 10)
         .async_stack_keep_resident(64 << 10)
         .pagemap_scan(Enabled::Auto);
+    let mut engine = settings();
+    engine.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    Engine::new(&engine).map_err(ExecuteError::Engine)
+}
+
+/// Builds an engine that makes the same machine code as [`build`]'s, and has no pool: it runs no guest.
+///
+/// # Errors
+/// Where Wasmtime refuses the settings.
+pub(super) fn compiler() -> wasmtime::Result<Engine> {
+    Engine::new(&settings())
+}
+
+/// All that the machine code depends on. Where guests live (the pool) is no part of it.
+fn settings() -> Config {
     let mut engine = Config::new();
     engine
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .epoch_interruption(true)
         .wasm_component_model(true)
         .memory_init_cow(true)
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(BACKTRACE_FRAMES_MAX));
-    Engine::new(&engine).map_err(ExecuteError::Engine)
+    engine
 }
 
 /// Moves the engine's epoch until it is dropped.
@@ -110,5 +129,17 @@ impl Drop for EpochTicker {
             // The thread holds nothing that could be poisoned; a panic in it would already have been printed.
             drop(thread.join());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::execute::code::engine_hash;
+
+    #[test]
+    fn code_of_the_compilers_process_is_code_of_the_engine_that_runs_it() {
+        let pooled = build(&Execute::default(), 2).unwrap();
+        assert_eq!(engine_hash(&pooled), engine_hash(&compiler().unwrap()));
     }
 }

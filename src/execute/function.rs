@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::code::{Code, Origin};
+use super::code::{Origin, Shared};
 use super::instance::Instance;
 use super::shelf::Shelf;
 use super::slots::Slot;
@@ -83,7 +83,7 @@ pub(super) struct Pending<T> {
 /// Loaded code of one definition.
 pub(super) struct Version {
     pub(super) definition: Arc<FunctionDefinition>,
-    pub(super) code: Code,
+    pub(super) code: Arc<Shared>,
     pub(super) origin: Origin,
     pub(super) loaded_at: Instant,
     /// Counts the definitions of the node; tells versions apart even where users give two the same name.
@@ -162,10 +162,23 @@ pub(super) enum Phase {
     Refused(String),
 }
 
+/// How far the loading of a version has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It waits: for code that another function's loading makes, for a turn, or for its next try.
+    Waiting,
+    /// Its code or artifact is read.
+    Fetching,
+    /// Its code is compiled.
+    Compiling,
+}
+
 pub(super) struct State<T> {
     pub(super) shelf: Shelf<Box<Ready>, Pending<T>>,
     pub(super) phase: Phase,
     pub(super) version: Option<Arc<Version>>,
+    /// Where a version is being loaded: how far that is, and since when.
+    pub(super) loading: Option<(Step, Instant)>,
     /// The newest definition's serial; a load of an older one is abandoned.
     pub(super) wanted_serial: u64,
     /// Instances to prepare ahead, of those that the target asks for.
@@ -217,6 +230,7 @@ impl<T> Function<T> {
                 shelf: Shelf::new(concurrency),
                 phase,
                 version: None,
+                loading: None,
                 wanted_serial: 0,
                 planned: 0,
                 asked: None,

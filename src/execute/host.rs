@@ -2,43 +2,68 @@
 //!
 //! Must not: give a guest anything that belongs to the node or to another function.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceTable;
-use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
+use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::announce::{Announce, Announcer};
 use super::function::Cancelled;
-use super::stdio::{CallInput, CallOutput};
+use super::memory::{Account, GuestMemory};
+use super::stdio::{CallAnswer, CallInput, CallLog};
 use crate::types::FunctionDefinition;
 
-/// Most handles (streams, pollables, clocks) that one guest may hold at once.
-const RESOURCES_MAX: usize = 4_096;
+/// Most handles (streams, pollables, clocks) that one guest may hold at once, and wait for in one call of a host function.
+const RESOURCES_MAX: usize = 1_024;
 /// Most bytes that a guest may hand to the host in one call of a host function.
-const HOSTCALL_BYTES_MAX: usize = 16 << 20;
+pub(super) const HOSTCALL_BYTES_MAX: u64 = 16 << 20;
+/// What an answer may have beside its bytes: the two texts of an error.
+const ANSWER_EXTRA_BYTES: u64 = 64 << 10;
 /// Most random bytes that a guest gets in one call.
-const RANDOM_BYTES_MAX: u64 = 1 << 20;
-/// Most elements of one table: function pointers of large guests are well below it.
-const TABLE_ELEMENTS_MAX: usize = 100_000;
-/// What is kept of a guest's stderr (and of a component's stdout) per call.
-const LOG_BYTES_MAX: usize = 16 << 10;
+pub(super) const RANDOM_BYTES_MAX: u64 = 1 << 20;
 
 /// The guest ran past its time limit.
 #[derive(Debug, thiserror::Error)]
 #[error("the call ran past its time limit")]
 pub(super) struct TimedOut;
 
+/// Time that does not count against a deadline; shared by whoever gives it and the guest that has it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Grace(Arc<AtomicU64>);
+
+impl Grace {
+    /// Adds to it.
+    pub(super) fn add(&self, time: Duration) {
+        self.0.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::AcqRel);
+    }
+
+    /// The deadline with it.
+    pub(super) fn after(&self, deadline: Instant) -> Instant {
+        deadline + Duration::from_nanos(self.0.load(Ordering::Acquire))
+    }
+}
+
 /// The state of one store. `W` is the WASI context of the guest's kind.
 pub(super) struct Host<W> {
     pub(super) wasi: W,
-    pub(super) memory: MemoryLimit,
+    pub(super) memory: GuestMemory,
     pub(super) stdin: CallInput,
-    pub(super) stdout: CallOutput,
-    pub(super) stderr: CallOutput,
+    /// A command's stdout; a component answers otherwise.
+    pub(super) answer: CallAnswer,
+    /// What the guest prints: its stderr, and a component's stdout.
+    pub(super) log: CallLog,
+    /// Most bytes that the guest hands to the host at once, its answer among them.
+    pub(super) handed_bytes_max: u64,
+    /// Most bytes of its answer.
+    pub(super) answer_bytes_max: u64,
     /// Past this moment the guest is ended at its next epoch.
     pub(super) deadline: Instant,
+    /// What does not count against the deadline, while the guest is prepared.
+    pub(super) grace: Option<Grace>,
     /// Once it is set, the guest is ended at its next epoch too.
     pub(super) cancelled: Cancelled,
     pub(super) announcer: Announcer,
@@ -57,10 +82,17 @@ impl WasiView for Host<Preview2> {
 }
 
 impl Host<Preview2> {
-    /// The world of a component: what it prints is a log.
-    pub(super) fn component(definition: &FunctionDefinition, announce: &Announce, deadline: Instant) -> Self {
-        let stdout = CallOutput::log(LOG_BYTES_MAX);
-        Self::new(definition, stdout, announce, deadline, |builder| {
+    /// The world of a component.
+    pub(super) fn component(
+        definition: &FunctionDefinition,
+        account: Account,
+        announce: &Announce,
+        deadline: Instant,
+    ) -> Self {
+        // The functions of its modules cannot be seen from outside.
+        let memory = GuestMemory::new(definition, 0, account);
+        Self::new(definition, memory, announce, deadline, |builder, log, _| {
+            builder.stdout(log.clone());
             let mut table = ResourceTable::new();
             table.set_max_capacity(RESOURCES_MAX);
             Preview2 { context: builder.build(), table }
@@ -69,125 +101,71 @@ impl Host<Preview2> {
 }
 
 impl Host<WasiP1Ctx> {
-    /// The world of a command: its stdout is the answer.
-    pub(super) fn command(definition: &FunctionDefinition, announce: &Announce, deadline: Instant) -> Self {
-        let limit = usize::try_from(definition.limits.payload_out_bytes).unwrap_or(usize::MAX);
-        Self::new(definition, CallOutput::answer(limit), announce, deadline, WasiCtxBuilder::build_p1)
+    /// The world of a command.
+    pub(super) fn command(
+        definition: &FunctionDefinition,
+        functions: usize,
+        account: Account,
+        announce: &Announce,
+        deadline: Instant,
+    ) -> Self {
+        let memory = GuestMemory::new(definition, functions, account);
+        Self::new(definition, memory, announce, deadline, |builder, _, answer| {
+            builder.stdout(answer.clone());
+            let mut wasi = builder.build_p1();
+            wasi.ctx().table.set_max_capacity(RESOURCES_MAX);
+            wasi
+        })
     }
 }
 
 impl<W> Host<W> {
     fn new(
         definition: &FunctionDefinition,
-        stdout: CallOutput,
+        memory: GuestMemory,
         announce: &Announce,
         deadline: Instant,
-        build: impl FnOnce(&mut WasiCtxBuilder) -> W,
+        build: impl FnOnce(&mut WasiCtxBuilder, &CallLog, &CallAnswer) -> W,
     ) -> Self {
+        let answer_bytes_max = definition.limits.payload_out_bytes;
         let stdin = CallInput::default();
-        let stderr = CallOutput::log(LOG_BYTES_MAX);
+        let answer = CallAnswer::new(usize::try_from(answer_bytes_max).unwrap_or(usize::MAX));
+        let log = CallLog::default();
         let mut builder = WasiCtxBuilder::new();
-        builder.stdin(stdin.clone()).stdout(stdout.clone()).stderr(stderr.clone()).arg(definition.name.as_str());
+        builder.stdin(stdin.clone()).stderr(log.clone()).arg(definition.name.as_str());
         builder.max_random_size(RANDOM_BYTES_MAX);
         builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
-        for (key, value) in &definition.environment {
-            builder.env(key, value);
-        }
-        let memory = MemoryLimit::new(definition.limits.memory_bytes);
-        let announcer = Announcer::new(definition.name.clone(), announce.clone());
+        // All at once: room is made for as many as there are.
+        builder.envs(&definition.environment.iter().collect::<Vec<_>>());
         Self {
-            wasi: build(&mut builder),
+            wasi: build(&mut builder, &log, &answer),
             memory,
             stdin,
-            stdout,
-            stderr,
+            answer,
+            log,
+            handed_bytes_max: HOSTCALL_BYTES_MAX.max(answer_bytes_max.saturating_add(ANSWER_EXTRA_BYTES)),
+            answer_bytes_max,
             deadline,
+            grace: None,
             cancelled: Cancelled::default(),
-            announcer,
+            announcer: Announcer::new(definition, announce.clone()),
         }
     }
 }
 
 /// Sets up a store so that the guest in it yields at every epoch, and ends past `Host::deadline` or once it is cancelled.
 pub(super) fn guard<W: Send + 'static>(store: &mut Store<Host<W>>) {
-    store.limiter(|host| &mut host.memory);
-    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+    store.limiter_async(|host| &mut host.memory);
+    let handed_bytes_max = store.data().handed_bytes_max;
+    store.set_hostcall_fuel(usize::try_from(handed_bytes_max).unwrap_or(usize::MAX));
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|context| {
         let host = context.data();
-        if Instant::now() >= host.deadline || host.cancelled.is_set() {
+        let deadline = host.grace.as_ref().map_or(host.deadline, |grace| grace.after(host.deadline));
+        if Instant::now() >= deadline || host.cancelled.is_set() {
             // What a cancelled call came to is not published, so it needs no name of its own.
             return Err(TimedOut.into());
         }
         Ok(UpdateDeadline::Yield(1))
     });
-}
-
-/// Counts the linear memory of one guest, over all its memories, against the function's limit.
-#[derive(Debug)]
-pub(super) struct MemoryLimit {
-    limit_bytes: u64,
-    bytes: u64,
-    refused: bool,
-}
-
-impl MemoryLimit {
-    fn new(limit_bytes: u64) -> Self {
-        Self { limit_bytes, bytes: 0, refused: false }
-    }
-
-    /// Linear memory that the guest holds, in bytes.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Whether the guest was refused memory since the last time this was asked.
-    pub(super) fn take_refused(&mut self) -> bool {
-        std::mem::take(&mut self.refused)
-    }
-
-    /// The limit, in bytes (inclusive).
-    pub(super) fn limit_bytes(&self) -> u64 {
-        self.limit_bytes
-    }
-}
-
-impl ResourceLimiter for MemoryLimit {
-    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let grown = self.bytes.saturating_add(desired.saturating_sub(current) as u64);
-        if grown > self.limit_bytes {
-            self.refused = true;
-            return Ok(false);
-        }
-        self.bytes = grown;
-        Ok(true)
-    }
-
-    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        // The growth was granted above and then failed below us (the pool's slot is smaller): the guest sees -1 too.
-        self.refused = true;
-        Ok(())
-    }
-
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS_MAX)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_adds_up_over_several_memories_and_stops_at_the_limit() {
-        let mut limit = MemoryLimit::new(3 * 65_536);
-        assert!(limit.memory_growing(0, 65_536, None).unwrap());
-        assert!(limit.memory_growing(0, 131_072, None).unwrap());
-        assert_eq!(limit.bytes(), 3 * 65_536);
-        assert!(!limit.take_refused());
-        assert!(!limit.memory_growing(65_536, 131_072, None).unwrap());
-        assert_eq!(limit.bytes(), 3 * 65_536);
-        assert!(limit.take_refused());
-        assert!(!limit.take_refused());
-    }
 }

@@ -16,9 +16,11 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use super::announce::Announce;
 use super::bindings::{Function as Guest, Invocation as GuestInvocation};
 use super::code::Code;
-use super::fault::Fault;
+use super::fault::{Circumstances, Fault};
 use super::function::Cancelled;
-use super::host::{self, Host, Preview2, TimedOut};
+use super::host::{self, Grace, Host, Preview2, TimedOut};
+use super::memory::Account;
+use super::stdio::CallLog;
 use crate::types::{FunctionDefinition, Invocation, Payload, Status};
 
 /// The pages that the kernel gives at once.
@@ -47,43 +49,58 @@ impl Instance {
     pub(super) async fn prepare(
         code: &Code,
         definition: &FunctionDefinition,
+        account: Account,
         announce: &Announce,
-        init_timeout: Duration,
+        (init_timeout, grace): (Duration, &Grace),
         touch_bytes_max: u64,
     ) -> Result<Self, Fault> {
         let deadline = Instant::now() + init_timeout;
         match code {
             Code::Component(pre) => {
-                let mut store = Box::new(Store::new(pre.engine(), Host::component(definition, announce, deadline)));
+                let host = Host::component(definition, account, announce, deadline);
+                let mut store = Box::new(Store::new(pre.engine(), host));
                 host::guard(&mut store);
+                store.data_mut().grace = Some(grace.clone());
                 let started = async {
                     let guest = pre.instantiate_async(&mut *store).await?;
                     let initialised = guest.call_init(&mut *store).await?;
                     Ok::<_, wasmtime::Error>((guest, initialised))
                 };
-                let started = before(deadline, pin!(started)).await;
-                match started.map_err(|error| judge(&error, &mut store))? {
-                    (guest, Ok(())) => Ok(Self::Component(store, guest)),
-                    (_, Err(message)) => Err(Fault::new(Status::FunctionError, "init", message)),
+                let started = before(deadline, pin!(started)).with(grace).await;
+                match started.map_err(|error| judge(&error, &store).in_init(init_timeout))? {
+                    (guest, Ok(())) => {
+                        store.data().log.clear();
+                        Ok(Self::Component(store, guest))
+                    }
+                    (_, Err(message)) => {
+                        let mut fault = Fault::new(Status::FunctionError, "init", format!("init failed: {message}"));
+                        fault.printed(store.data().log.take().as_deref());
+                        Err(fault)
+                    }
                 }
             }
             Code::Command(pre) => {
-                let mut store =
-                    Box::new(Store::new(pre.module().engine(), Host::command(definition, announce, deadline)));
+                let functions = pre.module().functions().len();
+                let host = Host::command(definition, functions, account, announce, deadline);
+                let mut store = Box::new(Store::new(pre.module().engine(), host));
                 host::guard(&mut store);
-                let instantiated = before(deadline, pin!(pre.instantiate_async(&mut *store))).await;
-                let instance = instantiated.map_err(|error| judge(&error, &mut store))?;
+                store.data_mut().grace = Some(grace.clone());
+                let instantiated = before(deadline, pin!(pre.instantiate_async(&mut *store))).with(grace).await;
+                let instance = instantiated.map_err(|error| judge(&error, &store).in_init(init_timeout))?;
                 let start = instance.get_typed_func::<(), ()>(&mut *store, "_start");
-                let start = start.map_err(|error| judge(&error, &mut store))?;
+                let start = start.map_err(|error| judge(&error, &store).in_init(init_timeout))?;
                 if let Some(memory) = instance.get_memory(&mut *store, "memory") {
                     touch(&mut store, memory, touch_bytes_max);
                 }
+                // What a start function printed is no answer, and of no call.
+                drop(store.data().answer.take());
+                store.data().log.clear();
                 Ok(Self::Command(store, start))
             }
         }
     }
 
-    /// Linear memory that the guest holds, in bytes.
+    /// All memory that the guest holds, in bytes: see `memory`.
     pub(super) fn memory_bytes(&self) -> u64 {
         match self {
             Self::Component(store, _) => store.data().memory.bytes(),
@@ -102,12 +119,8 @@ impl Instance {
     ) -> Ended {
         match self {
             Self::Component(store, guest) => {
-                let host = store.data_mut();
-                host.deadline = deadline;
-                host.cancelled.clone_from(cancelled);
-                host.memory.take_refused();
-                host.announcer.begin(invocation);
-                store.set_epoch_deadline(1);
+                begin(store, cancelled, deadline);
+                store.data_mut().announcer.begin(invocation);
                 let attributes: Vec<(&str, &str)> =
                     invocation.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
                 let call = GuestInvocation {
@@ -121,7 +134,7 @@ impl Instance {
                     attributes: &attributes,
                 };
                 let ended = before(deadline, pin!(guest.call_handle(&mut **store, call))).await;
-                match ended {
+                let ended = match ended {
                     Ok(Ok(bytes)) if bytes.len() as u64 > payload_out_bytes_max => {
                         let message = format!(
                             "the answer has {} bytes, payload_out_bytes allows {payload_out_bytes_max}",
@@ -131,38 +144,61 @@ impl Instance {
                     }
                     Ok(Ok(bytes)) => Ended { answer: Ok(Payload(bytes)), usable: true },
                     Ok(Err(error)) => {
-                        let fault = Fault::new(Status::FunctionError, &super::fault::cut(error.code), error.message);
+                        let fault = Fault::new(Status::FunctionError, &error.code, error.message);
                         Ended { answer: Err(fault), usable: true }
                     }
                     Err(error) => Ended { answer: Err(judge(&error, store)), usable: false },
-                }
+                };
+                overheard(invocation, &store.data().log);
+                ended
             }
             Self::Command(store, start) => {
-                let host = store.data_mut();
-                host.deadline = deadline;
-                host.cancelled.clone_from(cancelled);
-                host.memory.take_refused();
-                host.stdin.set(Bytes::copy_from_slice(&invocation.payload.0));
-                store.set_epoch_deadline(1);
+                begin(store, cancelled, deadline);
+                store.data().stdin.set(Bytes::copy_from_slice(&invocation.payload.0));
                 let ended = before(deadline, pin!(start.call_async(&mut **store, ()))).await;
                 let exited_well = |error: &wasmtime::Error| {
                     error.downcast_ref::<wasmtime_wasi::I32Exit>().is_some_and(|exit| exit.0 == 0)
                 };
                 let answer = match ended {
                     Err(error) if !exited_well(&error) => Err(judge(&error, store)),
-                    _ => Ok(Payload(store.data().stdout.take().into())),
+                    _ => Ok(Payload(store.data().answer.take().into())),
                 };
+                overheard(invocation, &store.data().log);
                 Ended { answer, usable: false }
             }
         }
     }
 }
 
-fn judge<W>(error: &wasmtime::Error, store: &mut Store<Host<W>>) -> Fault {
+/// Makes a store ready for a call. Nothing is there of the call before, or of `init`: both were cleared as they ended, and a
+/// guest cannot write in between.
+fn begin<W: 'static>(store: &mut Store<Host<W>>, cancelled: &Cancelled, deadline: Instant) {
     let host = store.data_mut();
-    let limit = host.memory.limit_bytes();
-    let refused = host.memory.take_refused().then_some(limit);
-    Fault::judge(error, refused, &host.stderr.take_text())
+    host.deadline = deadline;
+    host.grace = None;
+    host.cancelled.clone_from(cancelled);
+    host.memory.call_begins();
+    host.log.clear();
+    store.set_epoch_deadline(1);
+}
+
+/// Judges a guest's end; what it printed is in the fault, and nowhere else.
+fn judge<W>(error: &wasmtime::Error, store: &Store<Host<W>>) -> Fault {
+    let host = store.data();
+    let circumstances = Circumstances {
+        memory_refused: host.memory.refused(),
+        handed_bytes_max: host.handed_bytes_max,
+        answer_bytes_max: host.answer_bytes_max,
+        log: host.log.take(),
+    };
+    Fault::judge(error, &circumstances)
+}
+
+/// A call that answered printed this: the node's own log may have it, where somebody asked for that; nobody else.
+fn overheard(invocation: &Invocation, log: &CallLog) {
+    if let Some(text) = log.take() {
+        tracing::debug!(function = %invocation.function, invocation = ?invocation.id, ?text, "a guest printed");
+    }
 }
 
 /// Writes back one byte of every page, so that the guest's first call does not meet the kernel.
@@ -184,13 +220,21 @@ fn before<'a, T, F>(deadline: Instant, future: Pin<&'a mut F>) -> Before<'a, F>
 where
     F: Future<Output = wasmtime::Result<T>>,
 {
-    Before { future, deadline, timer: None }
+    Before { future, deadline, grace: None, timer: None }
 }
 
 struct Before<'a, F> {
     future: Pin<&'a mut F>,
     deadline: Instant,
+    grace: Option<&'a Grace>,
     timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<'a, F> Before<'a, F> {
+    /// Until `deadline` and what `grace` adds to it.
+    fn with(self, grace: &'a Grace) -> Self {
+        Self { grace: Some(grace), ..self }
+    }
 }
 
 impl<T, F: Future<Output = wasmtime::Result<T>>> Future for Before<'_, F> {
@@ -200,8 +244,11 @@ impl<T, F: Future<Output = wasmtime::Result<T>>> Future for Before<'_, F> {
         if let Poll::Ready(ended) = self.future.as_mut().poll(context) {
             return Poll::Ready(ended);
         }
-        let deadline = self.deadline;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+        let until = self.grace.map_or(self.deadline, |grace| grace.after(self.deadline)).into();
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if timer.deadline() != until {
+            timer.as_mut().reset(until);
+        }
         timer.as_mut().poll(context).map(|()| Err(TimedOut.into()))
     }
 }

@@ -1,32 +1,20 @@
 //! Takes definitions in and out: gets the code, and puts the new version in place of the old one.
 //!
-//! Code that is in the cache is taken from there, and then the artifact is not fetched: a function loads although its artifact
-//! is away. Must not: touch a running version before the new one is there. What cannot be loaded is refused with its reason.
+//! How code is had is the business of `loader`. Must not: touch a running version before the new one is there. What cannot be loaded is refused with its reason.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::code::{self, CodeError};
-use super::function::{Function, Phase, Version};
+use super::function::{Function, Phase, Step, Version};
+use super::loader::Wanted;
 use super::{Executor, Node, Outcomes};
-use crate::artifacts::ArtifactError;
 use crate::pool::Breaker;
 use crate::types::{FunctionDefinition, FunctionName};
 
-/// Pause before an artifact is fetched again; doubles up to the maximum.
-const FETCH_BACKOFF: Duration = Duration::from_millis(200);
-const FETCH_BACKOFF_MAX: Duration = Duration::from_secs(30);
-
-#[derive(Debug, thiserror::Error)]
-enum LoadError {
-    #[error(transparent)]
-    Artifact(#[from] ArtifactError),
-    #[error(transparent)]
-    Code(#[from] CodeError),
-    #[error("loading was interrupted: {0}")]
-    Interrupted(#[from] tokio::task::JoinError),
-}
+/// Pause before loading is tried again; doubles up to the maximum.
+const BACKOFF: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 impl<O: Outcomes> Executor<O> {
     /// Registers a definition. Its code is loaded in the background; until then an older version keeps running, or calls
@@ -43,6 +31,7 @@ impl<O: Outcomes> Executor<O> {
         state.wanted_serial = serial;
         if !definition.enabled {
             state.phase = Phase::Disabled;
+            state.loading = None;
             state.version = None;
             drop(state);
             return node.clear(&function, "disabled", "is disabled");
@@ -50,6 +39,7 @@ impl<O: Outcomes> Executor<O> {
         if state.version.is_none() {
             state.phase = Phase::Loading;
         }
+        state.loading = Some((Step::Waiting, Instant::now()));
         drop(state);
         node.handle.spawn(Arc::clone(node).load(function, definition, serial));
     }
@@ -71,6 +61,7 @@ impl<O: Outcomes> Executor<O> {
         if let Some(function) = removed {
             let mut state = function.state();
             state.wanted_serial = 0;
+            state.loading = None;
             state.version = None;
             state.phase = Phase::Refused("it was removed".to_owned());
             drop(state);
@@ -97,10 +88,20 @@ impl<O: Outcomes> Node<O> {
         definition: Arc<FunctionDefinition>,
         serial: u64,
     ) {
-        let mut backoff = FETCH_BACKOFF;
+        let mut backoff = BACKOFF;
+        let wanted: Wanted = {
+            let function = Arc::clone(&function);
+            Arc::new(move || function.state().wanted_serial == serial)
+        };
+        let step = |step: Step| {
+            let mut state = function.state();
+            if state.wanted_serial == serial {
+                state.loading = Some((step, Instant::now()));
+            }
+        };
         loop {
-            let loaded = self.load_once(&definition).await;
-            if function.state().wanted_serial != serial {
+            let loaded = self.loader.load(&definition, &wanted, &step).await;
+            if !wanted() {
                 return;
             }
             match loaded {
@@ -108,31 +109,21 @@ impl<O: Outcomes> Node<O> {
                     let version = Version { definition, code, origin, loaded_at: Instant::now(), serial };
                     return self.install(&function, version);
                 }
-                Err(LoadError::Artifact(fault)) if fault.retryable() => {
-                    tracing::warn!(function = %function.name, %fault, retry_in = ?backoff, "the artifact cannot be fetched now");
+                Err(fault) if fault.may_pass() => {
+                    step(Step::Waiting);
+                    tracing::warn!(
+                        function = %function.name, uri = definition.artifact.uri, fault = fault.detail(), retry_in = ?backoff,
+                        "the function cannot be loaded now"
+                    );
                     tokio::time::sleep(backoff).await;
-                    backoff = (backoff * 2).min(FETCH_BACKOFF_MAX);
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
-                Err(fault) => return self.refuse(&function, &definition, &fault.to_string()),
+                Err(fault) => {
+                    tracing::debug!(function = %function.name, uri = definition.artifact.uri, fault = fault.detail(), "refused");
+                    return self.refuse(&function, &definition, &fault.to_string());
+                }
             }
         }
-    }
-
-    async fn load_once(
-        self: &Arc<Self>,
-        definition: &Arc<FunctionDefinition>,
-    ) -> Result<(code::Code, code::Origin), LoadError> {
-        let _permit = self.loading.acquire().await.ok();
-        let (node, definition) = (Arc::clone(self), Arc::clone(definition));
-        // Compiling takes seconds of a whole core: not on the threads that run guests.
-        let loading = tokio::task::spawn_blocking(move || {
-            if let Some(code) = code::cached(&node.engine, &node.cache, &definition)? {
-                return Ok((code, code::Origin::Cached));
-            }
-            let wasm = node.artifacts.fetch(&definition.artifact)?;
-            Ok((code::compile(&node.engine, &node.cache, &definition, &wasm)?, code::Origin::Compiled))
-        });
-        loading.await?
     }
 
     fn install(self: &Arc<Self>, function: &Arc<Function<O::Ticket>>, version: Version) {
@@ -143,6 +134,7 @@ impl<O: Outcomes> Node<O> {
         );
         let mut state = function.state();
         state.phase = Phase::Running;
+        state.loading = None;
         state.version = Some(Arc::new(version));
         state.breaker = Breaker::default();
         state.shelf.set_concurrency(definition.limits.concurrency);
@@ -163,6 +155,7 @@ impl<O: Outcomes> Node<O> {
     fn refuse(&self, function: &Function<O::Ticket>, definition: &FunctionDefinition, reason: &str) {
         self.metrics.functions_refused.add(1);
         let mut state = function.state();
+        state.loading = None;
         let keeps = state.version.as_ref().map(|version| version.definition.version.clone());
         tracing::warn!(
             function = %function.name, version = definition.version, reason, running = keeps.as_deref(),

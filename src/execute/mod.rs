@@ -7,13 +7,17 @@
 mod announce;
 mod bindings;
 mod code;
+mod compile;
 mod dispatch;
 mod engine;
 mod fault;
 mod function;
 mod host;
+mod inspect;
 mod instance;
 mod load;
+mod loader;
+mod memory;
 mod pace;
 mod prepare;
 mod shelf;
@@ -25,11 +29,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Instant, SystemTime};
 
-use tokio::sync::Semaphore;
-
 pub use self::announce::Announce;
+pub use self::compile::{Worker, reap_orphans};
 pub use self::function::{Call, Cancelled};
 use self::function::{Function, Phase};
+use self::loader::Loader;
 use self::pace::Line;
 use self::slots::Slots;
 use crate::artifacts::{ArtifactStore, CodeCache};
@@ -82,14 +86,12 @@ type Functions<T> = HashMap<FunctionName, Arc<Function<T>>>;
 struct Node<O: Outcomes> {
     id: String,
     config: Execute,
-    engine: wasmtime::Engine,
     outcomes: O,
     announce: Announce,
     functions: RwLock<Functions<O::Ticket>>,
     slots: Slots,
     capacity: Capacity,
-    artifacts: Arc<dyn ArtifactStore>,
-    cache: CodeCache,
+    loader: Loader,
     metrics: Arc<Metrics>,
     handle: tokio::runtime::Handle,
     /// Preparations that compute at once: one a core. Fewer of them for work that no call waits for, so that warming one
@@ -97,7 +99,6 @@ struct Node<O: Outcomes> {
     line: Line<O>,
     /// Preparations of one function that may have been begun and not be done.
     begun_max: u32,
-    loading: Semaphore,
     serials: AtomicU64,
     started_at: Instant,
 }
@@ -111,7 +112,7 @@ pub struct Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         if let Some(tokio) = self.tokio.take() {
-            // Compilations run on blocking threads and cannot be interrupted; the process need not wait for them.
+            // Blocking threads read artifacts and wait for compilers; the process need not wait for them.
             tokio.shutdown_background();
         }
     }
@@ -156,19 +157,16 @@ impl<O: Outcomes> Executor<O> {
         let capacity = Capacity { instances, bytes: config.memory_bytes_max };
         let node = Node {
             id,
-            engine,
             outcomes,
             announce,
             functions: RwLock::default(),
             slots: Slots::new(Bounds::of(capacity, config.function_instances_share_max)),
             capacity,
-            artifacts,
-            cache,
+            loader: Loader::new(&config, engine, artifacts, cache, Arc::clone(&metrics)),
             metrics,
             handle: tokio.handle().clone(),
             line: Line::new(cores, or_else(config.prepare_concurrency, cores.div_ceil(2))),
             begun_max: prepare::begun_max(cores),
-            loading: Semaphore::new(cores.div_ceil(2)),
             serials: AtomicU64::new(0),
             started_at: Instant::now(),
             config,

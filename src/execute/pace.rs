@@ -10,17 +10,15 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
-use tokio::time::Sleep;
 
 use super::function::{Function, Version};
+use super::host::Grace;
 use super::{Node, Outcomes};
 use crate::pool::{self, Purpose, SLICE, Ticket, Turns};
 use crate::types::FunctionName;
-
-const A_LONG_TIME: Duration = Duration::from_secs(365 * 86_400);
 
 /// Functions without a tenant share one line.
 type Tenant = Option<String>;
@@ -149,8 +147,8 @@ impl<O: Outcomes> Node<O> {
         receiver
     }
 
-    /// Runs `work` for a function, computing only while it has a turn, for `limit` at most. Time in which it waits for a turn
-    /// does not count: others must not have it run out of time.
+    /// Runs `work` for a function, computing only while it has a turn; `None` where `version` was replaced meanwhile. Time in
+    /// which it waits for a turn goes to its `grace`: others must not have it run out of time.
     ///
     /// Without a `turn` it computes until it yields for the first time: a preparation that is known to be quick is over then.
     pub(super) async fn paced<R>(
@@ -159,20 +157,20 @@ impl<O: Outcomes> Node<O> {
         version: &Version,
         purpose: Purpose,
         turn: Option<Turn<O>>,
-        limit: Duration,
+        grace: &Grace,
         work: impl Future<Output = R>,
-    ) -> Paced<R> {
+    ) -> Option<R> {
         let tenant = &version.definition.tenant;
         let mut work = pin!(work);
         let mut replaced = pin!(function.replaced.notified());
         let mut turn = turn;
         let mut next: Option<oneshot::Receiver<Turn<O>>> = None;
         let mut is_first = true;
-        let mut time = Time::begin(limit);
+        let mut parked: Option<Instant> = None;
         poll_fn(|context| {
             let _ = replaced.as_mut().poll(context);
             if !function.state().runs(version) {
-                return Poll::Ready(Paced::Replaced);
+                return Poll::Ready(None);
             }
             if turn.is_none() && !is_first {
                 let waits = next.get_or_insert_with(|| {
@@ -180,22 +178,19 @@ impl<O: Outcomes> Node<O> {
                     self.hand_out();
                     waits
                 });
-                time.stop();
+                let since = *parked.get_or_insert_with(Instant::now);
                 match Pin::new(waits).poll(context) {
                     Poll::Ready(granted) => (turn, next) = (granted.ok(), None),
                     Poll::Pending => return Poll::Pending,
                 }
-                time.go_on();
+                parked = None;
+                grace.add(since.elapsed());
             }
             is_first = false;
             let (polled, computes) = poll(work.as_mut(), context);
             if let Poll::Ready(done) = polled {
                 turn = None;
-                return Poll::Ready(Paced::Done(done));
-            }
-            if time.is_over(computes, context) {
-                turn = None;
-                return Poll::Ready(Paced::TimedOut);
+                return Poll::Ready(Some(done));
             }
             if !computes {
                 turn = None;
@@ -207,53 +202,4 @@ impl<O: Outcomes> Node<O> {
         })
         .await
     }
-}
-
-/// How a preparation ended.
-pub(super) enum Paced<R> {
-    Done(R),
-    /// The version that it was for does not run any more.
-    Replaced,
-    TimedOut,
-}
-
-/// The time that is left to a preparation; it stands still while the preparation waits for a turn.
-struct Time {
-    until: Instant,
-    stopped: Option<Instant>,
-    /// Made when the preparation waits in the host: while it computes, it is looked at whenever the guest yields.
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Time {
-    fn begin(limit: Duration) -> Self {
-        Self { until: later(Instant::now(), limit), stopped: None, timer: None }
-    }
-
-    fn stop(&mut self) {
-        self.stopped.get_or_insert_with(Instant::now);
-    }
-
-    fn go_on(&mut self) {
-        if let Some(stopped) = self.stopped.take() {
-            self.until = later(self.until, stopped.elapsed());
-        }
-    }
-
-    fn is_over(&mut self, computes: bool, context: &mut Context<'_>) -> bool {
-        if computes {
-            return Instant::now() >= self.until;
-        }
-        let until = self.until.into();
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        if timer.deadline() != until {
-            timer.as_mut().reset(until);
-        }
-        timer.as_mut().poll(context).is_ready()
-    }
-}
-
-/// A setting may be too long for the clock.
-fn later(from: Instant, by: Duration) -> Instant {
-    from.checked_add(by).unwrap_or(from + A_LONG_TIME)
 }

@@ -2,13 +2,15 @@
 //!
 //! Must not: choose targets; it carries out what `pool::plan` says of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::fault::Fault;
+use super::fault::{Fault, NODE_MEMORY};
 use super::function::{Function, Phase, Ready, State, Version};
+use super::host::Grace;
 use super::instance::Instance;
-use super::pace::{Paced, Turn};
+use super::memory::{Account, Room};
+use super::pace::Turn;
 use super::shelf::Offered;
 use super::slots::Slot;
 use super::{Node, Outcomes};
@@ -22,10 +24,6 @@ const QUICK_PREPARATION: Duration = Duration::from_millis(1);
 /// Preparations of one function that may have been begun and not be done, where that is more than two a core. Those that wait
 /// in the host hold no turn, so that turns alone would not bound them.
 const BEGUN_MAX: u32 = 8;
-
-/// How much longer than `init-timeout` a preparation may take with the time in which it waits for turns.
-const OWN_LIMIT: u32 = 1_000;
-const OWN_LIMIT_MAX: Duration = Duration::from_secs(365 * 86_400);
 
 /// How many preparations of one function may have been begun and not be done.
 pub(super) fn begun_max(cores: usize) -> u32 {
@@ -163,25 +161,33 @@ impl<O: Outcomes> Node<O> {
         let slot = match self.find_slot(&function, purpose) {
             Ok(slot) => slot,
             Err(full @ Full::Never { .. }) => {
-                let fault = Fault::new(Status::Limit, "memory", full.to_string());
+                let fault = Fault::new(Status::Limit, NODE_MEMORY, full.to_string());
                 return self.preparation_failed(&function, &version, purpose, fault, Duration::ZERO);
             }
             Err(_) => return function.state().has_no_slot(purpose),
         };
-        let (config, definition, limit) = (&self.config, &version.definition, self.config.init_timeout);
-        // The pace keeps `init-timeout`; the instance's own clock goes on while it waits for a turn.
-        let own_limit = limit.saturating_mul(OWN_LIMIT).min(OWN_LIMIT_MAX).max(limit);
-        let work = Instance::prepare(&version.code, definition, &self.announce, own_limit, config.touch_bytes_max);
-        let prepared = match self.paced(&function, &version, purpose, turn, limit, work).await {
-            Paced::Done(prepared) => Some(prepared),
-            Paced::TimedOut => {
-                let message = format!("init ran past execute.init-timeout ({})", humantime::format_duration(limit));
-                Some(Err(Fault::new(Status::Timeout, "init", message)))
-            }
-            Paced::Replaced => None,
-        };
+        let room: Weak<dyn Room> = Arc::downgrade(&self) as _;
+        let account = Account::new(function.name.clone(), slot.clone(), room, purpose);
+        let (config, grace) = (&self.config, Grace::default());
+        let work = Instance::prepare(
+            &version.code,
+            &version.definition,
+            account,
+            &self.announce,
+            (config.init_timeout, &grace),
+            config.touch_bytes_max,
+        );
+        let prepared = self.paced(&function, &version, purpose, turn, &grace, work).await;
         function.prepared(asked_at.elapsed());
         match prepared {
+            // The node's memory was used up meanwhile, as it may be before: the call goes on waiting, for as much as is
+            // known now to be needed.
+            Some(Err(Fault { needs_bytes: Some(bytes), .. })) => {
+                drop(slot);
+                self.metrics.slots_missing.add(1);
+                function.set_instance_bytes(bytes);
+                function.state().has_no_slot(purpose);
+            }
             Some(Ok(instance)) => {
                 let bytes = instance.memory_bytes();
                 slot.resize(bytes);
@@ -207,7 +213,7 @@ impl<O: Outcomes> Node<O> {
                 self.metrics.prepare_failures.add(1);
                 tracing::warn!(
                     function = %function.name, version = version.definition.version, ?purpose,
-                    status = fault.status.as_str(), message = fault.error.message,
+                    status = fault.status.as_str(), error = fault.error.message,
                     "an instance could not be prepared: its init or start function failed"
                 );
                 self.preparation_failed(&function, &version, purpose, fault, asked_at.elapsed());
@@ -246,7 +252,7 @@ impl<O: Outcomes> Node<O> {
         };
         self.seek(&function);
         match offered {
-            Ok(Offered::Shelved) => {}
+            Ok(Offered::Shelved) => self.slots.changed(),
             Ok(Offered::Run(ready, pending)) => self.serve(function, ready, pending).await,
             Err(stale) => self.retire(vec![stale]),
         }
@@ -259,7 +265,7 @@ impl<O: Outcomes> Node<O> {
         function: &Arc<Function<O::Ticket>>,
         version: &Version,
         purpose: Purpose,
-        mut fault: Fault,
+        fault: Fault,
         took: Duration,
     ) {
         let mut state = function.state();
@@ -275,11 +281,8 @@ impl<O: Outcomes> Node<O> {
             }
         }
         drop(state);
-        if fault.status == Status::FunctionError {
-            fault.error.message = format!("init failed: {}", fault.error.message);
-        }
         for pending in answered {
-            let fault = Fault { status: fault.status, error: fault.error.clone() };
+            let fault = Fault { status: fault.status, error: fault.error.clone(), needs_bytes: None };
             self.fail(pending, fault, Some(version.definition.version.clone()));
         }
         self.seek(function);
@@ -317,7 +320,7 @@ impl<O: Outcomes> Node<O> {
         }
     }
 
-    fn evict_for(&self, needs: &FunctionName, purpose: Purpose) -> Option<Box<Ready>> {
+    pub(super) fn evict_for(&self, needs: &FunctionName, purpose: Purpose) -> Option<Box<Ready>> {
         let functions = self.all();
         let candidates = functions.iter().filter_map(|function| {
             let state = function.state();

@@ -1,7 +1,9 @@
 //! A guest's stdin, stdout and stderr: in memory, bounded, and set anew for each call.
 //!
-//! Must not: touch the process's own streams. A guest that prints too much is cut or trapped, never buffered without end.
+//! Must not: touch the process's own streams, or keep anything of one call for the next. A guest that prints too much is cut
+//! or trapped, never buffered without end.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -9,6 +11,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError};
+
+/// Bytes of what a call prints that are kept from its beginning, and from its end. Both, and the words around them, fit into
+/// an error's message.
+const HEAD_BYTES: usize = 1 << 10;
+const TAIL_BYTES: usize = 2 << 10;
+/// One write. There is always some room, so that a write past a limit happens and is judged; this bounds one host copy.
+const WRITE_BYTES_MAX: usize = 64 << 10;
 
 /// The guest wrote more than its answer may have.
 #[derive(Debug, thiserror::Error)]
@@ -64,64 +73,31 @@ impl Pollable for CallInput {
     async fn ready(&mut self) {}
 }
 
-/// What happens to bytes past the limit.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Overflow {
-    /// The guest traps with [`AnswerTooLarge`].
-    Trap,
-    /// They are dropped; [`CallOutput::take`] says so at the end of the text.
-    Cut,
-}
-
-/// Stdout or stderr, kept in memory up to a limit.
+/// A command's stdout: its answer. More than the limit (inclusive) ends the call.
 #[derive(Clone)]
-pub(super) struct CallOutput {
-    buffer: Arc<Mutex<Buffer>>,
+pub(super) struct CallAnswer {
+    buffer: Arc<Mutex<BytesMut>>,
     limit_bytes: usize,
-    overflow: Overflow,
 }
 
-#[derive(Default)]
-struct Buffer {
-    bytes: BytesMut,
-    dropped: u64,
-}
-
-impl CallOutput {
-    /// An answer: more than `limit_bytes` (inclusive) ends the call.
-    pub(super) fn answer(limit_bytes: usize) -> Self {
-        Self { buffer: Arc::default(), limit_bytes, overflow: Overflow::Trap }
-    }
-
-    /// A log: what is past `limit_bytes` is dropped.
-    pub(super) fn log(limit_bytes: usize) -> Self {
-        Self { buffer: Arc::default(), limit_bytes, overflow: Overflow::Cut }
+impl CallAnswer {
+    pub(super) fn new(limit_bytes: usize) -> Self {
+        Self { buffer: Arc::default(), limit_bytes }
     }
 
     /// Takes what was written and starts anew.
     pub(super) fn take(&self) -> Bytes {
-        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
-        let dropped = std::mem::take(&mut buffer.dropped);
-        let mut bytes = std::mem::take(&mut buffer.bytes);
-        if dropped > 0 {
-            bytes.extend_from_slice(format!("… ({dropped} more bytes dropped)").as_bytes());
-        }
-        bytes.freeze()
-    }
-
-    /// What was written as text, with bytes that are no UTF-8 replaced.
-    pub(super) fn take_text(&self) -> String {
-        String::from_utf8_lossy(&self.take()).trim_end().to_owned()
+        std::mem::take(&mut *self.buffer.lock().unwrap_or_else(PoisonError::into_inner)).freeze()
     }
 }
 
-impl IsTerminal for CallOutput {
+impl IsTerminal for CallAnswer {
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-impl StdoutStream for CallOutput {
+impl StdoutStream for CallAnswer {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         // Only WASI 0.3 asks for this one; it is not offered to guests yet.
         Box::new(tokio::io::sink())
@@ -133,19 +109,13 @@ impl StdoutStream for CallOutput {
 }
 
 #[async_trait]
-impl OutputStream for CallOutput {
+impl OutputStream for CallAnswer {
     fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
         let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = self.limit_bytes - buffer.bytes.len();
-        if bytes.len() <= room {
-            buffer.bytes.extend_from_slice(&bytes);
-            return Ok(());
-        }
-        if self.overflow == Overflow::Trap {
+        if bytes.len() > self.limit_bytes - buffer.len() {
             return Err(StreamError::Trap(AnswerTooLarge { limit_bytes: self.limit_bytes }.into()));
         }
-        buffer.bytes.extend_from_slice(&bytes[..room]);
-        buffer.dropped += (bytes.len() - room) as u64;
+        buffer.extend_from_slice(&bytes);
         Ok(())
     }
 
@@ -154,19 +124,124 @@ impl OutputStream for CallOutput {
     }
 
     fn check_write(&mut self) -> Result<usize, StreamError> {
-        // Always some room, so that the write past the limit happens and is judged; 64 KiB bounds one host copy.
-        Ok(64 << 10)
+        Ok(WRITE_BYTES_MAX)
     }
 }
 
 #[async_trait]
-impl Pollable for CallOutput {
+impl Pollable for CallAnswer {
+    async fn ready(&mut self) {}
+}
+
+/// What one call (or one `init`) prints: its stderr, and a component's stdout, in the order in which they were written.
+///
+/// The first [`HEAD_BYTES`] and the last [`TAIL_BYTES`] are kept: a message about the end is at the end.
+#[derive(Clone, Default)]
+pub(super) struct CallLog(Arc<Printed>);
+
+#[derive(Default)]
+struct Printed {
+    /// Whether anything was written since the log was empty: a call that prints nothing pays one load for its log.
+    any: AtomicBool,
+    text: Mutex<Text>,
+}
+
+#[derive(Default)]
+struct Text {
+    head: Vec<u8>,
+    tail: Vec<u8>,
+    /// Bytes between the two that were dropped.
+    dropped: u64,
+}
+
+impl Text {
+    fn push(&mut self, mut bytes: &[u8]) {
+        if self.head.len() < HEAD_BYTES {
+            let (first, rest) = bytes.split_at(bytes.len().min(HEAD_BYTES - self.head.len()));
+            self.head.extend_from_slice(first);
+            bytes = rest;
+        }
+        let skipped = bytes.len().saturating_sub(TAIL_BYTES);
+        let over = (self.tail.len() + bytes.len() - skipped).saturating_sub(TAIL_BYTES);
+        self.tail.drain(..over);
+        self.tail.extend_from_slice(&bytes[skipped..]);
+        self.dropped += (skipped + over) as u64;
+    }
+
+    fn read(self) -> String {
+        let Self { mut head, tail, dropped } = self;
+        if dropped == 0 {
+            head.extend_from_slice(&tail);
+            return String::from_utf8_lossy(&head).into_owned();
+        }
+        // A character that was cut through is left out.
+        let broken = head.utf8_chunks().last().map_or(0, |chunk| chunk.invalid().len());
+        let head = String::from_utf8_lossy(&head[..head.len() - broken]).into_owned();
+        let tail: Vec<u8> = tail.into_iter().skip_while(|byte| byte & 0b1100_0000 == 0b1000_0000).collect();
+        format!("{head}… ({dropped} bytes left out) …{}", String::from_utf8_lossy(&tail))
+    }
+}
+
+impl CallLog {
+    /// Forgets what was written.
+    pub(super) fn clear(&self) {
+        drop(self.take());
+    }
+
+    /// Takes what was written as text, with bytes that are no UTF-8 replaced, and starts anew; `None` where there is nothing.
+    pub(super) fn take(&self) -> Option<String> {
+        if !self.0.any.load(Ordering::Acquire) {
+            return None;
+        }
+        self.0.any.store(false, Ordering::Release);
+        let text = std::mem::take(&mut *self.0.text.lock().unwrap_or_else(PoisonError::into_inner));
+        Some(text.read().trim_end().to_owned()).filter(|text| !text.is_empty())
+    }
+}
+
+impl IsTerminal for CallLog {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for CallLog {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        // Only WASI 0.3 asks for this one; it is not offered to guests yet.
+        Box::new(tokio::io::sink())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl OutputStream for CallLog {
+    fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
+        self.0.text.lock().unwrap_or_else(PoisonError::into_inner).push(&bytes);
+        self.0.any.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), StreamError> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> Result<usize, StreamError> {
+        Ok(WRITE_BYTES_MAX)
+    }
+}
+
+#[async_trait]
+impl Pollable for CallLog {
     async fn ready(&mut self) {}
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn input_is_read_in_pieces_and_then_closed() {
@@ -181,18 +256,56 @@ mod tests {
 
     #[test]
     fn an_answer_may_reach_its_limit_but_not_pass_it() {
-        let mut answer = CallOutput::answer(4);
+        let mut answer = CallAnswer::new(4);
         answer.write(Bytes::from_static(b"1234")).unwrap();
         assert!(matches!(answer.write(Bytes::from_static(b"5")), Err(StreamError::Trap(_))));
         assert_eq!(answer.take(), "1234");
+        assert_eq!(answer.take(), "");
     }
 
     #[test]
-    fn a_log_is_cut_and_says_by_how_much() {
-        let mut log = CallOutput::log(4);
-        log.write(Bytes::from_static(b"123")).unwrap();
-        log.write(Bytes::from_static(b"4567")).unwrap();
-        assert_eq!(log.take_text(), "1234… (3 more bytes dropped)");
-        assert_eq!(log.take_text(), "");
+    fn a_log_is_taken_once_and_keeps_its_beginning_and_its_end() {
+        let mut log = CallLog::default();
+        assert_eq!(log.take(), None);
+        log.write(Bytes::from_static(b"first line\n")).unwrap();
+        log.write(Bytes::from(vec![b'x'; 100_000])).unwrap();
+        log.write(Bytes::from_static(b"\nthe panic's message\n")).unwrap();
+        let text = log.take().unwrap();
+        assert!(text.starts_with("first line\nxxx"), "{text}");
+        assert!(text.ends_with("xxx\nthe panic's message"), "{text}");
+        let left_out = 11 + 100_000 + 21 - HEAD_BYTES - TAIL_BYTES;
+        assert!(text.contains(&format!("… ({left_out} bytes left out) …")), "{text}");
+        assert_eq!(log.take(), None);
+        log.write(Bytes::from_static(b"\n")).unwrap();
+        assert_eq!(log.take(), None, "white space is nothing to show");
+    }
+
+    #[test]
+    fn a_character_that_was_cut_through_is_left_out() {
+        let mut log = CallLog::default();
+        log.write(Bytes::from(format!("x{}", "é".repeat(4_000)))).unwrap();
+        let text = log.take().unwrap();
+        assert!(!text.contains('\u{fffd}'), "{text}");
+        assert!(text.starts_with("xéé") && text.ends_with("éé"), "{text}");
+    }
+
+    proptest! {
+        /// However it is cut into writes: the head, the tail, and the count of what is between.
+        #[test]
+        fn writes_of_any_length_come_to_the_same(
+            lengths in prop::collection::vec(0..2 * TAIL_BYTES, 0..12),
+        ) {
+            let all: Vec<u8> = (0..lengths.iter().sum::<usize>()).map(|nth| b'a' + (nth % 26) as u8).collect();
+            let (mut text, mut at) = (Text::default(), 0);
+            for length in lengths {
+                text.push(&all[at..at + length]);
+                at += length;
+            }
+            let head = all.len().min(HEAD_BYTES);
+            let tail = (all.len() - head).min(TAIL_BYTES);
+            prop_assert_eq!(&text.head[..], &all[..head]);
+            prop_assert_eq!(&text.tail[..], &all[all.len() - tail..]);
+            prop_assert_eq!(text.dropped, (all.len() - head - tail) as u64);
+        }
     }
 }

@@ -26,6 +26,7 @@ mod ends;
 pub mod history;
 mod judge;
 mod notices;
+mod origin;
 #[cfg(test)]
 mod outcomes;
 mod past;
@@ -44,6 +45,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use counters::Counters;
+pub use origin::Origin;
 pub use share::Share;
 pub use snapshot::{RestoreError, Restored};
 pub use verdict::{Criterion, Verdict};
@@ -250,6 +252,13 @@ impl Forecaster {
         verdict
     }
 
+    /// Notes that a pre-trigger may not come from where it came; see [`Origin::admit`].
+    pub fn refuse(&mut self, now: Timestamp, pre_trigger: &PreTrigger, criterion: Criterion) -> Verdict {
+        let verdict = Verdict::Refused(criterion);
+        self.outcomes.extend(at_once(now, pre_trigger, verdict));
+        verdict
+    }
+
     /// A call came: it is in flight, one of the notices that announced it announces one call less, and it may itself
     /// announce calls of other functions. `evidence` says what it belongs to.
     pub fn arrived(&mut self, now: Timestamp, name: &FunctionName, evidence: Evidence) {
@@ -382,6 +391,12 @@ impl Forecaster {
         };
         let name = |slot| self.functions.row(slot).map(|(name, _)| name.clone());
         edges.into_iter().filter_map(|edge| Some((name(edge.from)?, name(edge.to)?, edge))).collect()
+    }
+
+    /// The functions from which learned chains lead away, in no order.
+    pub fn chained(&self) -> impl Iterator<Item = &FunctionName> {
+        let slots = self.chains.iter().flat_map(Chains::begun);
+        slots.filter_map(|slot| self.functions.row(slot).map(|(name, _)| name))
     }
 
     /// What time does to a function: notices begin and end, history falls.

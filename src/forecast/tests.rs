@@ -146,6 +146,7 @@ fn notices_are_bounded_over_all_functions_and_make_room_when_they_end() {
     let config = ForecastConfig {
         notices_max: NonZeroU32::new(2).unwrap(),
         notices_source_share_max: 1.0,
+        notices_tenant_share_max: 1.0,
         late_grace: Duration::ZERO,
         ..ForecastConfig::default()
     };
@@ -153,7 +154,9 @@ fn notices_are_bounded_over_all_functions_and_make_room_when_they_end() {
     for function in ["f", "g"] {
         forecaster.define(at(0), at(0), definition(function, Criteria::default())).unwrap();
     }
-    let of_g = |id: &str| PreTrigger { function: name("g"), source: "t".to_owned(), ..notice(id) };
+    let (source, tenant) = ("t".to_owned(), Some("t".to_owned()));
+    let of_g =
+        |id: &str| PreTrigger { function: name("g"), source: source.clone(), tenant: tenant.clone(), ..notice(id) };
     assert_eq!(forecaster.pre_trigger(at(100), &notice("a")), Verdict::Accepted);
     assert_eq!(forecaster.pre_trigger(at(100), &of_g("b")), Verdict::Accepted);
     assert_eq!(forecaster.pre_trigger(at(100), &of_g("c")), Verdict::Refused(Criterion::TooManyNotices));

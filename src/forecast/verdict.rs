@@ -53,6 +53,11 @@ pub enum Criterion {
     SourceOverBudget,
     /// The notices of the tenant's sources together would: `forecast.tenant-budget`.
     TenantOverBudget,
+    /// The source is one of the service's own, and the pre-trigger came from outside.
+    SourceReserved,
+    /// The function, or the tenant that is named, belongs to a tenant whose pre-triggers come on a topic of its own, and this
+    /// is another topic; or that topic is this one, and they are not that tenant's.
+    OtherTenant,
 }
 
 impl Verdict {
@@ -88,6 +93,8 @@ impl Criterion {
             Self::TenantOverShare => "tenant_over_share",
             Self::SourceOverBudget => "source_over_budget",
             Self::TenantOverBudget => "tenant_over_budget",
+            Self::SourceReserved => "source_reserved",
+            Self::OtherTenant => "other_tenant",
         }
     }
 }

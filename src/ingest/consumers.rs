@@ -16,6 +16,7 @@ use super::context::{Context, InvocationConsumer, ROLE};
 use super::counters::{add, count};
 use super::intake::Intake;
 use super::invocations::Control;
+use crate::kafka::queue::Queue;
 use crate::kafka::{ClientError, Connection, Membership, Pulse, Renew, Renewal, retire};
 
 /// How long the poll thread may stand still before the process ends. It runs short calls itself, none longer than an epoch.
@@ -140,6 +141,10 @@ impl<S: Sink> Intake<S> {
     }
 
     fn replace(&mut self, consumer: Arc<InvocationConsumer>, why: &str, now: Instant) {
+        let queue = match Queue::of(&consumer) {
+            Ok(queue) => Arc::new(queue),
+            Err(error) => return self.control.health.failed(&error),
+        };
         let offsets = match self.offsets.start_again(&consumer) {
             Ok(offsets) => offsets,
             Err(error) => return self.control.health.failed(&error),
@@ -160,6 +165,8 @@ impl<S: Sink> Intake<S> {
         self.control.is_out.store(false, std::sync::atomic::Ordering::Release);
         self.show_owned();
         std::mem::replace(&mut self.offsets, offsets).replaced();
+        // Before its consumer, which ends elsewhere.
+        drop(std::mem::replace(&mut self.queue, queue));
         let old = std::mem::replace(&mut self.consumer, consumer);
         old.context().close();
         retire(old, &self.consumers.connection.watch);
@@ -170,6 +177,7 @@ impl<S: Sink> Intake<S> {
         self.sink.gave_up(ids);
         for &id in ids {
             self.held.forget(id);
+            self.standing.forget(id);
             let abandoned = self.partitions.forget(id);
             add(&self.control.counters.abandoned, abandoned.messages);
         }

@@ -19,6 +19,10 @@ pub struct Counters {
     pub held: AtomicU64,
     /// Headers left out because their names are not UTF-8.
     pub headers_left_out: AtomicU64,
+    /// Errors of one partition: attempts to read it in vain.
+    pub partition_errors: AtomicU64,
+    /// Batches that cannot be read, and were passed over.
+    pub batches_passed: AtomicU64,
     /// Acknowledged, and counted towards a commit.
     pub completed: AtomicU64,
     /// Acknowledged for an assignment that has ended; another node, or a later assignment, runs them again.
@@ -63,6 +67,8 @@ pub struct Counters {
     pub in_flight_bytes: AtomicUsize,
     /// Partitions read now.
     pub partitions: AtomicUsize,
+    /// Of those, the ones that stand, because a record of theirs cannot be read.
+    pub standing: AtomicUsize,
 }
 
 pub(super) fn count(counter: &AtomicU64) {

@@ -9,18 +9,20 @@
 //! Bounds: one look at a time, every five seconds; 1,000 partitions a look.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::{Message as _, Offset as At, TopicPartitionList};
+use rdkafka::error::KafkaResult;
+use rdkafka::{Offset as At, TopicPartitionList};
 
 use super::Sink;
 use super::consumers::Consumers;
 use super::counters::add;
-use super::intake::Intake;
+use super::intake::{Intake, POLL};
 use super::invocations::Note;
+use crate::kafka::queue::{Polled, Queue};
 use crate::kafka::{Connection, Quiet as Plain};
 use crate::progress::Quiet;
 use crate::types::NextOffset;
@@ -116,7 +118,9 @@ impl Consumers {
 
 /// Which of these partitions have records behind them that can never be delivered, and up to where.
 fn look(connection: &Connection, topic: &str, quiet: &[Quiet]) -> KafkaResult<Vec<Passed>> {
-    let consumer: BaseConsumer<Plain> = connection.reader().create_with_context(Plain { role: THREAD })?;
+    let made = connection.reader().create_with_context(Plain { role: THREAD });
+    let consumer: Arc<BaseConsumer<Plain>> = Arc::new(made?);
+    let queue = Queue::of(&consumer)?;
     let mut ends = ends(&consumer, topic, quiet)?;
     if ends.is_empty() {
         return Ok(Vec::new());
@@ -128,13 +132,15 @@ fn look(connection: &Connection, topic: &str, quiet: &[Quiet]) -> KafkaResult<Ve
     consumer.assign(&list)?;
     let (mut passed, by) = (Vec::new(), Instant::now() + REQUEST);
     while !ends.is_empty() && Instant::now() < by {
-        match consumer.poll(Duration::from_millis(100)) {
+        match queue.poll() {
             // A call: the group's consumer has it too, or will.
-            Some(Ok(message)) => drop(ends.remove(&message.partition())),
+            Some(Polled::Record(record)) => drop(ends.remove(&record.partition())),
             // The reader began after the end was asked for, so this end is not an older one.
-            Some(Err(KafkaError::PartitionEOF(partition))) => passed.extend(ends.remove(&partition)),
-            Some(Err(error)) => return Err(error),
-            None => {}
+            Some(Polled::EndOf(partition)) => passed.extend(ends.remove(&partition)),
+            // It holds up no other.
+            Some(Polled::Failed(error)) => drop(ends.remove(&error.partition)),
+            Some(Polled::Error(error)) => return Err(error),
+            None => std::thread::sleep(POLL),
         }
     }
     Ok(passed)

@@ -2,9 +2,9 @@
 //!
 //! Must not: wait for a broker (see `offsets`) or keep a message longer than it takes to hand it on (see `held`).
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::TopicPartitionList;
@@ -14,7 +14,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use super::agreement::Agreement;
 use super::commits::Commits;
 use super::consumers::Consumers;
-use super::context::InvocationConsumer;
+use super::context::{Context, InvocationConsumer};
 use super::counters::count;
 use super::doubt::Doubt;
 use super::ends::Ends;
@@ -23,9 +23,11 @@ use super::invocations::{Control, Note};
 use super::leaving::Leaving;
 use super::offsets::{Answer, Offsets, Request};
 use super::rebalance::UnderWay;
+use super::standing::Standing;
 use super::transactions::Transactions;
 use super::{Settings, Sink};
 use crate::codec::{Codec, WriterSchemas};
+use crate::kafka::queue::{Polled, Queue};
 use crate::kafka::{Pulse, Renewal, fatal, is_of_one_broker};
 use crate::progress::{Completion, Partitions};
 use crate::types::Position;
@@ -41,6 +43,8 @@ const NOTES_A_ROUND: usize = 4_096;
 const PAUSE_AFTER: Duration = Duration::from_millis(100);
 /// How often brokers that do not answer are asked whether they are back.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
+/// How often it is said anew for how long a partition has stood.
+const STANDING_SHOWN_EVERY: Duration = Duration::from_secs(1);
 
 /// A bound that was reached.
 struct Full {
@@ -51,12 +55,15 @@ struct Full {
 /// The poll thread's own.
 pub(super) struct Intake<S> {
     pub(super) consumer: Arc<InvocationConsumer>,
+    /// What that one has fetched.
+    pub(super) queue: Arc<Queue<Context>>,
     pub(super) settings: Settings,
     pub(super) sink: S,
     pub(super) control: Arc<Control>,
     pub(super) offsets: Offsets,
     pub(super) partitions: Partitions,
     pub(super) held: Held,
+    pub(super) standing: Standing,
     pub(super) under_way: Option<UnderWay>,
     pub(super) commits: Commits,
     pub(super) transactions: Transactions,
@@ -76,6 +83,8 @@ pub(super) struct Intake<S> {
     pub(super) leaving: Leaving,
     pulse: Pulse,
     probe_at: Instant,
+    /// Which changes of the partitions that stand were shown last, and when.
+    conditions_shown: (u64, Instant),
 }
 
 impl<S: Sink> Intake<S> {
@@ -83,6 +92,7 @@ impl<S: Sink> Intake<S> {
     pub(super) fn new(
         consumers: Consumers,
         consumer: Arc<InvocationConsumer>,
+        queue: Queue<Context>,
         settings: Settings,
         codec: Arc<Codec>,
         writers: Arc<dyn WriterSchemas>,
@@ -95,6 +105,7 @@ impl<S: Sink> Intake<S> {
         Self {
             topic: settings.topic.as_str().into(),
             consumer,
+            queue: Arc::new(queue),
             doubt: Doubt::new(settings.doubt_after, settings.doubt_for, now),
             settings,
             sink,
@@ -102,6 +113,8 @@ impl<S: Sink> Intake<S> {
             offsets,
             partitions: Partitions::default(),
             held: Held::default(),
+            standing: Standing::default(),
+            conditions_shown: (u64::MAX, now),
             under_way: None,
             commits: Commits::new(now),
             transactions: Transactions::default(),
@@ -145,17 +158,17 @@ impl<S: Sink> Intake<S> {
             if self.control.health.fatal().is_some() || self.has_ended(now) {
                 break;
             }
-            // A message borrows from its consumer, and a renewal takes another.
-            let consumer = Arc::clone(&self.consumer);
+            // A record borrows from its queue, and a renewal takes another.
+            let queue = Arc::clone(&self.queue);
             match &self.full {
-                None => self.poll(&consumer, POLL),
+                None => self.poll(&queue, POLL),
                 Some(full) => {
                     let paused = full.paused;
                     if let Ok(note) = self.inbox.recv_timeout(POLL) {
                         self.take_note(note);
                     }
                     if paused {
-                        self.poll(&consumer, Duration::ZERO);
+                        self.poll(&queue, Duration::ZERO);
                     }
                 }
             }
@@ -169,15 +182,17 @@ impl<S: Sink> Intake<S> {
     /// Takes messages until there is none, and then waits for one.
     ///
     /// It waits by itself: librdkafka would wait by the wall clock, and for as long as that was set back.
-    fn poll(&mut self, consumer: &InvocationConsumer, wait: Duration) {
+    fn poll(&mut self, queue: &Queue<Context>, wait: Duration) {
         for taken in 0..MESSAGES_A_ROUND {
-            match consumer.poll(Duration::ZERO) {
-                Some(Ok(message)) => self.take_message(&message),
-                Some(Err(error)) => return self.failed(&error),
+            match queue.poll() {
+                Some(Polled::Record(record)) => self.take_message(&record),
+                Some(Polled::EndOf(_)) => {}
+                Some(Polled::Failed(error)) => return self.partition_failed(error),
+                Some(Polled::Error(error)) => return self.failed(&error),
                 None if taken == 0 => return std::thread::park_timeout(wait),
                 None => return,
             }
-            if self.is_full() || consumer.context().is_rebalance_noted() || self.doubt.is_due(Instant::now()) {
+            if self.is_full() || self.consumer.context().is_rebalance_noted() || self.doubt.is_due(Instant::now()) {
                 return;
             }
         }
@@ -186,7 +201,6 @@ impl<S: Sink> Intake<S> {
     fn failed(&mut self, error: &KafkaError) {
         let health = &self.control.health;
         match error {
-            KafkaError::PartitionEOF(_) => {}
             KafkaError::MessageConsumptionFatal(code) if self.consumers.falls_back(*code) => {
                 self.leaving.renew_now = true;
             }
@@ -227,6 +241,7 @@ impl<S: Sink> Intake<S> {
             }
             Note::Answer(_, Answer::Probe(answered)) => self.probed(answered),
             Note::Ends(passed) => self.pass_ends(&passed),
+            Note::BatchEnd(found) => self.batch_ends(found),
             Note::Prepare(preparation) => self.transactions.asked = Some(preparation),
             Note::Settled(settled) => self.settled(settled),
         }
@@ -276,9 +291,13 @@ impl<S: Sink> Intake<S> {
             || self.full.as_ref().is_some_and(|full| full.paused)
             || self.doubt.is_in()
             || !self.sink.can_store();
-        let (pause, resume) = self.partitions.regulate(|partition| all || self.held.has(partition));
+        let standing = &self.standing;
+        let stands = |partition: i32| standing.pauses(partition, now);
+        let (pause, resume) =
+            self.partitions.regulate(|partition| all || self.held.has(partition) || stands(partition));
         self.tell(&pause, InvocationConsumer::pause);
         self.tell(&resume, InvocationConsumer::resume);
+        self.serve_standing(now, |intake, partition| all || intake.held.has(partition));
     }
 
     fn tell(&mut self, partitions: &[i32], act: impl Fn(&InvocationConsumer, &TopicPartitionList) -> KafkaResult<()>) {
@@ -314,7 +333,20 @@ impl<S: Sink> Intake<S> {
         if self.stopped {
             self.control.intake_stopped.store(true, Ordering::Release);
         }
+        self.show_standing(now);
         let unanswered = self.commits.unanswered(now);
         self.control.doubts.show(self.doubt.lasts(now), unanswered);
+    }
+
+    /// Shows which partitions stand: at each change, and every second while there are any.
+    fn show_standing(&mut self, now: Instant) {
+        let (changes, shown_at) = self.conditions_shown;
+        let is_due = self.standing.len() > 0 && now.duration_since(shown_at) >= STANDING_SHOWN_EVERY;
+        if changes != self.standing.changes() || is_due {
+            self.conditions_shown = (self.standing.changes(), now);
+            let conditions = self.standing.conditions(now, &self.topic, self.settings.pass_unreadable_after);
+            self.control.counters.standing.store(self.standing.len(), Ordering::Release);
+            *self.control.conditions.lock().unwrap_or_else(PoisonError::into_inner) = conditions;
+        }
     }
 }

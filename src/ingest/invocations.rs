@@ -12,11 +12,13 @@ use super::doubt::Doubts;
 use super::ends::Passed;
 use super::intake::Intake;
 use super::offsets::{Answer, Offsets};
+use super::passing::BatchEnd;
 use super::transactions::Preparation;
 use super::{Counters, IngestError, Settings, Sink};
 use crate::codec::{Codec, WriterSchemas};
+use crate::kafka::queue::Queue;
 use crate::kafka::{ClientError, Connection, Consumed, Health, PanicGuard, Prepared, Settled, Unprepared};
-use crate::types::Position;
+use crate::types::{Condition, Position};
 
 /// What the poll thread is told by others.
 pub(super) enum Note {
@@ -28,6 +30,8 @@ pub(super) enum Note {
     Answer(u64, Answer),
     /// Which partitions have nothing behind where they stand, and up to where.
     Ends(Vec<Passed>),
+    /// Somebody has looked where a batch ends that cannot be read.
+    BatchEnd(BatchEnd),
     /// A transaction is about to be made.
     Prepare(Preparation),
     /// The transaction that was prepared has ended.
@@ -89,6 +93,8 @@ pub(super) struct Control {
     /// The poll thread, once it runs.
     pub(super) poller: OnceLock<Thread>,
     pub(super) doubts: Doubts,
+    /// The partitions that stand, as they are to be shown.
+    pub(super) conditions: Mutex<Vec<Condition>>,
     pub(super) counters: Arc<Counters>,
     pub(super) health: Arc<Health>,
 }
@@ -109,7 +115,7 @@ impl Readiness {
     /// Whether the brokers answer and the group has let this node in.
     pub fn is_ready(&self) -> bool {
         let is_up = self.0.joined.load(Ordering::Acquire) && self.0.health.is_up();
-        is_up && self.0.doubts.reason().is_none() && !self.is_out()
+        is_up && self.0.doubts.reason().is_none() && !self.is_out() && !self.all_stand()
     }
 
     /// Whether this node is out of its group, or on its way out, because it was told to be.
@@ -120,7 +126,24 @@ impl Readiness {
     /// Why not, as far as was said; empty where nothing was.
     pub fn reason(&self) -> String {
         let reason = self.0.health.reason();
-        if reason.is_empty() { self.0.doubts.reason().unwrap_or_default() } else { reason }
+        if !reason.is_empty() {
+            return reason;
+        }
+        let stands = || self.conditions().into_iter().next().filter(|_| self.all_stand());
+        let stands = || stands().map(|first| format!("no partition can be read; {} {}", first.subject, first.detail));
+        self.0.doubts.reason().or_else(stands).unwrap_or_default()
+    }
+
+    /// The partitions that stand, while others are read.
+    pub fn conditions(&self) -> Vec<Condition> {
+        self.0.conditions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether every partition of this node stands, so that it answers no call at all.
+    fn all_stand(&self) -> bool {
+        let Counters { partitions, standing, .. } = &*self.0.counters;
+        let standing = standing.load(Ordering::Acquire);
+        standing > 0 && standing >= partitions.load(Ordering::Acquire)
     }
 }
 
@@ -158,19 +181,31 @@ impl Invocations {
             joined: AtomicBool::new(false),
             poller: OnceLock::new(),
             doubts: Doubts::default(),
+            conditions: Mutex::default(),
             counters: Arc::default(),
             health,
         });
         let consumers = Consumers::new(connection, &settings.topic, Arc::clone(&control));
         let consumer = consumers.make()?;
         let (health, watch) = (Arc::clone(&control.health), connection.watch.clone());
+        let queue = Queue::of(&consumer).map_err(|error| ClientError::create(ROLE, &error))?;
         let offsets = Offsets::start(&consumer, &settings.topic, notes.clone(), health, watch)?;
         let (end, ended) = sync_channel(1);
         let health = Arc::clone(&control.health);
         // Such as one in the sink.
         let guard = PanicGuard(move || health.failed_for_good("the thread that reads invocations panicked"));
-        let intake =
-            Intake::new(consumers, consumer, settings, codec, writers, sink, Arc::clone(&control), offsets, inbox);
+        let intake = Intake::new(
+            consumers,
+            consumer,
+            queue,
+            settings,
+            codec,
+            writers,
+            sink,
+            Arc::clone(&control),
+            offsets,
+            inbox,
+        );
         let thread = std::thread::Builder::new()
             .name(ROLE.to_owned())
             .spawn(move || {

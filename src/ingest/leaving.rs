@@ -108,9 +108,9 @@ impl<S: Sink> Intake<S> {
     pub(super) fn close(mut self) {
         self.consumer.context().close();
         self.answer_all();
-        let Self { consumer, offsets, commits, consumers, agreement, .. } = self;
-        // A question under way holds the consumer.
-        drop(agreement);
+        let Self { consumer, queue, offsets, commits, consumers, agreement, .. } = self;
+        // Before its consumer; a question under way holds that, too.
+        drop((queue, agreement));
         if consumers.has_a_name_of_its_own() {
             leave(&consumer);
         }

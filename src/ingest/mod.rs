@@ -10,6 +10,7 @@
 //! | `invocations` | polls, decodes, calls [`Sink::received`]; keeps the trackers; pauses and resumes; serves rebalances |
 //! | `offsets` | everything that waits for the group's coordinator: commits, committed offsets, probes |
 //! | `pre-triggers` | follows that topic (see [`pre_triggers`]) |
+//! | `batch-end` | short-lived: where a batch ends that is to be passed over |
 //!
 //! The poll thread never waits for a broker or for a call. That is why a rebalance is not answered inside librdkafka's
 //! callback: it is noted there, and answered when the revoked partitions have drained and their commit is through.
@@ -30,10 +31,12 @@ mod intake;
 mod invocations;
 mod leaving;
 mod offsets;
+mod passing;
 pub mod pre_triggers;
 mod rebalance;
 mod receive;
 pub mod snapshots;
+mod standing;
 mod transactions;
 
 use std::sync::Arc;
@@ -44,7 +47,7 @@ pub use invocations::{Acknowledger, Invocations, Readiness};
 
 use crate::codec::DecodeError;
 use crate::kafka::ClientError;
-use crate::kafka::headers::Headers;
+use crate::kafka::headers::{Bounds, Headers, Overfull};
 use crate::types::{Invocation, Position, Timestamp};
 
 /// How invocations are read.
@@ -67,6 +70,54 @@ pub struct Settings {
     pub doubt_after: Duration,
     /// For how long it then takes nothing, where it has nothing whose commit would show that it is in its group.
     pub doubt_for: Duration,
+    /// What one message may be.
+    pub message: MessageBounds,
+    /// How long a partition stands before a batch is passed over that cannot be read; zero: for ever.
+    pub pass_unreadable_after: Duration,
+}
+
+/// What one message may be (all inclusive). What is beyond is not copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageBounds {
+    /// Bytes of key and value together.
+    pub bytes_max: usize,
+    /// Its headers.
+    pub headers: Bounds,
+}
+
+/// Longest key that a message keeps which is beyond a bound, in bytes.
+const KEY_BYTES_KEPT: usize = 1_024;
+
+impl MessageBounds {
+    /// The headers of a message that is within every bound, and how many of them were left out because their names are not
+    /// UTF-8. Nothing is copied of one that is not.
+    ///
+    /// # Errors
+    /// Where the message is beyond a bound; says what was seen.
+    fn headers(
+        self,
+        (key, payload): (Option<&[u8]>, Option<&[u8]>),
+        read: impl FnOnce(Bounds) -> Result<(Headers, usize), Overfull>,
+    ) -> Result<(Headers, usize), DecodeError> {
+        let bytes = key.map_or(0, <[u8]>::len) + payload.map_or(0, <[u8]>::len);
+        if bytes > self.bytes_max {
+            return Err(DecodeError::TooLarge { bytes, bytes_max: self.bytes_max });
+        }
+        read(self.headers).map_err(|Overfull { count, bytes }| {
+            let seen = match count {
+                None => "the headers are more than 100,000, or are cut off".to_owned(),
+                Some(count) if bytes == 0 => format!("the message has {count} headers"),
+                Some(count) => format!("the message has {count} headers of {bytes} bytes or more"),
+            };
+            let Bounds { count_max, bytes_max } = self.headers;
+            DecodeError::TooManyHeaders { seen, count_max, bytes_max }
+        })
+    }
+}
+
+/// Whether a message was not looked at, as it is beyond what one may be: nothing of it is kept.
+const fn is_beyond(error: &DecodeError) -> bool {
+    matches!(error, DecodeError::TooLarge { .. } | DecodeError::TooManyHeaders { .. })
 }
 
 /// A message of the `invocations` topic.
@@ -78,7 +129,7 @@ pub struct Received {
     pub key: Option<Vec<u8>>,
     /// Its headers, in order.
     pub headers: Headers,
-    /// What it counts for in the bound on bytes: key, value and headers.
+    /// What it counts for in the bound on bytes: what is held of it in memory.
     pub bytes: usize,
     /// When it came out of the poll.
     pub received_at: Instant,
@@ -104,8 +155,10 @@ pub struct Original {
 pub struct Poison {
     /// The topic that it came from.
     pub topic: Arc<str>,
-    /// Its value as it came; None for a tombstone.
+    /// Its value as it came; None for a tombstone, and where it is more than is taken.
     pub payload: Option<Vec<u8>>,
+    /// Where the value was not taken: its bytes, as far as they are known.
+    pub omitted: Option<usize>,
     /// Its timestamp; None where it has none.
     pub timestamp: Option<Timestamp>,
     /// What is wrong with it.

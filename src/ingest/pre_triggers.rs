@@ -14,10 +14,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Poison;
+use super::{KEY_BYTES_KEPT, MessageBounds, Poison, is_beyond};
 use crate::codec::{Codec, WriterSchemas};
 use crate::kafka::headers::{self, Headers};
-use crate::kafka::tail::{Follower, Message, Start, Step, Tail};
+use crate::kafka::tail::{Follower, Message, Passed, Start, Step, Tail};
 use crate::kafka::{ClientError, Connection, Health};
 use crate::types::{Offset, PreTrigger};
 
@@ -78,6 +78,7 @@ impl PreTriggers {
         start: Start,
         codec: Arc<Codec>,
         writers: Arc<dyn WriterSchemas>,
+        bounds: MessageBounds,
         sink: impl FnMut(PreTriggerEvent) -> bool + Send + 'static,
     ) -> Result<Self, ClientError> {
         let counters = Arc::new(PreTriggerCounters::default());
@@ -85,6 +86,7 @@ impl PreTriggers {
             topic: topic.into(),
             codec,
             writers,
+            bounds,
             sink,
             counters: Arc::clone(&counters),
             caught_up: false,
@@ -92,6 +94,11 @@ impl PreTriggers {
         };
         let tail = Tail::start(connection, topic, THREAD, start, reader)?;
         Ok(Self { tail, counters })
+    }
+
+    /// What was passed over, because it cannot be read.
+    pub fn passed(&self) -> Passed {
+        self.tail.passed()
     }
 
     /// Whether everything that was in the topic at the start has been read.
@@ -124,6 +131,7 @@ struct Reader<S> {
     topic: Arc<str>,
     codec: Arc<Codec>,
     writers: Arc<dyn WriterSchemas>,
+    bounds: MessageBounds,
     sink: S,
     counters: Arc<PreTriggerCounters>,
     caught_up: bool,
@@ -133,9 +141,15 @@ struct Reader<S> {
 
 impl<S: FnMut(PreTriggerEvent) -> bool + Send + 'static> Follower for Reader<S> {
     fn message(&mut self, message: &Message<'_>) -> Step {
-        let (headers, _) = message.headers();
-        let content_type = headers::text(&headers, "content-type");
-        let decoded = self.codec.decode(message.payload.unwrap_or_default(), content_type, &*self.writers);
+        let read = self.bounds.headers((message.key, message.payload), |bounds| message.headers(bounds));
+        let (headers, decoded) = match read {
+            Ok((headers, _)) => {
+                let content_type = headers::text(&headers, "content-type");
+                let decoded = self.codec.decode(message.payload.unwrap_or_default(), content_type, &*self.writers);
+                (headers, decoded)
+            }
+            Err(error) => (Headers::new(), Err(error)),
+        };
         let event = match decoded {
             Ok(pre_trigger) => PreTriggerEvent::Received(pre_trigger),
             Err(error) if error.retryable() => {
@@ -154,16 +168,18 @@ impl<S: FnMut(PreTriggerEvent) -> bool + Send + 'static> Follower for Reader<S> 
                 if !self.caught_up {
                     return Step::Done;
                 }
+                let is_kept = !is_beyond(&error);
                 PreTriggerEvent::Malformed {
                     poison: Poison {
                         topic: Arc::clone(&self.topic),
-                        payload: message.payload.map(<[u8]>::to_vec),
+                        payload: message.payload.filter(|_| is_kept).map(<[u8]>::to_vec),
+                        omitted: (!is_kept).then(|| message.payload.map_or(0, <[u8]>::len)),
                         timestamp: message.timestamp,
                         error,
                     },
                     partition: message.partition,
                     offset: message.offset,
-                    key: message.key.map(<[u8]>::to_vec),
+                    key: message.key.filter(|key| is_kept || key.len() <= KEY_BYTES_KEPT).map(<[u8]>::to_vec),
                     headers,
                 }
             }

@@ -163,7 +163,10 @@ impl<S: Sink> Intake<S> {
         let put_aside = ids.iter().map(|&id| self.held.count(id)).sum();
         self.partitions.drain(&ids);
         self.transactions.read_anew.retain(|id| !ids.contains(id));
-        ids.iter().for_each(|&id| self.held.forget(id));
+        for &id in &ids {
+            self.held.forget(id);
+            self.standing.forget(id);
+        }
         self.sink.revoked(&ids);
         // What has not begun is begun elsewhere, so the hand-over waits only for what runs.
         self.sink.hands_back(&ids);

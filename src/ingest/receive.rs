@@ -5,21 +5,22 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use rdkafka::message::{BorrowedMessage, Message as _};
-
 use super::counters::{add, count};
 use super::held::Undecoded;
 use super::intake::Intake;
-use super::{Original, Poison, Received, Sink};
+use super::passing::MESSAGE_BYTES;
+use super::{KEY_BYTES_KEPT, Original, Poison, Received, Sink};
 use crate::codec::DecodeError;
 use crate::kafka::headers::{self, Headers};
+use crate::kafka::queue::Record;
 use crate::progress::Verdict;
 use crate::types::{Invocation, Offset, Timestamp};
 
 impl<S: Sink> Intake<S> {
-    pub(super) fn take_message(&mut self, message: &BorrowedMessage<'_>) {
-        if self.stopped {
-            // Nothing is read after a stop, so nothing is passed over: this one is not committed and comes again.
+    pub(super) fn take_message(&mut self, record: &Record<'_>) {
+        let partition = record.partition();
+        if self.stopped || self.is_dropped(partition) {
+            // It is not committed, and nothing behind it is taken before it has come again.
             return;
         }
         let received_at = Instant::now();
@@ -27,11 +28,19 @@ impl<S: Sink> Intake<S> {
         if !self.doubt.is_in() {
             self.control.health.works();
         }
-        let (headers, left_out) = headers::read(message);
-        let of_headers: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let bytes = message.key_len() + message.payload_len() + of_headers;
-        let partition = message.partition();
-        let position = match self.partitions.received(partition, Offset(message.offset()), bytes) {
+        let bounds = self.settings.message;
+        let read = bounds.headers((record.key(), record.payload()), |bounds| record.headers(bounds));
+        let (headers, left_out) = match read {
+            Ok(headers) => headers,
+            Err(error) => return self.refuse(record, received_at, error),
+        };
+        let payload = record.payload();
+        // What comes behind a message that was put aside waits behind it.
+        let decoded = if self.held.has(partition) { None } else { self.decode(payload, &headers) };
+        let keeps = matches!(&decoded, Some(Ok(invocation)) if self.sink.keeps_original(invocation));
+        let payload_bytes = payload.map_or(0, <[u8]>::len);
+        let bytes = held_bytes(record.key().map_or(0, <[u8]>::len), payload_bytes, &headers, keeps);
+        let position = match self.partitions.received(partition, Offset(record.offset()), bytes) {
             Verdict::New(position) => position,
             Verdict::Known => {
                 self.commits.changes += 1;
@@ -42,28 +51,48 @@ impl<S: Sink> Intake<S> {
         if left_out > 0 {
             add(&self.control.counters.headers_left_out, left_out);
         }
-        let payload = message.payload();
         let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
-        let timestamp = || message.timestamp().to_millis().map(Timestamp::from_millis);
-        let key = owned(message.key());
-        // What comes behind a message that was put aside waits behind it.
-        let decoded = if self.held.has(partition) { None } else { self.decode(payload, &headers) };
+        let timestamp = || record.timestamp_ms().map(Timestamp::from_millis);
+        let key = owned(record.key());
         let Some(decoded) = decoded else {
             let (payload, timestamp) = (owned(payload), timestamp());
             let message = Undecoded { position, key, headers, payload, timestamp, bytes, received_at };
             count(&self.control.counters.held);
             return self.held.push(received_at, message);
         };
-        let keeps = decoded.as_ref().is_ok_and(|invocation| self.sink.keeps_original(invocation));
         let original = keeps
             .then(|| Box::new(Original { payload: owned(payload), headers: headers.clone(), timestamp: timestamp() }));
         let content = decoded.map_err(|error| Poison {
             topic: Arc::clone(&self.topic),
             payload: owned(payload),
+            omitted: None,
             timestamp: timestamp(),
             error,
         });
         self.hand_on(Received { position, key, headers, bytes, received_at, content, original });
+    }
+
+    /// A message beyond the bounds: a dead letter without its value and its headers.
+    fn refuse(&mut self, record: &Record<'_>, received_at: Instant, error: DecodeError) {
+        let verdict = self.partitions.received(record.partition(), Offset(record.offset()), MESSAGE_BYTES);
+        let position = match verdict {
+            Verdict::New(position) => position,
+            Verdict::Known => {
+                self.commits.changes += 1;
+                return count(&self.control.counters.already_done);
+            }
+            Verdict::NotOurs => return,
+        };
+        let content = Err(Poison {
+            topic: Arc::clone(&self.topic),
+            payload: None,
+            omitted: Some(record.payload().map_or(0, <[u8]>::len)),
+            timestamp: record.timestamp_ms().map(Timestamp::from_millis),
+            error,
+        });
+        let key = record.key().filter(|key| key.len() <= KEY_BYTES_KEPT).map(<[u8]>::to_vec);
+        let headers = Headers::new();
+        self.hand_on(Received { position, key, headers, bytes: MESSAGE_BYTES, received_at, content, original: None });
     }
 
     /// None where it cannot be said yet.
@@ -75,7 +104,7 @@ impl<S: Sink> Intake<S> {
         }
     }
 
-    fn hand_on(&mut self, received: Received) {
+    pub(super) fn hand_on(&mut self, received: Received) {
         let counters = &self.control.counters;
         count(&counters.received);
         add(&counters.received_bytes, received.bytes);
@@ -99,11 +128,34 @@ impl<S: Sink> Intake<S> {
                     let headers = headers.clone();
                     (keeps.then(|| Box::new(Original { payload, headers, timestamp })), Ok(call))
                 }
-                Err(error) => (None, Err(Poison { topic: Arc::clone(&self.topic), payload, timestamp, error })),
+                Err(error) => {
+                    (None, Err(Poison { topic: Arc::clone(&self.topic), payload, omitted: None, timestamp, error }))
+                }
             };
             self.hand_on(Received { position, key, headers, bytes, received_at, content, original });
             None
         });
         self.held = held;
+    }
+}
+
+/// What a message holds in memory while it is in flight: its key, its value (once as it came or as the event has it), its
+/// headers, and where it is kept as it came, value and headers once more.
+fn held_bytes(key: usize, payload: usize, headers: &Headers, keeps_original: bool) -> usize {
+    let once = payload + headers::bytes_in_memory(headers);
+    MESSAGE_BYTES + key + if keeps_original { once * 2 } else { once }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_counts_for_what_is_held_of_it() {
+        let headers: Headers = vec![(String::new(), Vec::new()); 1_000];
+        assert_eq!(held_bytes(10, 100, &Headers::new(), false), MESSAGE_BYTES + 110);
+        assert_eq!(held_bytes(10, 100, &Headers::new(), true), MESSAGE_BYTES + 210);
+        assert_eq!(held_bytes(0, 0, &headers, false), MESSAGE_BYTES + 48_000);
+        assert_eq!(held_bytes(0, 0, &headers, true), MESSAGE_BYTES + 96_000);
     }
 }

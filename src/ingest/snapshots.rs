@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use self::kept::Kept;
 use crate::codec::{Codec, NoSchemaRegistry};
+use crate::kafka::headers::Bounds;
 use crate::kafka::tail::{Follower, Message, Start, Step, Tail};
 use crate::kafka::{Connection, headers};
 use crate::types::{ForecastSnapshot, FunctionName, Timestamp};
 
 const THREAD: &str = "forecast-snapshots";
+/// A node writes one or two.
+const HEADERS: Bounds = Bounds { count_max: 64, bytes_max: 64 << 10 };
 
 /// How many snapshots of nodes and functions that are gone are named at one start; the rest waits for the next.
 pub const STALE_MAX: usize = 10_000;
@@ -95,12 +98,12 @@ impl Follower for Reader {
             }
             return Step::Done;
         };
-        let (headers, _) = message.headers();
-        let fault = match self.codec.decode::<ForecastSnapshot>(
-            payload,
-            headers::text(&headers, "content-type"),
-            &NoSchemaRegistry,
-        ) {
+        let Ok((headers, _)) = message.headers(HEADERS) else {
+            kept.passed_over += 1;
+            return Step::Done;
+        };
+        let content_type = headers::text(&headers, "content-type");
+        let fault = match self.codec.decode::<ForecastSnapshot>(payload, content_type, &NoSchemaRegistry) {
             Ok(snapshot) if key(&snapshot.node, &snapshot.function) == message_key => {
                 kept.take(snapshot);
                 return Step::Done;

@@ -3,15 +3,21 @@
 //!
 //! Must not: read the topic; `tail` does, and answers.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Health;
+use super::tail::Totals;
 
 /// Most fences that may wait at once; see [`Fences::fence`].
 pub const FENCES_WAITING_MAX: usize = 100_000;
+
+/// How often a wait looks whether there is progress.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How a fence ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,14 +41,22 @@ pub(super) struct Shared {
     pub(super) asked: Mutex<Asked>,
     pub(super) stopping: Condvar,
     pub(super) caught_up: AtomicBool,
+    /// How far the first reading has come, while it lasts: partition → the next offset to read, and the end (exclusive).
+    pub(super) places: Mutex<BTreeMap<i32, (i64, i64)>>,
     /// The thread that reads, once it does.
     pub(super) reader: OnceLock<Thread>,
     pub(super) health: Health,
+    /// What was passed over, because it cannot be read.
+    pub(super) passed: Mutex<Totals>,
 }
 
 impl Shared {
     pub(super) fn asked(&self) -> MutexGuard<'_, Asked> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn places(&self) -> MutexGuard<'_, BTreeMap<i32, (i64, i64)>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits; true where the tail is to stop.
@@ -72,13 +86,44 @@ impl Fences {
         true
     }
 
+    /// Where the first reading stands, while it lasts: partition, next offset to read, and end (exclusive).
+    pub fn places(&self) -> Vec<(i32, i64, i64)> {
+        self.0.places().iter().map(|(&partition, &(next, end))| (partition, next, end)).collect()
+    }
+
+    /// The topic.
+    pub fn topic(&self) -> &str {
+        &self.0.topic
+    }
+
     /// Like [`fence`](Self::fence), and waits for it up to `timeout`. False where it did not come.
     pub fn wait(&self, timeout: Duration) -> bool {
+        self.wait_while_moving(timeout, || 0)
+    }
+
+    /// Like [`wait`](Self::wait), but the time counts anew whenever `progress` answers otherwise than before.
+    pub fn wait_while_moving(&self, patience: Duration, mut progress: impl FnMut() -> u64) -> bool {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let accepted = self.fence(move |fenced| {
             // Nobody listens any more where the wait was too long.
             let _ = sender.send(fenced);
         });
-        accepted && receiver.recv_timeout(timeout) == Ok(Fenced::Read)
+        let (mut seen, mut since) = (progress(), Instant::now());
+        if !accepted {
+            return false;
+        }
+        loop {
+            match receiver.recv_timeout(patience.saturating_sub(since.elapsed()).min(LOOK_EVERY)) {
+                Ok(fenced) => return fenced == Fenced::Read,
+                Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = progress();
+            if now != seen {
+                (seen, since) = (now, Instant::now());
+            } else if since.elapsed() >= patience {
+                return false;
+            }
+        }
     }
 }

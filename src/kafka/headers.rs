@@ -2,34 +2,153 @@
 //!
 //! Must not: know what any header means.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use rdkafka::message::{BorrowedHeaders, Header, Headers as _, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, OwnedHeaders};
 
 /// Headers in the order of the message; a name may come more than once. A value that is null becomes an empty one.
 pub type Headers = Vec<(String, Vec<u8>)>;
 
-/// The headers of a message that came, and how many were left out because they cannot be read.
-///
-/// rdkafka panics on a header whose name is not UTF-8, and anyone who may write to the topic can send one. The panic ends
-/// here: the header is left out and counted.
-pub fn read(message: &impl rdkafka::message::Message<Headers = BorrowedHeaders>) -> (Headers, usize) {
-    message.headers().map_or((Headers::new(), 0), read_borrowed)
+/// Most headers, and most bytes of their names and values together, that are taken (both inclusive).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// How many.
+    pub count_max: usize,
+    /// Bytes of names and values.
+    pub bytes_max: usize,
 }
 
-fn read_borrowed(headers: &BorrowedHeaders) -> (Headers, usize) {
-    let count = headers.count();
-    let mut read = Headers::with_capacity(count);
-    for index in 0..count {
-        let header = catch_unwind(AssertUnwindSafe(|| {
-            headers.try_get(index).map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
-        }));
-        if let Ok(Some(header)) = header {
-            read.push(header);
+impl Bounds {
+    /// What librdkafka itself allows: for messages that this service wrote, and for the topics that commands read.
+    pub const LIBRDKAFKA: Self = Self { count_max: 100_000, bytes_max: usize::MAX };
+}
+
+/// More headers than are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overfull {
+    /// How many there are; None where they are more than librdkafka reads (100,000), or are none at all by their form.
+    pub count: Option<usize>,
+    /// Bytes of names and values up to the one that was too much; 0 where their count alone was.
+    pub bytes: usize,
+}
+
+/// The headers of a message that came, and how many were left out because their names are not UTF-8. Headers that librdkafka
+/// cannot read are none.
+pub fn read(message: &BorrowedMessage<'_>) -> (Headers, usize) {
+    raw::read_borrowed(message, Bounds::LIBRDKAFKA).unwrap_or_default()
+}
+
+/// Bytes of names and values.
+pub fn bytes(headers: &[(String, Vec<u8>)]) -> usize {
+    headers.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
+/// What headers take in memory: their place in the list, and their texts with what an allocator needs for each.
+pub fn bytes_in_memory(headers: &[(String, Vec<u8>)]) -> usize {
+    const LEAST: usize = 32;
+    let of = |len: usize| if len == 0 { 0 } else { (len + 8).next_multiple_of(16).max(LEAST) };
+    let texts: usize = headers.iter().map(|(name, value)| of(name.len()) + of(value.len())).sum();
+    texts + std::mem::size_of_val(headers)
+}
+
+pub(super) use raw::read_raw;
+
+/// rdkafka panics on a header whose name is not UTF-8, and anyone who may write to a topic can send one. So names are read as
+/// the bytes that they are.
+mod raw {
+    #![expect(unsafe_code, reason = "rdkafka has no way to a header's name as bytes")]
+
+    use std::ffi::CStr;
+    use std::ptr;
+
+    use rdkafka::bindings as sys;
+    use rdkafka::message::BorrowedMessage;
+    use rdkafka::types::RDKafkaRespErr as Code;
+
+    use super::{Bounds, Headers, Overfull};
+
+    pub(super) fn read_borrowed(message: &BorrowedMessage<'_>, bounds: Bounds) -> Result<(Headers, usize), Overfull> {
+        // SAFETY: the message is alive as long as it is borrowed.
+        unsafe { read_raw(message.ptr(), bounds) }
+    }
+
+    /// See [`Record::headers`](crate::kafka::queue::Record::headers).
+    ///
+    /// # Safety
+    /// The message is alive.
+    pub(in crate::kafka) unsafe fn read_raw(
+        message: *const sys::rd_kafka_message_t,
+        bounds: Bounds,
+    ) -> Result<(Headers, usize), Overfull> {
+        let mut headers = ptr::null_mut();
+        // SAFETY: the message is alive; the headers that it answers with are its own, and live as long.
+        match unsafe { sys::rd_kafka_message_headers(message, &raw mut headers) } {
+            Code::RD_KAFKA_RESP_ERR_NO_ERROR => {}
+            Code::RD_KAFKA_RESP_ERR__NOENT => return Ok((Headers::new(), 0)),
+            _ => return Err(Overfull { count: None, bytes: 0 }),
+        }
+        // SAFETY: the headers are alive, here and in `read_list`.
+        unsafe { read_list(headers, bounds) }
+    }
+
+    /// # Safety
+    /// The headers are alive.
+    pub(super) unsafe fn read_list(
+        headers: *const sys::rd_kafka_headers_t,
+        bounds: Bounds,
+    ) -> Result<(Headers, usize), Overfull> {
+        // SAFETY: as the caller promises.
+        let count = unsafe { sys::rd_kafka_header_cnt(headers) };
+        if count > bounds.count_max {
+            return Err(Overfull { count: Some(count), bytes: 0 });
+        }
+        let (mut read, mut left_out, mut bytes) = (Headers::with_capacity(count), 0, 0_usize);
+        for index in 0..count {
+            let (mut name, mut value, mut len) = (ptr::null(), ptr::null(), 0);
+            // SAFETY: the headers are alive. A name ends with a zero byte, a value has `len` bytes; both live as long as
+            // the headers, and are copied here.
+            let (name, value) = unsafe {
+                let code = sys::rd_kafka_header_get_all(headers, index, &raw mut name, &raw mut value, &raw mut len);
+                if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR || name.is_null() {
+                    break;
+                }
+                let value: &[u8] =
+                    if value.is_null() { &[] } else { std::slice::from_raw_parts(value.cast::<u8>(), len) };
+                (CStr::from_ptr(name).to_bytes(), value)
+            };
+            bytes = bytes.saturating_add(name.len() + value.len());
+            if bytes > bounds.bytes_max {
+                return Err(Overfull { count: Some(count), bytes });
+            }
+            match std::str::from_utf8(name) {
+                Ok(name) => read.push((name.to_owned(), value.to_vec())),
+                Err(_) => left_out += 1,
+            }
+        }
+        Ok((read, left_out))
+    }
+
+    #[cfg(test)]
+    pub(super) mod tests {
+        use super::*;
+
+        /// Headers with these names and values, as librdkafka keeps them, read back.
+        pub(in crate::kafka::headers) fn through_librdkafka(
+            headers: &[(&[u8], &[u8])],
+            bounds: Bounds,
+        ) -> Result<(Headers, usize), Overfull> {
+            // SAFETY: a list of our own, destroyed once; librdkafka copies what is added.
+            unsafe {
+                let list = sys::rd_kafka_headers_new(headers.len());
+                for (name, value) in headers {
+                    let (name_len, value_len) =
+                        (isize::try_from(name.len()).unwrap(), isize::try_from(value.len()).unwrap());
+                    sys::rd_kafka_header_add(list, name.as_ptr().cast(), name_len, value.as_ptr().cast(), value_len);
+                }
+                let read = read_list(list, bounds);
+                sys::rd_kafka_headers_destroy(list);
+                read
+            }
         }
     }
-    let left_out = count - read.len();
-    (read, left_out)
 }
 
 /// Headers of a message to send; None where there are none.
@@ -49,17 +168,42 @@ pub fn text<'a>(headers: &'a [(String, Vec<u8>)], name: &str) -> Option<&'a str>
 
 #[cfg(test)]
 mod tests {
+    use super::raw::tests::through_librdkafka;
     use super::*;
+
+    const ANY: Bounds = Bounds::LIBRDKAFKA;
 
     #[test]
     fn headers_survive_and_the_last_of_a_name_counts() {
         let headers: Headers =
             vec![("a".to_owned(), b"1".to_vec()), ("A".to_owned(), b"2".to_vec()), ("b".to_owned(), vec![0xff])];
-        let written = write(&headers).unwrap();
-        assert_eq!(read_borrowed(written.as_borrowed()), (headers.clone(), 0));
+        let raw: Vec<_> = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect();
+        assert_eq!(through_librdkafka(&raw, ANY), Ok((headers.clone(), 0)));
         assert_eq!(text(&headers, "a"), Some("2"));
         assert_eq!(text(&headers, "b"), None);
         assert_eq!(text(&headers, "c"), None);
+        assert!(write(&headers).is_some());
         assert!(write(&[]).is_none());
+    }
+
+    #[test]
+    fn names_that_are_no_text_are_left_out_and_counted_and_panic_nowhere() {
+        let read = through_librdkafka(&[(b"\xff\xfe", b"1"), (b"ok", b"2"), (b"caf\xe9", b"")], ANY);
+        assert_eq!(read, Ok((vec![("ok".to_owned(), b"2".to_vec())], 2)));
+    }
+
+    #[test]
+    fn nothing_is_taken_of_headers_that_are_too_many_or_too_large() {
+        let four: &[(&[u8], &[u8])] = &[(b"a", b""), (b"b", b""), (b"\xff", b""), (b"c", b"12345")];
+        let bounds = |count_max, bytes_max| Bounds { count_max, bytes_max };
+        assert_eq!(through_librdkafka(four, bounds(4, 9)).map(|(read, left_out)| (read.len(), left_out)), Ok((3, 1)));
+        assert_eq!(through_librdkafka(four, bounds(3, 9)), Err(Overfull { count: Some(4), bytes: 0 }));
+        assert_eq!(through_librdkafka(four, bounds(4, 8)), Err(Overfull { count: Some(4), bytes: 9 }));
+    }
+
+    #[test]
+    fn empty_headers_count_for_what_they_take() {
+        let headers: Headers = (0..1_000).map(|nth| (if nth == 0 { "a" } else { "" }.to_owned(), Vec::new())).collect();
+        assert_eq!((bytes(&headers), bytes_in_memory(&headers)), (1, 48 * 1_000 + 32));
     }
 }

@@ -8,9 +8,11 @@
 //!   thread that may wait.
 //! - While a rebalance waits for `assign` or `unassign`, librdkafka pauses every partition of the client.
 //! - Pausing throws away what was fetched ahead; resuming fetches it again.
-//! - A header whose name is not UTF-8 makes the crate panic (see [`headers`]).
+//! - A header whose name is not UTF-8 makes the crate panic, and an error of one partition comes without its number (see
+//!   [`headers`] and [`queue`]).
 //! - The end-of-partition event does not say where the end is (see [`tail`]).
 
+pub mod batch_end;
 mod client;
 mod error;
 mod fence;
@@ -18,12 +20,14 @@ mod group;
 mod guard;
 pub mod headers;
 mod health;
+pub mod queue;
 mod refusal;
 mod renewal;
 mod retire;
 pub mod tail;
 mod topics;
 mod transaction;
+mod unpack;
 mod watch;
 mod witness;
 
@@ -37,5 +41,6 @@ pub use renewal::{Renew, Renewal};
 pub use retire::retire;
 pub use topics::{TopicFinding, TopicSpec, ensure_topics, partition_ids};
 pub use transaction::{Consumed, Prepared, Settled, Unprepared};
+pub use unpack::set_batch_bytes_max;
 pub use watch::{Overdue, Pulse, Watch, Watched};
 pub use witness::{Look, PartitionSeen, Witness, WitnessThread};

@@ -19,17 +19,23 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{Offset as At, TopicPartitionList};
 
 mod client;
+mod message;
+mod passed;
 
 use self::client::{Context, consumer};
+pub use self::message::Message;
+use self::message::offer;
+pub use self::passed::Passed;
+pub(super) use self::passed::Totals;
+use self::passed::Troubles;
 pub use super::fence::{FENCES_WAITING_MAX, Fenced, Fences};
 use super::fence::{Shared, Then};
-use super::headers::{self, Headers};
+use super::queue::{Polled, Queue};
 use super::{ClientError, Connection, Health, Renew, Renewal, is_of_one_broker, retire, topics};
-use crate::types::{Offset, Timestamp};
+use crate::types::Timestamp;
 
 /// How long a poll waits, and so how soon a fence or a stop is noticed.
 const POLL: Duration = Duration::from_millis(20);
@@ -74,29 +80,6 @@ pub trait Follower: Send + 'static {
     fn caught_up(&mut self) {}
 }
 
-/// One message of a followed topic.
-#[derive(Debug)]
-pub struct Message<'a> {
-    /// The number of its partition.
-    pub partition: i32,
-    /// Its own offset.
-    pub offset: Offset,
-    /// When it was made or stored, as the topic is set up; None where the message has no time.
-    pub timestamp: Option<Timestamp>,
-    /// Its key.
-    pub key: Option<&'a [u8]>,
-    /// Its value; None for a tombstone.
-    pub payload: Option<&'a [u8]>,
-    source: &'a BorrowedMessage<'a>,
-}
-
-impl Message<'_> {
-    /// Its headers, and how many were left out (see [`headers::read`]).
-    pub fn headers(&self) -> (Headers, usize) {
-        headers::read(self.source)
-    }
-}
-
 /// A tail that runs. Dropping it stops it and waits for its thread.
 pub struct Tail {
     shared: Arc<Shared>,
@@ -120,15 +103,20 @@ impl Tail {
             asked: Mutex::default(),
             stopping: Condvar::new(),
             caught_up: AtomicBool::new(false),
+            places: Mutex::default(),
             reader: OnceLock::new(),
             health: Health::new(name),
+            passed: Mutex::default(),
         });
         let consumer = consumer(connection, &shared, name)?;
+        let queue = Queue::of(&consumer).map_err(|error| ClientError::create(name, &error))?;
         let reader = Reader {
             shared: Arc::clone(&shared),
             renewal: Renewal::new(&connection.watch),
             connection: connection.clone(),
+            queue: Arc::new(queue),
             consumer,
+            troubles: Troubles::default(),
             follower,
             start,
             partitions: BTreeMap::new(),
@@ -147,6 +135,11 @@ impl Tail {
     /// Who asks for fences.
     pub fn fences(&self) -> Fences {
         Fences(Arc::clone(&self.shared))
+    }
+
+    /// What was passed over, because it cannot be read.
+    pub fn passed(&self) -> Passed {
+        Passed(Arc::clone(&self.shared))
     }
 
     /// Whether everything that was in the topic at the start has been offered.
@@ -199,7 +192,10 @@ struct Reader<F> {
     shared: Arc<Shared>,
     connection: Connection,
     renewal: Renewal,
+    // Before its consumer: it must not outlive it.
+    queue: Arc<Queue<Context>>,
     consumer: Arc<BaseConsumer<Context>>,
+    troubles: Troubles,
     follower: F,
     start: Start,
     /// Partition → the next offset to read.
@@ -225,25 +221,28 @@ impl<F: Follower> Reader<F> {
                 self.look_for_partitions();
             }
             self.take_fences();
+            self.serve_troubles();
             drop(watched);
-            let consumer = Arc::clone(&self.consumer);
-            match consumer.poll(Duration::ZERO) {
-                Some(Ok(message)) => {
+            let queue = Arc::clone(&self.queue);
+            match queue.poll() {
+                Some(Polled::Record(record)) => {
                     self.shared.health.works();
-                    if !offer(&self.shared, &mut self.follower, &message) {
+                    self.goes_on(record.partition(), record.offset());
+                    if !offer(&self.shared, &mut self.follower, &record) {
                         break;
                     }
-                    let (partition, next) = (message.partition(), message.offset() + 1);
-                    drop(message);
+                    let (partition, next) = (record.partition(), record.offset() + 1);
+                    drop(record);
                     self.read_up_to(partition, next, false);
                 }
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                Some(Polled::EndOf(partition)) => {
                     if let Some(&next) = self.partitions.get(&partition) {
                         self.read_up_to(partition, next, true);
                     }
                 }
-                Some(Err(error)) if is_of_one_broker(&error) => {}
-                Some(Err(error)) => self.failed(&error),
+                Some(Polled::Failed(error)) => self.partition_failed(error),
+                Some(Polled::Error(error)) if is_of_one_broker(&error) => {}
+                Some(Polled::Error(error)) => self.failed(&error),
                 // It waits by itself: librdkafka would wait by the wall clock, and for as long as that was set back.
                 None => std::thread::park_timeout(POLL),
             }
@@ -265,8 +264,14 @@ impl<F: Follower> Reader<F> {
         }
         let (topic, role) = (&self.shared.topic, self.consumer.context().role);
         tracing::warn!(topic, reason = self.shared.health.reason(), "the reader of a topic is made anew");
-        match consumer(&self.connection, &self.shared, role) {
-            Ok(fresh) => {
+        let fresh = consumer(&self.connection, &self.shared, role).and_then(|fresh| {
+            let queue = Queue::of(&fresh).map_err(|error| ClientError::create(role, &error))?;
+            Ok((fresh, queue))
+        });
+        match fresh {
+            Ok((fresh, queue)) => {
+                // Before its consumer, which ends elsewhere.
+                drop(std::mem::replace(&mut self.queue, Arc::new(queue)));
                 let old = std::mem::replace(&mut self.consumer, fresh);
                 old.context().replaced.store(true, Ordering::Release);
                 retire(old, watch);
@@ -311,7 +316,10 @@ impl<F: Follower> Reader<F> {
             // Reading began after the ends were asked for, so every end event is young here.
             if next >= end || at_end {
                 self.behind.remove(&partition);
+                self.shared.places().remove(&partition);
                 self.say_caught_up();
+            } else {
+                self.shared.places().insert(partition, (next, end));
             }
         }
     }
@@ -373,6 +381,7 @@ impl<F: Follower> Reader<F> {
             self.partitions.insert(partition, next);
             if first && next < high {
                 self.behind.insert(partition, high);
+                self.shared.places().insert(partition, (next, high));
             }
         }
         self.assign()?;
@@ -463,24 +472,4 @@ impl<F: Follower> Reader<F> {
             }
         }
     }
-}
-
-/// Offers a message until the follower is done with it. False where the tail is to stop first.
-fn offer(shared: &Shared, follower: &mut impl Follower, source: &BorrowedMessage<'_>) -> bool {
-    let message = Message {
-        partition: source.partition(),
-        offset: Offset(source.offset()),
-        timestamp: source.timestamp().to_millis().map(Timestamp::from_millis),
-        key: source.key(),
-        payload: source.payload(),
-        source,
-    };
-    let mut backoff = BACKOFF_MIN;
-    while follower.message(&message) == Step::Again {
-        if shared.stopped_within(backoff) {
-            return false;
-        }
-        backoff = (backoff * 2).min(BACKOFF_MAX);
-    }
-    true
 }

@@ -111,6 +111,17 @@ pub enum Full {
     },
 }
 
+/// Why an instance may not grow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoGrowth {
+    /// The bytes do not fit, [`Full::Bytes`] now or [`Full::Never`].
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// A fault in the caller's bookkeeping.
+    #[error(transparent)]
+    Stale(#[from] StaleSlot),
+}
+
 /// A slot was used after its release: a fault in the caller's bookkeeping. The ledger has not changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("slot {} was released before (tenancy {}): an instance is accounted for twice", slot.index, slot.tenancy)]
@@ -233,8 +244,29 @@ impl Ledger {
         Ok(())
     }
 
-    /// Notes the real size of an instance: its memory grew, or the estimate was wrong. This may pass the budget, since the
-    /// memory is in use already; [`over_budget`](Self::over_budget) then says by how much.
+    /// Takes room for `more_bytes` more of an instance that is about to grow.
+    ///
+    /// # Errors
+    /// Where the budget of the node would be passed, or the slot was released before; nothing is taken then. The share of its
+    /// function bounds which instances are made, and not how far one that runs grows.
+    pub fn grow(&mut self, slot: SlotId, more_bytes: u64) -> Result<(), NoGrowth> {
+        let budget_bytes = self.bounds.all.bytes;
+        let held = Self::held(&mut self.places, slot)?.as_mut().ok_or(StaleSlot { slot })?;
+        let bytes = held.bytes.saturating_add(more_bytes);
+        if bytes > budget_bytes {
+            return Err(Full::Never { function: held.function.clone(), bytes, budget_bytes }.into());
+        }
+        let over = (self.sum.bytes + u128::from(more_bytes)).saturating_sub(u128::from(budget_bytes));
+        if over > 0 {
+            let short_bytes = u64::try_from(over).unwrap_or(u64::MAX);
+            return Err(Full::Bytes { function: held.function.clone(), bytes: more_bytes, short_bytes }.into());
+        }
+        self.resized(slot, bytes)?;
+        Ok(())
+    }
+
+    /// Notes the real size of an instance: the estimate was wrong. This may pass the budget, since the memory is in use
+    /// already; [`over_budget`](Self::over_budget) then says by how much.
     ///
     /// # Errors
     /// Where the slot was released before.
@@ -379,6 +411,24 @@ mod tests {
         ledger.resized(second, 1).unwrap();
         ledger.release(first).unwrap();
         assert_eq!((ledger.over_budget(), ledger.in_use().bytes), (0, 1));
+    }
+
+    #[test]
+    fn growth_that_is_asked_for_stays_within_the_budget() {
+        let mut ledger = Ledger::new(Bounds::whole(Capacity { instances: 2, bytes: 100 }));
+        let a = name("a");
+        let mut reserve = |bytes| ledger.reserve(&a, bytes, Purpose::Call).unwrap();
+        let (first, second) = (reserve(30), reserve(20));
+        assert_eq!(ledger.grow(first, 50), Ok(()));
+        let short = Full::Bytes { function: a.clone(), bytes: 1, short_bytes: 1 };
+        assert_eq!(ledger.grow(second, 1), Err(short.into()));
+        let never = Full::Never { function: a.clone(), bytes: 101, budget_bytes: 100 };
+        assert_eq!(ledger.grow(first, 21), Err(never.into()));
+        assert_eq!(ledger.of(&a), Capacity { instances: 2, bytes: 100 });
+        ledger.release(first).unwrap();
+        assert_eq!(ledger.grow(second, 80), Ok(()));
+        assert_eq!(ledger.grow(first, 0), Err(StaleSlot { slot: first }.into()));
+        assert_eq!(ledger.in_use(), Capacity { instances: 1, bytes: 100 });
     }
 
     #[test]

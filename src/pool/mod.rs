@@ -20,7 +20,7 @@ mod turns;
 mod victim;
 
 pub use breaker::Breaker;
-pub use ledger::{Bounds, Capacity, Full, Ledger, SlotId, StaleSlot};
+pub use ledger::{Bounds, Capacity, Full, Ledger, NoGrowth, SlotId, StaleSlot};
 pub use limits::{MAPS_PER_INSTANCE, instances_cap};
 pub use plan::{Change, on_demand, plan};
 pub use turns::{SLICE, Ticket, Turn, Turns};

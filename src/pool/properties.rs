@@ -2,13 +2,14 @@
 
 use proptest::prelude::*;
 
-use super::{Bounds, Capacity, Full, Ledger, Purpose, SlotId, StaleSlot};
+use super::{Bounds, Capacity, Full, Ledger, NoGrowth, Purpose, SlotId, StaleSlot};
 use crate::types::FunctionName;
 
 #[derive(Clone, Debug)]
 enum Step {
     Reserve { function: usize, bytes: u64, purpose: Purpose },
     Resize { pick: prop::sample::Index, bytes: u64 },
+    Grow { pick: prop::sample::Index, bytes: u64 },
     Release { pick: prop::sample::Index },
     ReleaseAgain { pick: prop::sample::Index },
 }
@@ -18,7 +19,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => (0..3_usize, bytes.clone(), prop_oneof![Just(Purpose::Call), Just(Purpose::Warmth)])
             .prop_map(|(function, bytes, purpose)| Step::Reserve { function, bytes, purpose }),
-        1 => (any::<prop::sample::Index>(), bytes).prop_map(|(pick, bytes)| Step::Resize { pick, bytes }),
+        1 => (any::<prop::sample::Index>(), bytes.clone()).prop_map(|(pick, bytes)| Step::Resize { pick, bytes }),
+        2 => (any::<prop::sample::Index>(), bytes).prop_map(|(pick, bytes)| Step::Grow { pick, bytes }),
         2 => any::<prop::sample::Index>().prop_map(|pick| Step::Release { pick }),
         1 => any::<prop::sample::Index>().prop_map(|pick| Step::ReleaseAgain { pick }),
     ];
@@ -75,6 +77,19 @@ proptest! {
                     prop_assert_eq!(ledger.resized(held[nth].0, bytes), Ok(()));
                     held[nth].2 = bytes;
                 }
+                Step::Grow { pick, bytes } if !held.is_empty() => {
+                    let nth = pick.index(held.len());
+                    let exact: u128 = held.iter().map(|(_, _, bytes)| u128::from(*bytes)).sum();
+                    let fits = exact + u128::from(bytes) <= u128::from(capacity.bytes);
+                    match ledger.grow(held[nth].0, bytes) {
+                        Ok(()) => {
+                            prop_assert!(fits);
+                            held[nth].2 += bytes;
+                        }
+                        Err(NoGrowth::Full(_)) => prop_assert!(!fits),
+                        Err(NoGrowth::Stale(_)) => prop_assert!(false, "the slot is held"),
+                    }
+                }
                 Step::Release { pick } if !held.is_empty() => {
                     let (slot, ..) = held.swap_remove(pick.index(held.len()));
                     prop_assert_eq!(ledger.release(slot), Ok(()));
@@ -84,7 +99,7 @@ proptest! {
                     let slot = released[pick.index(released.len())];
                     prop_assert_eq!(ledger.release(slot), Err(StaleSlot { slot }));
                 }
-                Step::Resize { .. } | Step::Release { .. } | Step::ReleaseAgain { .. } => {}
+                Step::Resize { .. } | Step::Grow { .. } | Step::Release { .. } | Step::ReleaseAgain { .. } => {}
             }
             prop_assert_eq!(ledger.in_use(), sum(&held, None));
             for (nth, function) in functions.iter().enumerate() {

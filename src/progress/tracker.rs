@@ -134,6 +134,11 @@ impl Tracker {
         self.generation
     }
 
+    /// The lowest offset that may come next; None where nothing was committed and nothing has come.
+    pub fn next(&self) -> Option<NextOffset> {
+        self.start.map(|_| NextOffset(self.cursor))
+    }
+
     /// Takes note of a message, and says what to do with it.
     pub fn received(&mut self, offset: Offset) -> Receipt {
         let offset = offset.0;

@@ -28,8 +28,8 @@ pub const HEADER_DETAIL: &str = "forewarm.dead-letter.detail";
 pub const HEADER_NODE: &str = "forewarm.dead-letter.node";
 /// When it did, in milliseconds since the Unix epoch.
 pub const HEADER_AT: &str = "forewarm.dead-letter.at";
-/// Bytes of the value that were left out because the whole was larger than the topic takes. The message itself still
-/// stands where topic, partition and offset say, as long as its topic keeps it.
+/// Bytes of the value that were left out, because the whole was larger than the topic takes, or the message more than one may
+/// be. The message itself still stands where topic, partition and offset say, as long as its topic keeps it.
 pub const HEADER_OMITTED: &str = "forewarm.dead-letter.payload-bytes-omitted";
 
 /// Of a call that failed: its function.
@@ -80,6 +80,8 @@ pub struct DeadLetter<'a> {
     pub headers: Headers,
     /// Its value, as it came; None for a tombstone.
     pub payload: Option<Vec<u8>>,
+    /// Where its value was not taken: its bytes, as far as they are known.
+    pub omitted: Option<usize>,
     /// A short label of what is wrong.
     pub reason: &'a str,
     /// A sentence for people.
@@ -115,6 +117,9 @@ impl DeadLetter<'_> {
                 add(HEADER_BACKTRACE, &&backtrace[..backtrace.floor_char_boundary(BACKTRACE_BYTES_MAX)]);
             }
         }
+        if let Some(bytes) = self.omitted {
+            add(HEADER_OMITTED, &bytes);
+        }
         add(HEADER_NODE, &self.node);
         add(HEADER_AT, &self.at.as_millis());
         Record { destination: Destination::DeadLetters, key: self.key, headers, payload: self.payload }
@@ -147,6 +152,7 @@ mod tests {
             key: Some(b"k".to_vec()),
             headers: vec![("a".to_owned(), b"1".to_vec()), (HEADER_REASON.to_owned(), b"before".to_vec())],
             payload: Some(vec![0xff; 7]),
+            omitted: None,
             reason: "malformed",
             detail: "malformed event",
             call: None,

@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(partitions.count(Destination::DeadLetters), Some(4), "the topic is the same");
         partitions.partition("r", Some(b"abc"), 6, |_| true);
         assert_eq!(partitions.count(Destination::Results), Some(6));
-        assert_eq!(partitions.count(Destination::PreTriggers), None);
+        assert_eq!(partitions.count(Destination::GuestNotices), None);
         assert_eq!(partitions.partition("r", Some(b"abc"), 0, |_| true), PARTITION_UA);
     }
 

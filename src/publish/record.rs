@@ -15,13 +15,13 @@ pub enum Destination {
     /// What is known of a function, for the next start.
     ForecastSnapshots,
     /// Notices of functions about others.
-    PreTriggers,
+    GuestNotices,
 }
 
 impl Destination {
     /// Every one.
     pub const ALL: [Self; 5] =
-        [Self::Results, Self::DeadLetters, Self::PreTriggerOutcomes, Self::ForecastSnapshots, Self::PreTriggers];
+        [Self::Results, Self::DeadLetters, Self::PreTriggerOutcomes, Self::ForecastSnapshots, Self::GuestNotices];
 }
 
 /// Where records go.
@@ -35,8 +35,8 @@ pub struct Topics {
     pub pre_trigger_outcomes: String,
     /// The compacted topic of what is known of functions.
     pub forecast_snapshots: String,
-    /// The topic of pre-triggers.
-    pub pre_triggers: String,
+    /// The topic of guests' notices.
+    pub guest_notices: String,
 }
 
 impl Topics {
@@ -46,7 +46,7 @@ impl Topics {
             Destination::DeadLetters => &self.dead_letters,
             Destination::PreTriggerOutcomes => &self.pre_trigger_outcomes,
             Destination::ForecastSnapshots => &self.forecast_snapshots,
-            Destination::PreTriggers => &self.pre_triggers,
+            Destination::GuestNotices => &self.guest_notices,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Registry, RegistryError, RegistryEvent};
+use super::{Judge, Registry, RegistryError, RegistryEvent};
 use crate::codec::{Codec, NoSchemaRegistry};
 use crate::kafka::Connection;
 use crate::types::{FunctionDefinition, FunctionName};
@@ -18,11 +18,17 @@ pub struct Definitions {
     pub refused: BTreeMap<String, String>,
 }
 
-/// Reads `topic` to its end and answers with every function's definition. Definitions in Confluent framing are refused.
+/// Reads `topic`, and those of tenants with their own, to their ends and answers with every function's definition. Definitions in
+/// Confluent framing are refused.
 ///
 /// # Errors
-/// Where the topic cannot be read to its end within `timeout`.
-pub fn read_all(connection: &Connection, topic: &str, timeout: Duration) -> Result<Definitions, RegistryError> {
+/// Where nothing is read of a topic for `patience`, before its end.
+pub fn read_all(
+    connection: &Connection,
+    topic: &str,
+    judge: Judge,
+    patience: Duration,
+) -> Result<Definitions, RegistryError> {
     let found: Arc<Mutex<Definitions>> = Arc::default();
     let table = Arc::clone(&found);
     let say = move |event| {
@@ -43,10 +49,9 @@ pub fn read_all(connection: &Connection, topic: &str, timeout: Duration) -> Resu
             RegistryEvent::CaughtUp => {}
         }
     };
-    let registry = Registry::start(connection, topic, Arc::new(Codec::new()), Arc::new(NoSchemaRegistry), say)?;
-    if !registry.fences().wait(timeout) {
-        return Err(RegistryError::NotRead { topic: topic.to_owned(), waited: timeout });
-    }
+    let (codec, writers) = (Arc::new(Codec::new()), Arc::new(NoSchemaRegistry));
+    let registry = Registry::start(connection, topic, judge, codec, writers, say)?;
+    registry.catch_up(patience)?;
     registry.stop();
     let found = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
     Ok(found)

@@ -10,7 +10,7 @@ mod hold;
 mod rule;
 mod timetable;
 
-pub use fit::{Wish, fit};
+pub use fit::{Amount, Budget, Wish, fit};
 pub use hold::Hold;
 
 pub use rule::Rule;

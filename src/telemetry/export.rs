@@ -2,17 +2,20 @@
 //!
 //! Must not: be on a call's way; everything here runs on the SDK's own threads.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Meter, MeterProvider};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 
+use super::collector::{Collector, Told};
 use super::metrics::Durations;
 use super::{Metrics, TelemetryError, Tracing};
 use crate::config;
@@ -26,6 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Export {
     traces: SdkTracerProvider,
     metrics: SdkMeterProvider,
+    endpoint: String,
 }
 
 impl Export {
@@ -56,22 +60,45 @@ impl Export {
             .with_timeout(TIMEOUT)
             .build()
             .map_err(|cause| fault(&cause))?;
-        let traces = SdkTracerProvider::builder().with_batch_exporter(spans).with_resource(resource.clone()).build();
-        let reader = PeriodicReader::builder(numbers).with_interval(config.export_interval).build();
+        let collector = Arc::new(Collector::new(base));
+        let traces = SdkTracerProvider::builder()
+            .with_batch_exporter(Told::new(spans, &collector))
+            .with_resource(resource.clone())
+            .build();
+        let reader =
+            PeriodicReader::builder(Told::new(numbers, &collector)).with_interval(config.export_interval).build();
         let provider = SdkMeterProvider::builder().with_reader(reader).with_resource(resource).build();
         observe(&provider.meter(SCOPE), metrics);
-        Ok(Self { traces, metrics: provider })
+        Ok(Self { traces, metrics: provider, endpoint: base.to_owned() })
     }
 
     pub(super) fn tracing(&self) -> Tracing {
         Tracing::exporting(self.traces.tracer(SCOPE))
     }
 
-    /// Sends what is left; bounded by the requests' time limit.
-    pub(super) fn finish(self) {
-        let (traces, metrics) = (self.traces.shutdown_with_timeout(TIMEOUT), self.metrics.shutdown());
-        for fault in [traces.err(), metrics.err()].into_iter().flatten() {
-            tracing::warn!(%fault, "some telemetry was not exported");
+    /// Sends what is left, traces beside metrics. After `limit` nobody waits for them any more.
+    pub(super) fn finish(self, limit: Duration) {
+        let Self { traces, metrics, endpoint } = self;
+        let (said, heard) = mpsc::channel();
+        let end = |name: &str, end: Box<dyn FnOnce() -> OTelSdkResult + Send>| {
+            let said = said.clone();
+            // Nobody listens any more where it took too long. Where there is no thread, nothing is sent.
+            drop(thread::Builder::new().name(name.to_owned()).spawn(move || said.send(end())));
+        };
+        // The SDK's own limits do not hold for a request that is under way.
+        end("end-of-traces", Box::new(move || traces.shutdown_with_timeout(limit)));
+        end("end-of-metrics", Box::new(move || metrics.shutdown()));
+        drop(said);
+        let until = Instant::now() + limit;
+        for _ in 0..2 {
+            let left = until.saturating_duration_since(Instant::now());
+            let fault = match heard.recv_timeout(left) {
+                Ok(Ok(())) => continue,
+                Ok(Err(fault)) => fault.to_string(),
+                Err(_) => format!("the collector did not answer within {limit:?}"),
+            };
+            tracing::warn!(endpoint, fault, "some telemetry was not exported");
+            return;
         }
     }
 }
@@ -127,6 +154,17 @@ fn observe(meter: &Meter, metrics: &Arc<Metrics>) {
         .with_callback(move |observer| {
             for (kind, count) in read.pre_triggers_by_outcome() {
                 observer.observe(count, &[KeyValue::new("forewarm.outcome", kind)]);
+            }
+        })
+        .build();
+    let read = Arc::clone(metrics);
+    meter
+        .u64_observable_gauge("forewarm.conditions")
+        .with_unit("{condition}")
+        .with_description("What is not as it should be while calls are taken, by kind; /health/ready names each.")
+        .with_callback(move |observer| {
+            for (kind, count) in read.conditions_by_kind() {
+                observer.observe(count, &[KeyValue::new("forewarm.condition", kind)]);
             }
         })
         .build();

@@ -10,7 +10,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::Histogram;
 
 use crate::codec::DecodeError;
-use crate::types::{OutcomeKind, StartKind, Status};
+use crate::types::{ConditionKind, OutcomeKind, StartKind, Status};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -68,6 +68,7 @@ macro_rules! table {
             dead_letters: Labelled,
             pre_triggers: Labelled,
             outcomes: Labelled,
+            conditions: [AtomicU64; ConditionKind::ALL.len()],
             durations: OnceLock<Durations>,
         }
 
@@ -100,6 +101,8 @@ table! {
     Counter consumers_renewed "forewarm.consumers_renewed" "{consumer}" "Consumers of invocations that were made anew because the brokers answered others and not them, or the clock was set back.";
     Counter rejoined "forewarm.group.rejoined" "{rejoin}" "Times that this node left its group to join it anew, because the group's coordinator had assigned other partitions than the node read.";
     Counter handed_back "forewarm.handed_back" "{message}" "Calls that went back to the group without having begun, because their partition or the node was on its way out.";
+    Counter partition_errors "forewarm.partition_errors" "{error}" "Attempts in vain to read one partition of the calls, whose record cannot be read.";
+    Counter batches_passed "forewarm.batches_passed" "{batch}" "Batches that cannot be read and were passed over, of any topic.";
     Counter offsets_passed "forewarm.offsets_passed" "{offset}" "Offsets passed that hold no call: control records of transactions, and records of aborted ones.";
     Counter producers_renewed "forewarm.producers_renewed" "{producer}" "Producers that were made anew because the brokers answered others and not them, or the clock was set back.";
     Counter publish_retries "forewarm.publish_retries" "{record}" "Records that were sent again.";
@@ -110,16 +113,21 @@ table! {
     Counter functions_defined "forewarm.functions_defined" "{definition}" "Definitions taken.";
     Counter functions_removed "forewarm.functions_removed" "{function}" "Functions removed.";
     Counter functions_refused "forewarm.functions_refused" "{definition}" "Definitions refused.";
+    Counter compilations "forewarm.compilations" "{process}" "Processes started to compile an artifact.";
+    Counter compile_refusals "forewarm.compile_refusals" "{artifact}" "Artifacts that could not be compiled, or not within the limits.";
     Counter instances_prepared "forewarm.instances_prepared" "{instance}" "Instances made.";
     Counter instances_retired "forewarm.instances_retired" "{instance}" "Instances dropped.";
     Counter instances_evicted "forewarm.instances_evicted" "{instance}" "Instances dropped to make room for another.";
     Counter prepare_failures "forewarm.prepare_failures" "{instance}" "Instances that could not be made.";
     Counter slots_missing "forewarm.slots_missing" "{instance}" "Instances for which there was no room.";
+    Counter memory_refused "forewarm.memory_refused" "{growth}" "Growths for which the node had no memory.";
     Counter snapshots_removed "forewarm.snapshots_removed" "{snapshot}" "Forecast snapshots of nodes and functions that are gone, which this node removed.";
+    Counter log_lines_left_out "forewarm.log_lines_left_out" "{line}" "Log lines that nobody read in time, or that could not be written.";
+    Counter log_lines_alike "forewarm.log_lines_alike" "{line}" "Log lines left out because too many like them had been said.";
     Gauge instances_ready "forewarm.instances_ready" "{instance}" "Instances on the shelves.";
     Gauge instances_busy "forewarm.instances_busy" "{instance}" "Instances that serve a call.";
     Gauge instances_preparing "forewarm.instances_preparing" "{instance}" "Instances being prepared.";
-    Gauge instance_bytes "forewarm.instance_memory" "By" "Linear memory that all instances hold.";
+    Gauge instance_bytes "forewarm.instance_memory" "By" "Memory that all instances hold.";
 }
 
 /// Why messages become dead letters: those of `DecodeError::REASONS`, and calls that failed as often as they may.
@@ -201,6 +209,19 @@ impl Metrics {
     /// A pre-trigger ended.
     pub fn pre_trigger_ended(&self, kind: OutcomeKind) {
         self.outcomes.count(&OutcomeKind::ALL.map(OutcomeKind::as_str), kind.as_str());
+    }
+
+    /// How many conditions of a kind there are now.
+    pub fn conditions_now(&self, kind: ConditionKind, count: u64) {
+        self.conditions[kind as usize].store(count, Ordering::Relaxed);
+    }
+
+    /// Conditions by kind.
+    pub(super) fn conditions_by_kind(&self) -> Vec<(&'static str, u64)> {
+        ConditionKind::ALL
+            .into_iter()
+            .map(|kind| (kind.as_str(), self.conditions[kind as usize].load(Ordering::Relaxed)))
+            .collect()
     }
 
     /// Outcomes of one status and start kind.

@@ -37,7 +37,8 @@ pub struct PreTrigger {
     /// How long it stays live, counted from `not_before` (or from `emitted_at`), in milliseconds.
     #[serde(default = "default_window_ms")]
     pub window_ms: u64,
-    /// When the sender sent it.
+    /// When the sender sent it; zero: when its message was recorded.
+    #[serde(default)]
     pub emitted_at: Timestamp,
     /// Free key-value pairs.
     #[serde(default)]
@@ -45,6 +46,9 @@ pub struct PreTrigger {
 }
 
 impl PreTrigger {
+    /// The longest window, in milliseconds (inclusive): one day.
+    pub const WINDOW_MS_MAX: u64 = 86_400_000;
+
     /// The first moment at which the announced calls are expected (inclusive).
     pub fn starts_at(&self) -> Timestamp {
         self.not_before.unwrap_or(self.emitted_at)
@@ -87,7 +91,8 @@ pub struct Invocation {
     /// Past this moment the call is not started any more (rejected), and ended where it runs (timeout).
     #[serde(default)]
     pub deadline: Option<Timestamp>,
-    /// When the caller sent it.
+    /// When the caller sent it; zero: when its message was recorded.
+    #[serde(default)]
     pub invoked_at: Timestamp,
     /// Free key-value pairs.
     #[serde(default)]

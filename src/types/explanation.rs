@@ -3,6 +3,8 @@
 //!
 //! Must not: compute anything that a decision needs.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 use super::{FunctionName, Timestamp, WarmKind, WarmTarget};
@@ -105,6 +107,13 @@ pub struct ChainExplanation {
 }
 
 impl ChainExplanation {
+    /// Chains that act first, of these the likeliest first; then by their names.
+    pub fn by_worth(one: &Self, other: &Self) -> Ordering {
+        let is_held = one.held_by.is_some().cmp(&other.held_by.is_some());
+        let likelier = other.probability.total_cmp(&one.probability);
+        is_held.then(likelier).then_with(|| (&one.from, &one.to).cmp(&(&other.from, &other.to)))
+    }
+
     /// What part of what it announced came, 0.0 to 1.0; `None` where it has announced nothing.
     pub fn precision(&self) -> Option<f64> {
         (self.announced > 0).then(|| f64::from(self.came) / f64::from(self.announced))

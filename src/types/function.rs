@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Schedule;
+use super::{Artifact, Schedule};
 
 /// A function's name: 1 to 128 characters of `a-z A-Z 0-9 . _ - /`, starting with a letter or digit. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,67 +83,6 @@ impl<'de> Deserialize<'de> for FunctionName {
         let name = String::deserialize(deserializer)?;
         Self::new(&name).map_err(serde::de::Error::custom)
     }
-}
-
-/// The SHA-256 of an artifact. As text: 64 lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Sha256(pub [u8; 32]);
-
-impl Sha256 {
-    /// The digest of `bytes`.
-    pub fn of(bytes: &[u8]) -> Self {
-        use sha2::Digest;
-        Self(sha2::Sha256::digest(bytes).into())
-    }
-}
-
-impl fmt::Display for Sha256 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Sha256 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for Sha256 {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let fault = || format!("{text:?} is not a SHA-256: give 64 hexadecimal digits");
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(fault());
-        }
-        let mut digest = [0; 32];
-        for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let pair = std::str::from_utf8(pair).map_err(|_| fault())?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| fault())?;
-        }
-        Ok(Self(digest))
-    }
-}
-
-impl Serialize for Sha256 {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Sha256 {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// Where the WebAssembly bytes are, and what they must be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Artifact {
-    /// `file:///absolute/path`, or `store:` for the artifact directory, where the file is named by its digest.
-    pub uri: String,
-    /// The digest that the bytes must have.
-    pub sha256: Sha256,
 }
 
 /// What world the guest lives in.
@@ -371,8 +310,8 @@ pub struct FunctionDefinition {
     /// What the user says of chains that begin with this function.
     #[serde(default)]
     pub chains: Vec<ChainRule>,
-    /// Whose quotas its calls and warm instances count against. Without one, a call counts against the tenant that it names
-    /// itself.
+    /// Whose quotas its calls and warm instances count against, whatever a call says. Functions without one count together, as
+    /// one tenant's.
     #[serde(default)]
     pub tenant: Option<String>,
 }
@@ -409,7 +348,8 @@ impl FunctionDefinition {
         }
     }
 
-    /// Every fault that the definition has in itself, each with its field; empty where it has none.
+    /// Every fault that the definition has in itself, each with its field, and of its schedules the first; empty where it has
+    /// none. How much it may ask for is the operator's to say: see the registry's `Judge`.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let mut check = |holds: bool, fault: &str| {
@@ -447,10 +387,12 @@ impl FunctionDefinition {
             );
             check(chain.lag_ms <= ChainRule::LAG_MAX_MS, "chains: lag_ms must be at most 3600000 (an hour)");
         }
-        faults.extend(self.schedules.iter().take(Self::SCHEDULES_MAX).filter_map(|schedule| {
-            let fault = schedule.windows().err()?;
-            Some(format!("schedules: {fault}"))
-        }));
+        // The first of them alone, and equal ones once: a start judges every record that stands on the topic, the refused
+        // ones too.
+        let schedules = &self.schedules[..self.schedules.len().min(Self::SCHEDULES_MAX)];
+        let mut distinct = schedules.iter().enumerate().filter(|(at, schedule)| !schedules[..*at].contains(*schedule));
+        let fault = distinct.find_map(|(_, schedule)| schedule.windows().err());
+        faults.extend(fault.map(|fault| format!("schedules: {fault}")));
         faults
     }
 
@@ -462,6 +404,7 @@ impl FunctionDefinition {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Sha256;
     use super::*;
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! Duty: plain data with its invariants. Must not: do I/O, read a clock, know a wire format, or import any other room.
 
+mod artifact;
+mod condition;
 mod demand;
 mod event;
 mod explanation;
@@ -10,21 +12,25 @@ mod outcome;
 mod payload;
 mod position;
 mod schedule;
+mod shown;
 mod snapshot;
 mod time;
 
+pub use artifact::{Artifact, Sha256};
+pub use condition::{Condition, ConditionKind};
 pub use demand::{Demand, Notice, PoolUsage, Reason, TargetPart, WarmTarget, YIELD_STEPS};
 pub use event::{
     Attributes, Invocation, InvocationError, InvocationResult, PreTrigger, StartKind, Status, WarmKind, WarmReason,
 };
 pub use explanation::{ChainExplanation, FunctionExplanation, FunctionSummary, NoticeExplanation, OutlookLevel};
 pub use function::{
-    Artifact, ChainRule, ChainRuleKind, Criteria, FunctionDefinition, FunctionKind, FunctionName, InvalidName, Limits,
-    Ordering, Retry, RetryStatus, Reuse, Sha256, WarmPolicy,
+    ChainRule, ChainRuleKind, Criteria, FunctionDefinition, FunctionKind, FunctionName, InvalidName, Limits, Ordering,
+    Retry, RetryStatus, Reuse, WarmPolicy,
 };
 pub use outcome::{OutcomeKind, PreTriggerOutcome};
 pub use payload::Payload;
 pub use position::{Fate, Generation, NextOffset, Offset, Position};
 pub use schedule::{InvalidSchedule, Schedule, Windows};
+pub use shown::{Escaping, Shown, ShownJson};
 pub use snapshot::ForecastSnapshot;
 pub use time::Timestamp;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeZone, Utc};
 use chrono_tz::Tz;
-use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
+use croner::{Cron, CronPattern, Weekday};
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
@@ -25,6 +25,16 @@ pub struct Schedule {
     /// Instances that are kept within it, ready and busy together.
     pub instances: u32,
 }
+
+const WEEKDAYS: [Weekday; 7] = [
+    Weekday::Monday,
+    Weekday::Tuesday,
+    Weekday::Wednesday,
+    Weekday::Thursday,
+    Weekday::Friday,
+    Weekday::Saturday,
+    Weekday::Sunday,
+];
 
 fn utc() -> String {
     Schedule::UTC.to_owned()
@@ -92,14 +102,32 @@ impl Schedule {
         if self.cron.len() > Self::CRON_LEN_MAX {
             return Err(fault(format!("it has {} bytes, more than {}", self.cron.len(), Self::CRON_LEN_MAX)));
         }
-        let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+        // As in crontab(5): a day field with a * in it does not restrict, so both fields must match.
+        let has_star = self.cron.split_whitespace().skip(2).step_by(2).any(|field| field.contains('*'));
+        let parser =
+            CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).dom_and_dow(has_star).build();
         let cron = parser.parse(&self.cron).map_err(|error| fault(error.to_string()))?;
-        let windows = Windows { cron, timezone, duration: Duration::from_millis(self.duration_ms) };
-        if windows.begins_after(Timestamp::from_millis(0)).is_none() {
+        if !has_a_moment(&cron.pattern) {
             return Err(InvalidSchedule::Never { cron: shown(&self.cron) });
         }
-        Ok(windows)
+        Ok(Windows { cron, timezone, duration: Duration::from_millis(self.duration_ms) })
     }
+}
+
+/// Whether any day of any year, and any minute of it, matches. No search through years: a month is told by its number, its
+/// length and the weekday on which it begins, and in the 400 years after which the calendar comes again each of these occurs.
+fn has_a_moment(pattern: &CronPattern) -> bool {
+    /// A year of 365 days and one of 366.
+    const YEARS: [i32; 2] = [2023, 2024];
+    if pattern.minutes.values().is_empty() || pattern.hours.values().is_empty() {
+        return false;
+    }
+    let months = (1..=12).filter(|&month| pattern.month_match(month).unwrap_or(false));
+    months.flat_map(|month| YEARS.map(|year| (year, month))).any(|(year, month)| {
+        // A day that the month does not have is an error.
+        let matches = |day, weekday| pattern.day_match(year, month, day, weekday).unwrap_or(false);
+        (1..=31).any(|day| WEEKDAYS.iter().any(|&weekday| matches(day, weekday)))
+    })
 }
 
 /// When a schedule's windows begin and end.
@@ -179,6 +207,10 @@ mod tests {
             (schedule("0 0 9 * * *", "UTC", 1), "cron \"0 0 9 * * *\" is not valid"),
             (schedule("61 9 * * *", "UTC", 1), "cron \"61 9 * * *\" is not valid"),
             (schedule("0 0 30 2 *", "UTC", 1), "cron \"0 0 30 2 *\" never begins"),
+            (schedule("0 0 31 2,4,6,9,11 *", "UTC", 1), "never begins"),
+            (schedule("0 0 31W 2 *", "UTC", 1), "never begins"),
+            (schedule("0 0 1-7 * +1#2", "UTC", 1), "never begins"),
+            (schedule(", 0 * * *", "UTC", 1), "never begins"),
             (schedule(&"0,".repeat(1_000), "UTC", 1), "it has 2000 bytes, more than 256"),
             (schedule("0 9 * * *", "Mars/Olympus", 1), "timezone \"Mars/Olympus\" is not known"),
             (schedule("0 9 * * *", "UTC", 0), "duration_ms 0 is outside"),
@@ -189,6 +221,38 @@ mod tests {
             let said = fault(schedule);
             assert!(said.contains(wanted), "{said}");
         }
+    }
+
+    #[test]
+    fn what_begins_at_all_is_told_without_a_search_and_as_a_search_tells_it() {
+        let days = ["*", "29", "30", "31", "L", "LW", "31W", "1-7", "*/2", "28,30"];
+        let months = ["*", "2", "4", "2,6", "1"];
+        let weekdays = ["*", "1", "1#5", "5#L", "+1#2", "+0", "+1#5", "*/3"];
+        for day in days {
+            for month in months {
+                for weekday in weekdays {
+                    let cron = format!("0 0 {day} {month} {weekday}");
+                    let windows = schedule(&cron, "UTC", 1).windows();
+                    let Ok(windows) = windows else {
+                        // The search itself, which finds nothing in 400 years.
+                        let has_star = day.contains('*') || weekday.contains('*');
+                        let parser = CronParser::builder().dom_and_dow(has_star).build();
+                        let found = parser.parse(&cron).unwrap().find_next_occurrence(&Utc.timestamp_nanos(0), false);
+                        assert!(found.is_err(), "{cron}: {found:?}");
+                        continue;
+                    };
+                    assert!(windows.begins_after(Timestamp::from_millis(0)).is_some(), "{cron}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_day_field_with_a_star_does_not_restrict() {
+        // The Mondays among the odd days: 5, 19 January 2026.
+        let windows = schedule("0 0 */2 * 1", "UTC", 1).windows().unwrap();
+        assert_eq!(windows.begins_after(at("2026-01-01T00:00:00Z")), Some(at("2026-01-05T00:00:00Z")));
+        assert_eq!(windows.begins_after(at("2026-01-05T00:00:00Z")), Some(at("2026-01-19T00:00:00Z")));
     }
 
     #[test]

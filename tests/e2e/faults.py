@@ -1,5 +1,8 @@
 """Scenarios: what bad input gets. Nothing is dropped without a word, and nobody else is harmed."""
 
+import hashlib
+
+import control_group
 import events
 from bench import ECHO, HOSTILE, definition
 from schema_registry import SchemaRegistry
@@ -136,6 +139,36 @@ def hostile(bench):
     return f"{len(harm)} harmful calls beside {len(others)} others"
 
 
+def memory_limit(bench):
+    """In a control group of 512 MiB, with the defaults, calls that grow to 64 MiB each end no node and no call without a word."""
+    limit_bytes = 512 << 20
+    # Left when the node has ended, however the scenario ends.
+    group = bench.closing.enter_context(control_group.limited(bench.name, limit_bytes))
+    service = bench.service()
+    service.binary = control_group.within(service.binary, group, service.directory)
+    service.start()
+    results = bench.results()
+    bench.define(definition("eater", HOSTILE, limits={"memory_bytes": 64 << 20, "timeout_ms": 60_000}))
+    bench.define(definition("echo", ECHO))
+    assert results.one(bench.call("echo", b"x")).status == "ok"
+    assert service.log_lines(f"execute.memory-bytes-max = {limit_bytes // 2}, by the machine"), service.log_tail()
+    eaters, others = [], []
+    for _ in range(5):
+        eaters += [bench.call("eater", b"eat-memory") for _ in range(40)]
+        others += [bench.call("echo", b"x") for _ in range(20)]
+        bench.sender.flush()
+        results.wait_all([*eaters, *others], 180)
+        service.check_running()
+    codes = [results.one(name).error["code"] for name in eaters]
+    assert set(codes) <= {"memory", "node_memory"}, set(codes)
+    harmed = [results.one(name).event for name in others if results.one(name).status != "ok"]
+    assert not harmed, f"{len(harmed)} of {len(others)} others, such as {harmed[0]}"
+    most_bytes = service.resident_bytes_most()
+    assert service.stop() == 0
+    refused = codes.count("node_memory")
+    return f"{len(eaters)} calls of 64 MiB, {refused} of them found no memory; at most {most_bytes >> 20} MiB resident"
+
+
 def wrong_artifacts(bench):
     """An artifact that is not what its definition says never runs; the version before it goes on."""
     service = bench.service().start()
@@ -155,11 +188,14 @@ def wrong_artifacts(bench):
     bench.sender.send(bench.topics["functions"], value, b"echo", headers)
     bench.define(definition("last", ECHO))
     assert results.one(bench.call("last")).status == "ok"
-    for name, word in (("never-good", "00" * 32), ("no-wasm", "wasm")):
+    found = hashlib.sha256(ECHO.read_bytes()).hexdigest()
+    for name, word in (("never-good", "SHA-256"), ("no-wasm", "WebAssembly")):
         # A call may come while the artifact is looked at; then it waits, and hears the same.
         result = results.one(bench.call(name))
         assert (result.status, result.error_code) == ("rejected", "refused"), result.event
         assert word in result.error_message, f"no {word!r} in {result.event}"
+        # A caller learns neither what is there nor where.
+        assert found not in result.error_message and str(bench.directory) not in result.error_message, result.event
     result = results.one(bench.call("echo", b"x"))
     assert (result.status, result.function_version, result.payload) == ("ok", "1", b"x"), result.event
     bench.define(definition("echo", ECHO, version="5"))
@@ -202,4 +238,4 @@ def bad_configuration(bench):
     assert "no-such-key" in said and "tick" in said, said
 
 
-SCENARIOS = [dead_letters, rejected, hostile, wrong_artifacts, late_artifact, bad_configuration]
+SCENARIOS = [dead_letters, rejected, hostile, memory_limit, wrong_artifacts, late_artifact, bad_configuration]

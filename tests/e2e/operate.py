@@ -4,6 +4,8 @@
 import contextlib
 import json
 import os
+import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -196,8 +198,8 @@ def not_whole(bench):
     second.start("--join", first.directory)
     service.wait_ready(True, 120)
     created = service.log_lines("topic created")
-    assert len(created) == 7 and all("replicas=2" in line for line in created), created
-    assert sum("partitions=3" in line for line in created) == 5, created
+    assert len(created) == 8 and all("replicas=2" in line for line in created), created
+    assert sum("partitions=3" in line for line in created) == 6, created
     assert not service.log_lines("this topic has one replica")
     assert service.stop() == 0
     # The brokers' default, which is one here.
@@ -206,12 +208,12 @@ def not_whole(bench):
     bench.make_topics(create=False)
     service = bench.service(topics={"create": True}).start()
     service.wait_ready(True)
-    assert len(service.log_lines("this topic has one replica")) == 7, service.log_tail()
+    assert len(service.log_lines("this topic has one replica")) == 8, service.log_tail()
     assert all("replicas=1" in line for line in service.log_lines("topic created"))
     assert service.stop() == 0
     # They go with their brokers.
     bench.topics = None
-    return "waited for 1 broker, 7 topics named"
+    return "waited for 1 broker, 8 topics named"
 
 
 def unreachable(bench):
@@ -259,6 +261,34 @@ def health(bench):
     service.command(*asked, status=1)
 
 
+def half_requests(bench):
+    """Three hundred half requests, and few handles: health is answered, new functions load, and no core may be left."""
+    service = bench.service()
+    command = ["prlimit", "--nofile=200:300", service.binary, "serve", "--config", service.config]
+    with open(service.log, "ab") as log:
+        service.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    service.wait_ready(True)
+    limits = pathlib.Path(f"/proc/{service.process.pid}/limits").read_text(encoding="ascii")
+    assert re.search("Max open files +300 +300 ", limits), limits
+    assert re.search("Max core file size +0 +0 ", limits), limits
+    assert service.log_lines("the process may have 300 files open at once"), service.log_tail()
+    host, port = service.admin().split(":")
+    results = bench.results()
+    with contextlib.ExitStack() as held:
+        for _ in range(300):
+            half = held.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            half.sendall(b"GET /health/live HTTP/1.1\r\nHost: loc")
+        for number in range(10):
+            assert service.not_ready(5) is None
+            name = f"beside-{number}"
+            bench.define(definition(name, ECHO))
+            assert results.one(bench.call(name)).status == "ok"
+    with socket.create_connection((host, int(port)), timeout=10) as rebound:
+        rebound.sendall(b"GET /functions HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+        assert rebound.recv(100).startswith(b"HTTP/1.1 403 "), "a name that somebody else resolves"
+    assert service.stop() == 0
+
+
 def list_from_the_environment(bench):
     """A list is given by a variable as JSON; one that is none is named as other faults are."""
     service = bench.service()
@@ -277,6 +307,7 @@ SCENARIOS = [
     unreachable,
     namesakes,
     health,
+    half_requests,
     list_from_the_environment,
     not_whole,
 ]

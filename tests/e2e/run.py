@@ -19,6 +19,7 @@ import traceback
 import uuid
 
 import brokers
+import ceilings
 import delivery
 import exactly_once
 import faults
@@ -27,13 +28,15 @@ import membership
 import operate
 import scale
 import security
+import telemetry
 import tenants
+import unreadable
 import use
 from bench import ECHO, HOSTILE, Bench, Skipped
 from cluster import Broker
 
 # What takes the one broker away for long comes last.
-FAMILIES = [use, kept, faults, operate, tenants, security, delivery, membership, scale, exactly_once, brokers]
+FAMILIES = [use, kept, faults, unreadable, operate, telemetry, tenants, ceilings, security, delivery, membership, scale, exactly_once, brokers]
 SCENARIOS = {scenario.__name__: scenario for family in FAMILIES for scenario in family.SCENARIOS}
 
 

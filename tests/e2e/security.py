@@ -22,7 +22,8 @@ from streams import BROKER_DEADLINE_S
 
 # What the service needs of each of its topics; what is read may be described too, and what is written as well.
 RIGHTS = {
-    "pre-triggers": [AclOperation.READ, AclOperation.WRITE],
+    "pre-triggers": [AclOperation.READ],
+    "guest-notices": [AclOperation.READ, AclOperation.WRITE],
     "invocations": [AclOperation.READ],
     "results": [AclOperation.WRITE],
     "dead-letters": [AclOperation.WRITE],
@@ -228,7 +229,7 @@ def start(service):
     """Starts it and waits until it serves or says why it does not; skips where it was built without what that needs."""
     service.start()
     until = time.monotonic() + 60
-    while not service.log_lines("admin interface listens") and not service.log_lines("kafka does not work"):
+    while not service.log_lines("forewarm serves") and not service.log_lines("kafka does not work"):
         if service.process.poll() is not None and service.log_lines("available at build time"):
             service.kill()
             raise Skipped("the service was built without it: see scripts/features")

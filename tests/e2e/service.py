@@ -14,6 +14,8 @@ import urllib.request
 
 STOP_DEADLINE_S = 60
 COMMAND_DEADLINE_S = 120
+# Where the guests of the scenarios lie.
+GUESTS = pathlib.Path(__file__).resolve().parents[2] / "guests"
 
 
 def toml(tables):
@@ -54,7 +56,11 @@ class Service:
             "ingest": {"group-id": group, "drain-timeout": "5s"},
             # Other nodes run on this host.
             "admin": {"listen": "127.0.0.1:0"},
-            "artifacts": {"directory": str(self.directory / "artifacts")},
+            # Definitions of the scenarios name guests where they lie, and files of their own folder.
+            "artifacts": {
+                "directory": str(self.directory / "artifacts"),
+                "file-roots": [str(GUESTS), str(self.directory.parent.resolve())],
+            },
             # Shared by all scenarios, so that each guest is compiled once.
             "execute": {"cache-directory": str(cache)},
         }
@@ -89,11 +95,21 @@ class Service:
             return "it has not started yet"
         try:
             with urllib.request.urlopen(f"http://{address}/health/ready", timeout=timeout_s) as answer:
-                assert json.load(answer) == {"status": "ok"}
+                assert json.load(answer)["status"] == "ok"
                 return None
         except urllib.error.HTTPError as answer:
             assert answer.code == 503, answer
             return json.load(answer)["reason"]
+
+    def conditions(self, timeout_s=10):
+        """What is not as it should be, as it says over HTTP; nothing before it answers there."""
+        if not self.admin():
+            return []
+        try:
+            with urllib.request.urlopen(f"http://{self.admin()}/health/ready", timeout=timeout_s) as answer:
+                return json.load(answer).get("conditions", [])
+        except urllib.error.HTTPError as answer:
+            return json.load(answer).get("conditions", [])
 
     def wait_ready(self, ready, deadline_s=60):
         """Waits until it takes calls, or until it does not."""
@@ -120,6 +136,12 @@ class Service:
         """Memory that it holds."""
         fields = pathlib.Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()
         return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def resident_bytes_most(self):
+        """The most memory that it ever held."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) * 1024
 
     def log_bytes(self):
         return self.log.stat().st_size if self.log.exists() else 0
@@ -161,6 +183,13 @@ class Service:
 
     def command(self, *arguments, status=0):
         """Runs another command of the binary with the same configuration; its output."""
+        return self.run_command(arguments, status).stdout
+
+    def fails(self, *arguments):
+        """Runs a command that ends with status 1; what it says."""
+        return self.run_command(arguments, 1).stderr
+
+    def run_command(self, arguments, status):
         command = [self.binary, *map(str, arguments), "--config", self.config]
         environment = {**os.environ, **self.environment}
         options = {"capture_output": True, "text": True, "timeout": COMMAND_DEADLINE_S, "env": environment}
@@ -168,7 +197,7 @@ class Service:
         words = " ".join(map(str, command))
         said = f"{words} ended with {done.returncode}, expected {status}:\n{done.stdout}{done.stderr}"
         assert done.returncode == status, said
-        return done.stdout
+        return done
 
     def log_tail(self, lines=30):
         if not self.log.exists():

@@ -18,6 +18,7 @@ ROLES = (
     "invocations",
     "results",
     "dead-letters",
+    "guest-notices",
     "functions",
     "pre-trigger-outcomes",
     "forecast-snapshots",

@@ -238,7 +238,7 @@ fn an_init_that_takes_too_long_is_named() {
         bench.define("slow", FunctionKind::Command, &wat(start), |_| {});
         bench.settle();
         let ended = bench.call("slow", b"");
-        assert_eq!((ended.status, code(&ended)), (Status::Timeout, "init"), "{ended:?}");
+        assert_eq!((ended.status, code(&ended)), (Status::Timeout, "init_timeout"), "{ended:?}");
         assert!(ended.error.unwrap().message.contains("execute.init-timeout (50ms)"));
     }
 }

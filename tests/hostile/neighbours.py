@@ -71,7 +71,7 @@ def init_sleeps(bench):
 
 
 def slow_floor(bench):
-    deploy(bench, guests.init_slow(), warm={"floor": 300, "ceiling": 300})
+    deploy(bench, guests.init_slow(), warm={"floor": 100, "ceiling": 100})
     call(bench, 20)
 
 
@@ -107,7 +107,7 @@ def memory_eaters(bench):
 
 
 def tables(bench):
-    deploy(bench, guests.tables_filled(), warm={"floor": 200, "ceiling": 200})
+    deploy(bench, guests.tables_filled(), warm={"floor": 100, "ceiling": 100})
     call(bench, 4)
 
 
@@ -184,7 +184,7 @@ def made_up_sources(bench):
 NEIGHBOURS = [
     Neighbour("init-loops", "40 calls of a function whose start never ends", init_loops, ("init",), short=True),
     Neighbour("init-sleeps", "64 calls of a function whose start waits for an hour", init_sleeps, ("init",)),
-    Neighbour("slow-floor", "a start of a second, 300 of which are to be held", slow_floor),
+    Neighbour("slow-floor", "a start of a second, 100 of which are to be held", slow_floor),
     Neighbour("failing-floors", "8 functions whose start never ends, 4 of each to be held", failing_floors, ("init",),
               functions=tuple(f"neighbour-{number}" for number in range(8))),
     Neighbour("compile-bomb", "a module of some kB that takes gigabytes to compile", compile_bomb, ("compil", "refused"),

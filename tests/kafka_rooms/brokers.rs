@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use forewarm::codec::{Codec, WireFormat};
-use forewarm::ingest::{Received, Settings};
+use forewarm::ingest::{MessageBounds, Received, Settings};
 use forewarm::kafka::Connection;
+use forewarm::kafka::headers::Bounds;
 use forewarm::types::Invocation;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -225,11 +226,18 @@ pub fn number(received: &Received) -> u32 {
     received.content.as_ref().unwrap().id.parse().unwrap()
 }
 
+/// What a message may be.
+pub fn bounds() -> MessageBounds {
+    MessageBounds { bytes_max: 16 << 20, headers: Bounds { count_max: 64, bytes_max: 64 << 10 } }
+}
+
 pub fn settings(topic: &str) -> Settings {
     Settings {
         topic: topic.to_owned(),
         in_flight_max: 10_000,
         in_flight_bytes_max: 64 << 20,
+        message: bounds(),
+        pass_unreadable_after: Duration::ZERO,
         commit_interval: Duration::from_millis(50),
         commit_completions: 1_000,
         drain_timeout: Duration::from_secs(5),

@@ -68,6 +68,7 @@ fn letter(payload: Vec<u8>) -> Record {
         key: None,
         headers: vec![("a".to_owned(), b"1".to_vec())],
         payload: Some(payload),
+        omitted: None,
         reason: "malformed",
         detail: "why",
         call: None,

@@ -9,11 +9,11 @@ use forewarm::codec::{Codec, NoSchemaRegistry, WireFormat};
 use forewarm::ingest::pre_triggers::{PreTriggerEvent, PreTriggers};
 use forewarm::kafka::tail::{Fenced, Follower, Message, Start, Step, Tail};
 use forewarm::kafka::{TopicFinding, TopicSpec, ensure_topics};
-use forewarm::registry::{Registry, RegistryEvent};
+use forewarm::registry::{Judge, Registry, RegistryEvent};
 use forewarm::types::{Offset, PreTrigger, Timestamp};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 
-use crate::brokers::{Brokers, LONG, eventually, unique};
+use crate::brokers::{Brokers, LONG, bounds, eventually, unique};
 
 struct Keys {
     seen: Arc<Mutex<Vec<String>>>,
@@ -154,7 +154,8 @@ fn the_registry_says_the_last_of_each_name_and_then_what_changes() {
         let (sender, events) = channel();
         let say = move |event| sender.send(event).unwrap();
         let connection = brokers.connection(&unique("group"));
-        let registry = Registry::start(&connection, &topic, codec, Arc::new(NoSchemaRegistry), say).unwrap();
+        let judge = Judge::default();
+        let registry = Registry::start(&connection, &topic, judge, codec, Arc::new(NoSchemaRegistry), say).unwrap();
         let next = || match events.recv_timeout(LONG).unwrap() {
             RegistryEvent::Defined(definition, _) => format!("+{} {}", definition.name, definition.version),
             RegistryEvent::Removed(name) => format!("-{name}"),
@@ -167,7 +168,7 @@ fn the_registry_says_the_last_of_each_name_and_then_what_changes() {
         define("a", "a", "3", 1_000);
         assert_eq!(next(), "!a: warm.floor must not be above warm.ceiling");
         define("a", "a", "4", 1);
-        assert!(registry.fences().wait(LONG));
+        assert!(registry.fences().of(&"a".parse().unwrap()).wait(LONG));
         assert_eq!(events.try_recv().map(|event| matches!(event, RegistryEvent::Defined(..))), Ok(true));
         brokers.send(&topic, Some("a"), None, &[]);
         brokers.send(&topic, Some("no name!"), Some(b"x"), &[]);
@@ -200,8 +201,16 @@ fn pre_triggers_come_from_the_window_on_and_only_new_malformed_ones_are_handed_o
             room
         };
         let connection = brokers.connection(&unique("group"));
-        let reader =
-            PreTriggers::start(&connection, &topic, Start::Beginning, codec, Arc::new(NoSchemaRegistry), sink).unwrap();
+        let reader = PreTriggers::start(
+            &connection,
+            &topic,
+            Start::Beginning,
+            codec,
+            Arc::new(NoSchemaRegistry),
+            bounds(),
+            sink,
+        )
+        .unwrap();
         eventually("it has caught up", || reader.is_caught_up());
         brokers.send(&topic, Some("k"), Some(b"new and malformed"), &[("a", "1")]);
         brokers.send(&topic, None, Some(&pre_trigger("no room")), &[]);

@@ -322,8 +322,7 @@ impl Node {
     fn receive(&mut self, now: Timestamp, id: CallId, position: Position, broker: &mut Broker, chance: &mut Chance) {
         let info = &broker.calls[id];
         let name = self.functions[info.function].name.clone();
-        let (key, tenant) = ([info.key], format!("t{}", info.key % 3));
-        let terms = self.policies.terms(&name, Some(&key), Some(position.partition), Some(&tenant));
+        let terms = self.policies.terms(&name, Some(&[info.key]), Some(position.partition));
         let call = Call { id, function: info.function, position, terms, attempt: 1, received_at: now };
         let event = Event::InvocationArrived { function: name, evidence: Evidence::default() };
         self.control.handle(now + self.skew, event, &mut Vec::new());

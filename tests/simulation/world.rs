@@ -139,11 +139,13 @@ pub struct World {
 fn functions() -> Arc<[Arc<FunctionDefinition>]> {
     let orderings = [Ordering::Unordered, Ordering::Key, Ordering::Partition, Ordering::Key];
     let attempts = [1, 3, 2, 1];
-    let define = |(index, (ordering, attempts_max))| {
+    let define = |(index, (ordering, attempts_max)): (usize, _)| {
         let artifact = Artifact { uri: "store:".to_owned(), sha256: Sha256([0; 32]) };
         let name = FunctionName::new(&format!("f{index}")).unwrap();
         let mut definition = FunctionDefinition::new(name, "1", artifact, FunctionKind::Component);
         definition.ordering = ordering;
+        // The last one has none, as the first two have one of their own each, and t1 has no limit.
+        definition.tenant = ["t0", "t2", "t1"].get(index).map(|&tenant| tenant.to_owned());
         definition.retry = Retry { attempts_max, backoff_ms: 20, backoff_max_ms: 100, ..Retry::default() };
         Arc::new(definition)
     };

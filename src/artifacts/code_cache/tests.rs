@@ -25,8 +25,10 @@ fn set_time(path: &Path, seconds: u64) {
     fs::File::options().append(true).open(path).unwrap().set_modified(time).unwrap();
 }
 
+/// Bytes of all but the node's key.
 fn total(directory: &Path) -> u64 {
-    fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+    let entries = fs::read_dir(directory).unwrap().map(Result::unwrap).filter(|entry| entry.file_name() != "node.key");
+    entries.map(|entry| entry.metadata().unwrap().len()).sum()
 }
 
 #[test]
@@ -127,7 +129,7 @@ fn code_of_another_engine_makes_room_before_code_that_was_used_long_ago() {
 /// Writes only while all that is in the folder fits into `bytes`.
 fn disk_of(bytes: u64) -> impl Fn(&Folder, &str, &[u8]) -> io::Result<File> {
     move |folder, name, code| {
-        let used: u64 = folder.entries(|_| true).iter().map(|entry| entry.bytes).sum();
+        let used: u64 = folder.entries(|name| name != "node.key").iter().map(|entry| entry.bytes).sum();
         if used + code.len() as u64 > bytes {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -242,4 +244,48 @@ fn a_filled_cache_is_read_where_nothing_may_be_written() {
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(directory.path()), mode(&path)), (0o555, 0o444), "a start changes no rights");
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn code_that_was_planted_is_not_handed_out_whatever_its_name_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = CodeCache::open(directory.path(), 100);
+    let ours = cache.store(artifact("wasm"), ENGINE, &A).unwrap();
+    // The digest of its content, another key's code, and ours of the same bytes for another artifact and engine.
+    let other = tempfile::tempdir().unwrap();
+    let others = CodeCache::open(other.path(), 100).store(artifact("planted"), ENGINE, &A).unwrap();
+    let code_of = |file: &CodeFile| file.name().rsplit('-').next().unwrap().strip_suffix(EXTENSION).unwrap().to_owned();
+    for code in [Sha256::of(&A).to_string(), code_of(&others), code_of(&ours)] {
+        let name = format!("{}{code}{EXTENSION}", prefix(artifact("planted"), ENGINE));
+        fs::write(directory.path().join(&name), A).unwrap();
+        assert!(cache.find(artifact("planted"), ENGINE).is_none(), "{name}");
+        assert!(!directory.path().join(name).exists());
+    }
+    assert!(cache.find(artifact("wasm"), ENGINE).is_some());
+}
+
+#[test]
+fn a_refusal_is_found_again_by_its_artifact_and_engine_and_not_where_it_was_planted() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = CodeCache::open(directory.path(), 100);
+    cache.keep_refusal(artifact("bomb"), ENGINE, "too much");
+    let again = CodeCache::open(directory.path(), 100);
+    assert_eq!(again.refusal(artifact("bomb"), ENGINE).as_deref(), Some("too much"));
+    assert_eq!((again.refusal(artifact("bomb"), OLD), again.refusal(artifact("other"), ENGINE)), (None, None));
+    let of = |name| directory.path().join(format!("{}{REFUSED}", prefix(artifact(name), ENGINE)));
+    fs::copy(of("bomb"), of("other")).unwrap();
+    assert_eq!(again.refusal(artifact("other"), ENGINE), None);
+}
+
+#[test]
+fn no_more_refusals_are_kept_than_there_may_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = CodeCache::open(directory.path(), 100);
+    for nth in 0..REFUSALS_MAX {
+        fs::write(directory.path().join(format!("{nth}{REFUSED}")), b"").unwrap();
+    }
+    set_time(&directory.path().join(format!("7{REFUSED}")), 1);
+    cache.keep_refusal(artifact("bomb"), ENGINE, "too much");
+    assert!(!directory.path().join(format!("7{REFUSED}")).exists());
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), REFUSALS_MAX + 1, "with the key");
 }

@@ -1,36 +1,112 @@
-//! A CSV of single calls: `timestamp,function[,duration_ms]`.
+//! A CSV of single calls: `timestamp,function[,duration_ms]`, or other columns in another order where its first line names them.
 //!
 //! Must not: sum calls up; that is the parent's.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::super::Error;
 use super::lines::{Lines, field};
+use super::table::Table;
 use super::{CALLS_MAX, Call};
 use crate::types::{FunctionName, Timestamp};
 
 /// The longest run time that is taken, in milliseconds (inclusive): a week.
 const RUN_MS_MAX: f64 = 7.0 * 24.0 * 3_600_000.0;
 
+/// What the columns are called, in any case; the first is what they are called here.
+const TIMESTAMP: [&str; 5] = ["timestamp", "time", "at", "start_timestamp", "invoked_at"];
+const FUNCTION: [&str; 4] = ["function", "function_name", "func", "name"];
+const DURATION: [&str; 3] = ["duration_ms", "duration", "run_ms"];
+
+/// Which column is which. Without a first line that says so: timestamp, function, and where there is a third, duration_ms.
+struct Columns {
+    at: usize,
+    function: usize,
+    run_ms: Option<usize>,
+    /// How many there are where a first line says so; else 2 or 3.
+    len: Option<usize>,
+}
+
+impl Columns {
+    const WITHOUT_A_HEAD: Self = Self { at: 0, function: 1, run_ms: Some(2), len: None };
+
+    /// What the first line says, where it is a head.
+    fn of(head: &Table) -> Option<Self> {
+        let place = |names: &[&str]| {
+            let named = |name: &&str| head.fields().position(|field| field.eq_ignore_ascii_case(name));
+            names.iter().find_map(named)
+        };
+        let (at, function) = (place(&TIMESTAMP)?, place(&FUNCTION)?);
+        Some(Self { at, function, run_ms: place(&DURATION), len: Some(head.len()) })
+    }
+}
+
+/// The names of functions, each held once, however many calls it has.
+#[derive(Default)]
+struct Names {
+    known: HashMap<String, FunctionName>,
+    taken: HashSet<FunctionName>,
+}
+
+impl Names {
+    /// The name of a function that is called like this elsewhere, where names may have other characters, as an ARN or a path has.
+    fn of(&mut self, text: &str) -> Result<FunctionName, String> {
+        if let Some(name) = self.known.get(text) {
+            return Ok(name.clone());
+        }
+        let name = match FunctionName::new(text) {
+            Ok(name) => name,
+            Err(_) if text.is_empty() => return Err("function is empty".to_owned()),
+            Err(_) => self.replaced(text)?,
+        };
+        self.known.insert(text.to_owned(), name.clone());
+        self.taken.insert(name.clone());
+        Ok(name)
+    }
+
+    /// A name with `_` in place of what no name here has; with a number behind it where that is another's.
+    fn replaced(&self, text: &str) -> Result<FunctionName, String> {
+        let legal = |c: char| if c.is_ascii_alphanumeric() || "._-/".contains(c) { c } else { '_' };
+        let replaced: String = text.chars().map(legal).collect();
+        let replaced = replaced.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+        let stem = if replaced.is_empty() { "function" } else { replaced };
+        for nth in 1..=self.taken.len() + 1 {
+            let behind = if nth == 1 { String::new() } else { format!("-{nth}") };
+            let kept = &stem[..stem.len().min(FunctionName::LEN_MAX - behind.len())];
+            let name = FunctionName::new(&format!("{kept}{behind}")).map_err(|invalid| invalid.to_string())?;
+            if !self.taken.contains(&name) {
+                return Ok(name);
+            }
+        }
+        Err(format!("no name is left for function {text:?}"))
+    }
+}
+
 /// Reads a file of calls, ordered by time; calls of one moment stay in the order of the file.
 pub(super) fn read(path: &Path) -> Result<Vec<Call>, Error> {
     let mut lines = Lines::open(path)?;
     let mut calls = Vec::new();
-    // Each name is held once, however many calls it has.
-    let mut names = HashSet::<FunctionName>::new();
-    let mut is_first = true;
+    let mut names = Names::default();
+    let mut table: Option<(Table, Columns)> = None;
     while let Some(line) = lines.next()? {
-        let is_head = std::mem::take(&mut is_first) && line.starts_with("timestamp,");
-        if is_head {
+        let is_first = table.is_none();
+        let (table, columns) = table.get_or_insert_with(|| (Table::beginning_with(line), Columns::WITHOUT_A_HEAD));
+        let split = table.split(line);
+        // Files that were joined have their heads in the middle.
+        if split.is_ok()
+            && let Some(head) = Columns::of(table)
+        {
+            *columns = head;
             continue;
         }
-        let mut call = call(line).map_err(|what| lines.fault(what))?;
-        match names.get(&call.function) {
-            Some(name) => call.function = name.clone(),
-            None => _ = names.insert(call.function.clone()),
-        }
+        let call = split.and_then(|()| call(table, columns, &mut names)).map_err(|what| {
+            let is_head = is_first && table.fields().all(|field| field.parse::<f64>().is_err());
+            let hint =
+                if is_head { "; the first line may name the columns: timestamp, function, duration_ms" } else { "" };
+            lines.fault(format!("{what}{hint}"))
+        })?;
         if calls.len() == CALLS_MAX {
             return Err(lines.fault(format!("there are more than {CALLS_MAX} calls: give a part of them")));
         }
@@ -40,32 +116,38 @@ pub(super) fn read(path: &Path) -> Result<Vec<Call>, Error> {
     Ok(calls)
 }
 
-/// Reads one line. None of the fields can hold a comma, so quotes need no more than to be taken off.
-fn call(line: &str) -> Result<Call, String> {
-    let fields: Vec<&str> = line.split(',').map(|field| field.trim().trim_matches('"')).collect();
-    let (at, function, run_ms) = match fields[..] {
-        [at, function] => (at, function, ""),
-        [at, function, run_ms] => (at, function, run_ms),
-        _ => return Err(format!("{} fields: a line is timestamp,function[,duration_ms]", fields.len())),
-    };
+/// Reads the line that was taken apart last.
+fn call(table: &Table, columns: &Columns, names: &mut Names) -> Result<Call, String> {
+    let is_whole = columns.len.map_or((2..=3).contains(&table.len()), |len| table.len() <= len);
+    let needed = columns.at.max(columns.function) + 1;
+    if !is_whole || table.len() < needed {
+        let wanted = match columns.len {
+            Some(len) => format!("the first line has {len}"),
+            None => format!("a line is timestamp{0}function[{0}duration_ms]", table.delimiter()),
+        };
+        return Err(format!("{} fields: {wanted}", table.len()));
+    }
+    let run_ms = columns.run_ms.map_or("", |column| table.field(column));
     let run_ms = if run_ms.is_empty() { 0.0 } else { field(run_ms, "duration_ms", "a number of milliseconds")? };
     if !(0.0..=RUN_MS_MAX).contains(&run_ms) {
         return Err(format!("duration_ms is {run_ms}: it must be from 0 to {RUN_MS_MAX}"));
     }
     Ok(Call {
-        at: timestamp(at)?,
-        function: FunctionName::new(function).map_err(|invalid| invalid.to_string())?,
+        at: timestamp(table.field(columns.at))?,
+        function: names.of(table.field(columns.function))?,
         run: Duration::from_secs_f64(run_ms / 1_000.0),
     })
 }
 
-/// Reads a time: RFC 3339, or a number since 1970 of seconds (below 10¹¹: until the year 5138) or milliseconds.
+/// Reads a time: RFC 3339, or a number since 1970 of seconds (below 10¹¹: until the year 5138), milliseconds, microseconds or
+/// nanoseconds, a thousand times as many each.
 fn timestamp(text: &str) -> Result<Timestamp, String> {
     let wanted = || {
-        format!("timestamp is {text:?}: it must be like 2026-11-23T09:00:00.25Z, or seconds or milliseconds since 1970")
+        format!("timestamp is {text:?}: it must be like 2026-11-23T09:00:00.25Z, or seconds, ms, µs or ns since 1970")
     };
     if let Ok(number) = text.parse::<f64>() {
-        let seconds = if number.abs() < 1e11 { number } else { number / 1e3 };
+        let unit = [1.0, 1e3, 1e6, 1e9].into_iter().find(|unit| number.abs() < 1e11 * unit);
+        let seconds = unit.map_or(f64::NAN, |unit| number / unit);
         if !(0.0..1e11).contains(&seconds) {
             return Err(wanted());
         }
@@ -79,15 +161,25 @@ fn timestamp(text: &str) -> Result<Timestamp, String> {
     Ok(Timestamp::from_micros(micros - ahead_s * 1_000_000))
 }
 
-/// Cuts `+02:00` off the end: what stands before it, and how many seconds the local time is ahead of UTC.
+/// Cuts `+02:00`, `+0200` or `+02` off the end: what stands before it, and how many seconds the local time is ahead of UTC.
 fn offset(text: &str) -> Option<(&str, i64)> {
-    let (local, offset) = text.split_at_checked(text.len().checked_sub(6)?)?;
-    let ahead = match offset.as_bytes()[0] {
-        b'+' => 1,
-        b'-' => -1,
+    let sign = text.rfind(['+', '-'])?;
+    // A date has signs, too; the time of day stands between it and the offset.
+    if !text[..sign].contains(':') {
+        return None;
+    }
+    let ahead = if text.as_bytes()[sign] == b'+' { 1 } else { -1 };
+    let digits = &text[sign + 1..];
+    let (hours, minutes) = match digits.len() {
+        5 => digits.split_once(':')?,
+        4 => digits.split_at_checked(2)?,
+        2 => (digits, "0"),
         _ => return None,
     };
-    let (hours, minutes) = offset[1..].split_once(':')?;
+    if !hours.bytes().chain(minutes.bytes()).all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
     let (hours, minutes): (u8, u8) = (hours.parse().ok()?, minutes.parse().ok()?);
-    (hours < 24 && minutes < 60).then_some((local, ahead * (i64::from(hours) * 3_600 + i64::from(minutes) * 60)))
+    (hours < 24 && minutes < 60)
+        .then_some((&text[..sign], ahead * (i64::from(hours) * 3_600 + i64::from(minutes) * 60)))
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::super::Error;
 use super::lines::{Lines, field};
+use super::table::Table;
 use super::{COUNT_MAX, FUNCTIONS_MAX, Function, MINUTES_MAX, Set, Trace};
 use crate::types::FunctionName;
 
@@ -72,8 +73,10 @@ pub(super) fn read(folder: &Path) -> Result<Trace, Error> {
 fn rows(path: &Path) -> Result<Vec<Row>, Error> {
     let mut lines = Lines::open(path)?;
     let head = lines.next()?.unwrap_or_default().to_owned();
-    let columns: Vec<&str> = head.split(',').collect();
-    let optional = |name: &str| columns.iter().position(|column| *column == name);
+    let mut table = Table::beginning_with(&head);
+    table.split(&head).map_err(|what| lines.fault(what))?;
+    let columns: Vec<String> = table.fields().map(str::to_owned).collect();
+    let optional = |name: &str| columns.iter().position(|column| column.eq_ignore_ascii_case(name));
     let needed = |name: &str| optional(name).ok_or_else(|| lines.fault(format!("there is no column {name}")));
     let (fid, set, minutes) = (needed("fid")?, needed("set")?, needed("minutes")?);
     let (total, run_ms) = (needed("total")?, needed("dur_avg_ms")?);
@@ -81,12 +84,14 @@ fn rows(path: &Path) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
     let mut names = BTreeSet::new();
     while let Some(line) = lines.next()? {
-        let fields: Vec<&str> = line.split(',').collect();
+        let split = table.split(line);
+        let fields: Vec<&str> = table.fields().collect();
         let row = || -> Result<Row, String> {
+            split?;
             if fields.len() != columns.len() {
                 return Err(format!("{} fields, the first line has {}", fields.len(), columns.len()));
             }
-            let text = |column: usize| text(columns[column], fields[column]);
+            let text = |column: usize| text(&columns[column], fields[column]);
             let row = Row {
                 name: FunctionName::new(fields[fid]).map_err(|invalid| invalid.to_string())?,
                 set: text(set)?.ok_or("set is empty")?,

@@ -13,6 +13,9 @@ use super::super::Error;
 /// The longest line, in bytes (inclusive).
 const LINE_BYTES_MAX: usize = 4 << 20;
 
+/// How gzip begins (RFC 1952).
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
 /// The lines of one file.
 pub(super) struct Lines {
     path: PathBuf,
@@ -22,13 +25,15 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Opens a file; one whose name ends in `.gz` is decompressed on the way.
+    /// Opens a file; one that is gzip, as its first bytes say, is decompressed on the way.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let file = File::open(path).map_err(|fault| Error::Read { path: path.to_owned(), fault })?;
-        let reader: Box<dyn BufRead> = if path.extension().is_some_and(|extension| extension == "gz") {
-            Box::new(BufReader::new(MultiGzDecoder::new(BufReader::new(file))))
+        let mut file = BufReader::new(file);
+        let begins = file.fill_buf().map_err(|fault| Error::Read { path: path.to_owned(), fault })?;
+        let reader: Box<dyn BufRead> = if begins.starts_with(&GZIP) {
+            Box::new(BufReader::new(MultiGzDecoder::new(file)))
         } else {
-            Box::new(BufReader::new(file))
+            Box::new(file)
         };
         Ok(Self { path: path.to_owned(), reader, line: Vec::new(), number: 0 })
     }

@@ -117,17 +117,88 @@ fn calls_are_read_in_every_form_of_time() {
 }
 
 #[test]
+fn columns_are_found_by_the_first_line_in_any_case_and_order() {
+    let f = |at: i64, run: u128| (at, "f".to_owned(), run);
+    for text in [
+        "\"timestamp\",\"function\",\"duration_ms\"\n\"1\",\"f\",\"281\"\n",
+        "Timestamp,Function,Duration_ms\n1,f,281\n",
+        "duration_ms;tenant;FUNCTION;timestamp\n281;a,b;f;1\n",
+        "time\tfunction_name\tregion\tduration_ms\n1\tf\t\t281\n",
+        // Two files, joined.
+        "timestamp,function,duration_ms\n1,f,281\ntimestamp,function,duration_ms\n",
+    ] {
+        assert_eq!(read_calls(text).unwrap(), [f(1_000, 281)], "{text}");
+    }
+    let joined = "timestamp,function\n1,f\nfunction,duration_ms,timestamp\nf,5,2\n";
+    assert_eq!(read_calls(joined).unwrap(), [f(1_000, 0), f(2_000, 5)]);
+}
+
+#[test]
+fn times_may_have_any_unit_and_zone() {
+    for time in [
+        "1700000000",
+        "1700000000000",
+        "1700000000000000",
+        "1700000000000000000",
+        "1.7e9",
+        "2023-11-14T22:13:20Z",
+        "2023-11-15T03:43:20+05:30",
+        "2023-11-15T03:43:20+0530",
+        "2023-11-14T20:13:20-02",
+        "2023-11-14 22:13:20",
+    ] {
+        let calls = read_calls(&format!("{time},f\n")).unwrap_or_else(|fault| panic!("{time}: {fault}"));
+        assert_eq!(calls[0].0, 1_700_000_000_000, "{time}");
+    }
+}
+
+#[test]
+fn names_of_elsewhere_become_names_of_here() {
+    let text = "1,arn:aws:lambda:eu:1:function:pay\n2,/api/x?y=1\n3,/api/x!y=1\n4,/api/x?y=1\n5,straße 7\n6,???\n";
+    let names: Vec<String> = read_calls(text).unwrap().into_iter().map(|(_, name, _)| name).collect();
+    let wanted = ["arn_aws_lambda_eu_1_function_pay", "api/x_y_1", "api/x_y_1-2", "api/x_y_1", "stra_e_7", "function"];
+    assert_eq!(names, wanted);
+    let long = format!("1,{0}?\n2,{0}!\n", "x".repeat(200));
+    let names: Vec<String> = read_calls(&long).unwrap().into_iter().map(|(_, name, _)| name).collect();
+    assert_eq!(names, ["x".repeat(128), format!("{}-2", "x".repeat(126))]);
+}
+
+#[test]
+fn gzip_is_known_by_its_first_bytes() {
+    let folder = folder(&[("calls.csv.gz", "timestamp,function\n1,f\n")]);
+    let packed = fs::read(folder.path().join("calls.csv.gz")).unwrap();
+    for (name, bytes) in
+        [("calls.GZ", packed.clone()), ("calls", packed.clone()), ("joined.gz", [packed.clone(), packed].concat())]
+    {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        assert!(!Trace::read_calls(&path).unwrap().is_empty(), "{name}");
+    }
+}
+
+#[test]
 fn faults_in_calls_are_named_with_their_line() {
     let says = |line: &str| read_calls(&format!("timestamp,function\n1,f\n{line}\n")).unwrap_err();
-    let wanted = "it must be like 2026-11-23T09:00:00.25Z, or seconds or milliseconds since 1970";
-    for time in ["", "yesterday", "-1", "nan", "inf", "1e15", "2026-13-01T00:00:00Z", "2026-11-23T09:00:00+25:00"] {
+    let wanted = "it must be like 2026-11-23T09:00:00.25Z, or seconds, ms, µs or ns since 1970";
+    for time in ["", "yesterday", "-1", "nan", "inf", "1e21", "2026-13-01T00:00:00Z", "2026-11-23T09:00:00+25:00"] {
         assert_eq!(says(&format!("{time},f")), format!("./calls.csv, line 3: timestamp is {time:?}: {wanted}"));
     }
-    assert_eq!(says("1"), "./calls.csv, line 3: 1 fields: a line is timestamp,function[,duration_ms]");
-    assert_eq!(says("1,f,1,1"), "./calls.csv, line 3: 4 fields: a line is timestamp,function[,duration_ms]");
+    assert_eq!(says("1"), "./calls.csv, line 3: 1 fields: the first line has 2");
+    assert_eq!(says("1,f,1,1"), "./calls.csv, line 3: 4 fields: the first line has 2");
+    assert_eq!(says("1,\"f"), "./calls.csv, line 3: a quote is not closed");
+    assert_eq!(
+        read_calls("1").unwrap_err(),
+        "./calls.csv, line 1: 1 fields: a line is timestamp,function[,duration_ms]"
+    );
+    assert_eq!(
+        read_calls("Zeit;Funktion\n1;f\n").unwrap_err(),
+        "./calls.csv, line 1: timestamp is \"Zeit\": it must be like 2026-11-23T09:00:00.25Z, or seconds, ms, µs or ns since \
+         1970; the first line may name the columns: timestamp, function, duration_ms"
+    );
+    let says = |line: &str| read_calls(&format!("timestamp,function,duration_ms\n1,f\n{line}\n")).unwrap_err();
     assert_eq!(says("1,f,x"), "./calls.csv, line 3: duration_ms is \"x\": it must be a number of milliseconds");
     assert_eq!(says("1,f,-1"), "./calls.csv, line 3: duration_ms is -1: it must be from 0 to 604800000");
-    assert!(says("1,a b").starts_with("./calls.csv, line 3: function name \"a b\" is not valid"));
+    assert_eq!(says("1,"), "./calls.csv, line 3: function is empty");
     let long = format!("1,{}", "f".repeat(4 << 20));
     assert_eq!(says(&long), "./calls.csv, line 3: the line is longer than 4194304 bytes: is this the right file?");
 }

@@ -255,11 +255,17 @@ impl Chains {
 
     /// The edges that lead away from one function, or all.
     pub fn edges(&self, now: Timestamp, from: Option<Slot>) -> Vec<EdgeView> {
-        let nodes = (0..).zip(&self.nodes).filter(|(slot, _)| from.is_none_or(|from| from == *slot));
-        let nodes = nodes.filter_map(|(slot, node)| Some((slot, node.as_deref()?)));
+        let slots = from.map_or(0..self.nodes.len() as Slot, |from| from..from.saturating_add(1));
+        let nodes = slots.filter_map(|slot| Some((slot, self.nodes.get(slot as usize)?.as_deref()?)));
         nodes
             .flat_map(|(slot, node)| node.edges.iter().map(move |edge| self.view(now.as_micros(), slot, edge)))
             .collect()
+    }
+
+    /// The functions from which edges lead away.
+    pub fn begun(&self) -> impl Iterator<Item = Slot> + '_ {
+        let nodes = (0..).zip(&self.nodes);
+        nodes.filter(|(_, node)| node.as_deref().is_some_and(|node| !node.edges.is_empty())).map(|(slot, _)| slot)
     }
 
     /// What was passed over.

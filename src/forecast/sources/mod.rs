@@ -7,7 +7,8 @@
 //! **Budgets.** A source holds at most a share of the table of notices, and its notices together ask for at most so much
 //! instance time. That starts at the configured budget and grows by as much again for each of its recent notices whose
 //! calls came (in the end 34-fold). A tenant has the same bounds over all its sources. A notice asks for no more
-//! instances than are left of it, and is refused where none is, so a flood takes nothing from others.
+//! instances than are left of it, and is refused where none is, so a flood takes nothing from others. Sources that name no
+//! tenant are one tenant's together.
 //!
 //! **Bounds.** Rows for sources, tenants and pairs of source and function by configuration; what is forgotten to make
 //! room is counted, and as `bounded` says that is what is least known.
@@ -125,7 +126,7 @@ impl Account {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Tenant {
     name: Box<str>,
     account: Account,
@@ -168,6 +169,8 @@ pub(super) struct Sources {
     tenant_budget_micros: u64,
     sources: Bounded<Box<[u8]>, Source>,
     tenants: Bounded<Box<str>, Tenant>,
+    /// Whose the sources are that name no tenant.
+    nobody: Tenant,
     /// By the serial numbers of source and function.
     pairs: Bounded<(u64, u64), Pair>,
     /// Sources met so far.
@@ -200,6 +203,7 @@ impl Sources {
             tenant_budget_micros: micros(config.tenant_budget),
             sources: Bounded::new(sources_max.get()),
             tenants: Bounded::new(sources_max.get()),
+            nobody: Tenant::default(),
             pairs: Bounded::new(config.source_functions_max.get()),
             serial: 0,
             news: Vec::new(),
@@ -262,6 +266,17 @@ impl Sources {
         Some(place)
     }
 
+    fn tenant(&self, place: Option<Place>) -> &Tenant {
+        place.map_or(&self.nobody, |place| self.tenants.at(place))
+    }
+
+    fn tenant_mut(&mut self, place: Option<Place>) -> &mut Tenant {
+        match place {
+            Some(place) => self.tenants.at_mut(place),
+            None => &mut self.nobody,
+        }
+    }
+
     fn meet_tenant(&mut self, name: &str) -> Option<Place> {
         if let Some(place) = self.tenants.find(name) {
             return Some(place);
@@ -307,7 +322,7 @@ impl Sources {
         if source.account.notices >= self.notices_source_max {
             return Err(Criterion::SourceOverShare);
         }
-        let Some(tenant) = source.tenant.map(|tenant| self.tenants.at(tenant)) else { return Ok(()) };
+        let tenant = self.tenant(source.tenant);
         let one_more_source = source.account.notices == 0 && tenant.sources >= self.sources_tenant_max;
         if tenant.account.notices >= self.notices_tenant_max || one_more_source {
             return Err(Criterion::TenantOverShare);
@@ -319,12 +334,11 @@ impl Sources {
     pub(super) fn affordable(&self, source: Place, freed: u64, each: u64) -> Result<u64, Criterion> {
         let source = self.sources.at(source);
         let by_source = source.account.left(self.source_budget_micros, freed) / each.max(1);
-        let tenant = source.tenant.map(|tenant| &self.tenants.at(tenant).account);
-        let by_tenant = tenant.map(|account| account.left(self.tenant_budget_micros, freed) / each.max(1));
-        match (by_source, by_tenant) {
+        let account = &self.tenant(source.tenant).account;
+        match (by_source, account.left(self.tenant_budget_micros, freed) / each.max(1)) {
             (0, _) => Err(Criterion::SourceOverBudget),
-            (_, Some(0)) => Err(Criterion::TenantOverBudget),
-            (by_source, by_tenant) => Ok(by_source.min(by_tenant.unwrap_or(u64::MAX))),
+            (_, 0) => Err(Criterion::TenantOverBudget),
+            (by_source, by_tenant) => Ok(by_source.min(by_tenant)),
         }
     }
 
@@ -335,11 +349,9 @@ impl Sources {
         let account = &mut self.sources.at_mut(source).account;
         account.notices += 1;
         let is_first = account.notices == 1;
-        if let Some(tenant) = self.sources.at(source).tenant {
-            let tenant = self.tenants.at_mut(tenant);
-            tenant.account.notices += 1;
-            tenant.sources += u32::from(is_first);
-        }
+        let tenant = self.tenant_mut(self.sources.at(source).tenant);
+        tenant.account.notices += 1;
+        tenant.sources += u32::from(is_first);
     }
 
     /// The source holds one notice less.
@@ -349,21 +361,18 @@ impl Sources {
         let account = &mut self.sources.at_mut(source).account;
         account.notices -= 1;
         let was_last = account.notices == 0;
-        if let Some(tenant) = self.sources.at(source).tenant {
-            let tenant = self.tenants.at_mut(tenant);
-            tenant.account.notices -= 1;
-            tenant.sources -= u32::from(was_last);
-        }
+        let tenant = self.tenant_mut(self.sources.at(source).tenant);
+        tenant.account.notices -= 1;
+        tenant.sources -= u32::from(was_last);
     }
 
     /// A notice of the source asks for `cost` µs of instance time instead of `freed`.
     pub(super) fn commit(&mut self, source: Place, freed: u64, cost: u64) {
         let source = self.sources.at_mut(source);
         source.account.committed = source.account.committed - freed + cost;
-        if let Some(tenant) = source.tenant {
-            let account = &mut self.tenants.at_mut(tenant).account;
-            account.committed = account.committed - freed + cost;
-        }
+        let tenant = source.tenant;
+        let account = &mut self.tenant_mut(tenant).account;
+        account.committed = account.committed - freed + cost;
     }
 
     /// What the source's notices for the function bring alone, as a share of what they announce, 0.0 to 1.0.
@@ -434,10 +443,10 @@ impl Sources {
         }
         let (known, tenant) = (row.learned.alone.weight(), row.tenant);
         self.sources.used(source, known);
+        let account = &mut self.tenant_mut(tenant).account;
+        account.learn(evidence);
+        let known = account.hits;
         if let Some(tenant) = tenant {
-            let account = &mut self.tenants.at_mut(tenant).account;
-            account.learn(evidence);
-            let known = account.hits;
             self.tenants.used(tenant, known);
         }
     }

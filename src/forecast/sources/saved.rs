@@ -127,8 +127,8 @@ impl Sources {
         row.account.earn(&beliefs.alone);
         let (known, tenant) = (row.learned.alone.weight(), row.tenant);
         self.sources.used(source, known);
+        self.tenant_mut(tenant).account.earn(&beliefs.alone);
         if let Some(tenant) = tenant {
-            self.tenants.at_mut(tenant).account.earn(&beliefs.alone);
             self.tenants.used(tenant, known);
         }
     }

@@ -36,6 +36,11 @@ fn a_budget_is_earned_by_what_comes() {
 
 #[test]
 fn a_tenant_has_one_budget_and_one_share_for_all_its_sources() {
+    // Those without a tenant are one tenant's together.
+    [Some("t"), None].into_iter().for_each(one_budget_and_one_share);
+}
+
+fn one_budget_and_one_share(tenant: Option<&str>) {
     let config = ForecastConfig {
         notices_max: std::num::NonZeroU32::new(8).unwrap(),
         sources_max: std::num::NonZeroU32::new(4).unwrap(),
@@ -43,7 +48,7 @@ fn a_tenant_has_one_budget_and_one_share_for_all_its_sources() {
         ..ForecastConfig::default()
     };
     let mut sources = sources(config);
-    let meet = |sources: &mut Sources, name| sources.meet(Some("t"), name).unwrap();
+    let meet = |sources: &mut Sources, name| sources.meet(tenant, name).unwrap();
     let [a, b, c] = ["a", "b", "c"].map(|name| meet(&mut sources, name));
     sources.commit(a, 0, 10 * HOUR);
     assert_eq!(sources.affordable(b, 0, HOUR), Ok(2));
@@ -59,10 +64,10 @@ fn a_tenant_has_one_budget_and_one_share_for_all_its_sources() {
     assert_eq!(sources.has_place(c), Ok(()));
     let d = meet(&mut sources, "d");
     assert_eq!(sources.has_place(d), Err(Criterion::TenantOverShare));
-    // The same name without a tenant, or in another one, is somebody else.
-    assert_eq!(sources.find(None, "a"), None);
+    // The same name in another tenant is somebody else.
+    assert_eq!(sources.find(Some("u"), "a"), None);
     assert_eq!(sources.find(Some("ta"), ""), None);
-    assert_eq!(sources.names(a), ("a", Some("t")));
+    assert_eq!(sources.names(a), ("a", tenant));
 }
 
 #[test]
