@@ -35,7 +35,7 @@ impl Artifacts {
 }
 
 /// The keys of `[execute]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Execute {
     /// Where compiled machine code is kept.
@@ -44,6 +44,8 @@ pub struct Execute {
     pub cache_bytes_max: u64,
     /// Instances that live at once (inclusive); 0: 1,000. Never more than `vm.max_map_count` allows.
     pub instances_max: u32,
+    /// The share of these instances, and of `memory_bytes_max`, that one function may hold; above 0.0, at most 1.0.
+    pub function_instances_share_max: f64,
     /// Bytes that all instances together may hold (inclusive), those in which calls run among them. [`load`](super::load) puts
     /// a part of the machine's memory in place of 0.
     pub memory_bytes_max: u64,
@@ -88,6 +90,7 @@ impl Default for Execute {
             cache_directory: "forewarm-data/code".into(),
             cache_bytes_max: 4 << 30,
             instances_max: 0,
+            function_instances_share_max: 0.5,
             memory_bytes_max: 4 << 30,
             instance_memory_bytes_max: 256 << 20,
             worker_threads: 0,
@@ -116,6 +119,10 @@ impl Execute {
         };
         let (least, most) = (Duration::from_micros(100), Duration::from_secs(1));
         check((least..=most).contains(&self.epoch_interval), "execute.epoch-interval must be from 100us to 1s");
+        check(
+            self.function_instances_share_max > 0.0 && self.function_instances_share_max <= 1.0,
+            "execute.function-instances-share-max must be above 0 and at most 1",
+        );
         check(!self.init_timeout.is_zero(), "execute.init-timeout must be above 0s");
         check(
             self.instance_memory_bytes_max >= 65_536 && self.instance_memory_bytes_max <= 4 << 30,

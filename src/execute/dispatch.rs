@@ -96,8 +96,7 @@ impl<O: Outcomes> Node<O> {
         drop(state);
         match submitted {
             Submitted::Run(ready, pending) => self.run(function, ready, pending),
-            Submitted::Waits { prepare: 0 } => function.hurry.notify_one(),
-            Submitted::Waits { prepare } => self.prepare_on_demand(&function, prepare),
+            Submitted::Waits => self.seek_for_call(&function),
         }
     }
 
@@ -208,8 +207,7 @@ impl<O: Outcomes> Node<O> {
     ) -> Option<(Box<Ready>, Pending<O::Ticket>)> {
         ready.shelved_at = Instant::now();
         let mut state = function.state();
-        let current = state.version.as_ref().is_some_and(|version| version.serial == ready.version.serial);
-        if keep && current {
+        if keep && state.runs(&ready.version) {
             return match state.shelf.freed(ready) {
                 Offered::Run(ready, pending) => Some((ready, pending)),
                 Offered::Shelved => {
@@ -218,11 +216,10 @@ impl<O: Outcomes> Node<O> {
                 }
             };
         }
-        let prepare = if state.phase == Phase::Running { state.shelf.lost() } else { state.shelf.gone() };
+        state.shelf.lost();
         let next = state.shelf.pair();
         drop(state);
-        self.retire(vec![ready]);
-        self.prepare_on_demand(function, prepare);
+        self.retire_used(function, ready);
         self.replenish(function);
         next
     }

@@ -17,7 +17,9 @@ use crate::pool;
 const MAX_MAP_COUNT_DEFAULT: u64 = 65_530;
 /// Slots where the user set no number: enough for one node, and cheap to set up.
 const INSTANCES_DEFAULT: u32 = 1_000;
-/// Core instances of one component (JavaScript and Python guests are made of several).
+/// Core instances of one component (JavaScript and Python guests are made of several, of up to 14). Every guest may have as
+/// many: the pool only counts them. Memories, tables and stacks take address space, so that there are fewer of those than guests
+/// may ask for; where they end before the slots do, a slot is missing, and the call waits.
 const CORE_INSTANCES_PER_COMPONENT: u32 = 32;
 /// Tables of one guest.
 pub(super) const TABLES_PER_GUEST: u32 = 8;
@@ -53,7 +55,7 @@ pub(super) fn build(config: &Execute, instances: u32) -> Result<Engine, ExecuteE
     let memory_bytes = usize::try_from(config.instance_memory_bytes_max).unwrap_or(usize::MAX);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
-        .total_core_instances(instances.saturating_mul(8))
+        .total_core_instances(instances.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
         .total_memories(instances.saturating_mul(2))
         .total_tables(instances.saturating_mul(4))
         .total_stacks(instances.saturating_mul(2))

@@ -7,7 +7,7 @@ use std::str::Utf8Error;
 use std::time::Duration;
 
 use wasmtime::component::ResourceTableError;
-use wasmtime::{Trap, WasmBacktrace};
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::host::{RANDOM_BYTES_MAX, TimedOut};
@@ -21,6 +21,9 @@ const TEXT_BYTES_MAX: usize = 4 << 10;
 const CAUSE_BYTES_MAX: usize = 768;
 /// Longest code of an error, in bytes.
 const CODE_BYTES_MAX: usize = 128;
+
+/// The code of a fault that says that Wasmtime's pool was full.
+const FULL_POOL: &str = "pool";
 
 const PAST_LIMIT: &str = "the call ran past its time limit";
 
@@ -84,10 +87,15 @@ impl Fault {
         }
     }
 
+    /// Whether the pool had no room for the guest: that is not the guest's fault, and passes.
+    pub(super) fn is_full_pool(&self) -> bool {
+        self.status == Status::Limit && self.error.code.as_deref() == Some(FULL_POOL)
+    }
+
     /// The guest ended before its first call: in `init`, or while it was instantiated. The code says so, except where the
-    /// node had no memory for it, which is not the guest's doing.
+    /// node had no memory or no room for it, which is not the guest's doing.
     pub(super) fn in_init(mut self, timeout: Duration) -> Self {
-        if self.error.code.as_deref() == Some(NODE_MEMORY) {
+        if self.error.code.as_deref() == Some(NODE_MEMORY) || self.is_full_pool() {
             return self;
         }
         let code = match self.status {
@@ -105,6 +113,9 @@ impl Fault {
     }
 
     fn classify(error: &wasmtime::Error, circumstances: &Circumstances) -> Self {
+        if let Some(full) = error.downcast_ref::<PoolConcurrencyLimitError>() {
+            return Self::new(Status::Limit, FULL_POOL, full.to_string());
+        }
         if error.is::<TimedOut>() {
             return Self::new(Status::Timeout, "timeout", PAST_LIMIT);
         }

@@ -14,6 +14,7 @@ use super::shelf::Shelf;
 use super::slots::Slot;
 use super::status::Story;
 use super::wall_clock;
+use crate::pool::{Breaker, Purpose};
 use crate::types::{FunctionDefinition, FunctionName, Invocation, StartKind, WarmReason};
 
 /// A call as it is handed to the executor. `T` is the caller's own: it comes back with the outcome.
@@ -159,7 +160,7 @@ pub(super) struct Ready {
     pub(super) version: Arc<Version>,
     /// Why it was prepared.
     pub(super) reason: WarmReason,
-    /// When its preparation was asked for.
+    /// When its preparation began.
     pub(super) asked_at: Instant,
     /// When it was ready.
     pub(super) ready_at: Instant,
@@ -182,7 +183,7 @@ pub(super) struct Start {
 impl Start {
     /// Tells how a call that was received, dispatched, and brought to its instance at these moments began.
     ///
-    /// Waiting in line for a slot is `queued`; waiting for this instance to become ready is `prepare`.
+    /// Waiting in line for a turn and a slot is `queued`; waiting for this instance to become ready is `prepare`.
     pub(super) fn of<T>(pending: &Pending<T>, ready: &Ready, taken_at: Instant) -> Self {
         let version = (ready.version.loaded_at, ready.version.origin.start_kind());
         let times = (pending.call.received_at, pending.dispatched_at, taken_at);
@@ -246,9 +247,14 @@ pub(super) struct State<T> {
     pub(super) loading: Option<(Step, Instant)>,
     /// The newest definition's serial; a load of an older one is abandoned.
     pub(super) wanted_serial: u64,
-    /// Preparing ahead failed: not again before this moment.
-    pub(super) planned_after: Option<Instant>,
-    pub(super) planned_failures: u32,
+    /// Instances to prepare ahead, of those that the target asks for.
+    pub(super) planned: u32,
+    /// What the function stands in line for, to begin a preparation.
+    pub(super) asked: Option<Purpose>,
+    /// There was no slot for an instance for this; not to be tried again before the next look. None for a call means none ahead.
+    pub(super) full: Option<Purpose>,
+    /// Whether preparing may be tried, after it failed.
+    pub(super) breaker: Breaker,
     /// No call can run, for now.
     pub(super) unavailable: Option<Unavailable>,
 }
@@ -277,6 +283,11 @@ impl<T> State<T> {
         let lasted = if self.phase == Phase::Loading { since.elapsed() } else { seen_at.duration_since(*since) };
         (lasted >= after).then(|| (self.shelf.usage(0).preparing, why))
     }
+
+    /// Whether `version` is the one that runs.
+    pub(super) fn runs(&self, version: &Version) -> bool {
+        self.version.as_ref().is_some_and(|running| running.serial == version.serial)
+    }
 }
 
 /// See the head of this file.
@@ -289,8 +300,8 @@ pub(super) struct Function<T> {
     mean_prepare_ns: AtomicU64,
     /// Linear memory of the newest instance, in bytes; 0 while unknown.
     instance_bytes: AtomicU64,
-    /// A call waits for an instance that is being prepared ahead, and may not have its turn yet.
-    pub(super) hurry: Notify,
+    /// The version that ran was replaced or taken away: nobody wants what is being prepared of it.
+    pub(super) replaced: Notify,
 }
 
 impl<T> Function<T> {
@@ -316,14 +327,16 @@ impl<T> Function<T> {
                 version: None,
                 loading: None,
                 wanted_serial: 0,
-                planned_after: None,
-                planned_failures: 0,
                 unavailable: None,
+                planned: 0,
+                asked: None,
+                full: None,
+                breaker: Breaker::default(),
             }),
             mean_execute_ns: AtomicU64::new(u64::MAX),
             mean_prepare_ns: AtomicU64::new(u64::MAX),
             instance_bytes: AtomicU64::new(0),
-            hurry: Notify::new(),
+            replaced: Notify::new(),
         }
     }
 

@@ -2,7 +2,9 @@
 //!
 //! Must not: give a guest anything that belongs to the node or to another function.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceTable;
 use wasmtime::{Store, UpdateDeadline};
@@ -29,6 +31,22 @@ pub(super) const RANDOM_BYTES_MAX: u64 = 1 << 20;
 #[error("the call ran past its time limit")]
 pub(super) struct TimedOut;
 
+/// Time that does not count against a deadline; shared by whoever gives it and the guest that has it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Grace(Arc<AtomicU64>);
+
+impl Grace {
+    /// Adds to it.
+    pub(super) fn add(&self, time: Duration) {
+        self.0.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::AcqRel);
+    }
+
+    /// The deadline with it.
+    pub(super) fn after(&self, deadline: Instant) -> Instant {
+        deadline + Duration::from_nanos(self.0.load(Ordering::Acquire))
+    }
+}
+
 /// The state of one store. `W` is the WASI context of the guest's kind.
 pub(super) struct Host<W> {
     pub(super) wasi: W,
@@ -44,6 +62,8 @@ pub(super) struct Host<W> {
     pub(super) answer_bytes_max: u64,
     /// Past this moment the guest is ended at its next epoch.
     pub(super) deadline: Instant,
+    /// What does not count against the deadline, while the guest is prepared.
+    pub(super) grace: Option<Grace>,
     /// Once it is set, the guest is ended at its next epoch too.
     pub(super) cancelled: Cancelled,
     pub(super) announcer: Announcer,
@@ -126,6 +146,7 @@ impl<W> Host<W> {
             handed_bytes_max: HOSTCALL_BYTES_MAX.max(answer_bytes_max.saturating_add(ANSWER_EXTRA_BYTES)),
             answer_bytes_max,
             deadline,
+            grace: None,
             cancelled: Cancelled::default(),
             announcer: Announcer::new(definition, announce.clone()),
         }
@@ -140,7 +161,8 @@ pub(super) fn guard<W: Send + 'static>(store: &mut Store<Host<W>>) {
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|context| {
         let host = context.data();
-        if Instant::now() >= host.deadline || host.cancelled.is_set() {
+        let deadline = host.grace.as_ref().map_or(host.deadline, |grace| grace.after(host.deadline));
+        if Instant::now() >= deadline || host.cancelled.is_set() {
             // What a cancelled call came to is not published, so it needs no name of its own.
             return Err(TimedOut.into());
         }

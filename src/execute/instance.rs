@@ -18,7 +18,7 @@ use super::bindings::{Function as Guest, Invocation as GuestInvocation};
 use super::code::Code;
 use super::fault::{Circumstances, Fault};
 use super::function::Cancelled;
-use super::host::{self, Host, Preview2, TimedOut};
+use super::host::{self, Grace, Host, Preview2, TimedOut};
 use super::memory::Account;
 use super::stdio::CallLog;
 use crate::types::{FunctionDefinition, Invocation, Payload, Status};
@@ -51,7 +51,7 @@ impl Instance {
         definition: &FunctionDefinition,
         account: Account,
         announce: &Announce,
-        init_timeout: Duration,
+        (init_timeout, grace): (Duration, &Grace),
         touch_bytes_max: u64,
     ) -> Result<Self, Fault> {
         let deadline = Instant::now() + init_timeout;
@@ -60,12 +60,13 @@ impl Instance {
                 let host = Host::component(definition, account, announce, deadline);
                 let mut store = Box::new(Store::new(pre.engine(), host));
                 host::guard(&mut store);
+                store.data_mut().grace = Some(grace.clone());
                 let started = async {
                     let guest = pre.instantiate_async(&mut *store).await?;
                     let initialised = guest.call_init(&mut *store).await?;
                     Ok::<_, wasmtime::Error>((guest, initialised))
                 };
-                let started = before(deadline, pin!(started)).await;
+                let started = before(deadline, pin!(started)).with(grace).await;
                 match started.map_err(|error| judge(&error, &store).in_init(init_timeout))? {
                     (guest, Ok(())) => {
                         store.data().log.clear();
@@ -83,7 +84,8 @@ impl Instance {
                 let host = Host::command(definition, functions, account, announce, deadline);
                 let mut store = Box::new(Store::new(pre.module().engine(), host));
                 host::guard(&mut store);
-                let instantiated = before(deadline, pin!(pre.instantiate_async(&mut *store))).await;
+                store.data_mut().grace = Some(grace.clone());
+                let instantiated = before(deadline, pin!(pre.instantiate_async(&mut *store))).with(grace).await;
                 let instance = instantiated.map_err(|error| judge(&error, &store).in_init(init_timeout))?;
                 let start = instance.get_typed_func::<(), ()>(&mut *store, "_start");
                 let start = start.map_err(|error| judge(&error, &store).in_init(init_timeout))?;
@@ -173,6 +175,7 @@ impl Instance {
 fn begin<W: 'static>(store: &mut Store<Host<W>>, cancelled: &Cancelled, deadline: Instant) {
     let host = store.data_mut();
     host.deadline = deadline;
+    host.grace = None;
     host.cancelled.clone_from(cancelled);
     host.memory.call_begins();
     host.log.clear();
@@ -217,13 +220,21 @@ fn before<'a, T, F>(deadline: Instant, future: Pin<&'a mut F>) -> Before<'a, F>
 where
     F: Future<Output = wasmtime::Result<T>>,
 {
-    Before { future, deadline, timer: None }
+    Before { future, deadline, grace: None, timer: None }
 }
 
 struct Before<'a, F> {
     future: Pin<&'a mut F>,
     deadline: Instant,
+    grace: Option<&'a Grace>,
     timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<'a, F> Before<'a, F> {
+    /// Until `deadline` and what `grace` adds to it.
+    fn with(self, grace: &'a Grace) -> Self {
+        Self { grace: Some(grace), ..self }
+    }
 }
 
 impl<T, F: Future<Output = wasmtime::Result<T>>> Future for Before<'_, F> {
@@ -233,8 +244,11 @@ impl<T, F: Future<Output = wasmtime::Result<T>>> Future for Before<'_, F> {
         if let Poll::Ready(ended) = self.future.as_mut().poll(context) {
             return Poll::Ready(ended);
         }
-        let deadline = self.deadline;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+        let until = self.grace.map_or(self.deadline, |grace| grace.after(self.deadline)).into();
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if timer.deadline() != until {
+            timer.as_mut().reset(until);
+        }
         timer.as_mut().poll(context).map(|()| Err(TimedOut.into()))
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::function::{Ending, Function, Gone, Phase, Step, Version};
 use super::loader::Wanted;
 use super::{Executor, Node, Outcomes, wall_clock};
+use crate::pool::Breaker;
 use crate::types::{FunctionDefinition, FunctionName};
 
 /// Pause before loading is tried again; doubles up to the maximum.
@@ -81,6 +82,7 @@ impl<O: Outcomes> Node<O> {
     /// Retires what is ready and rejects what waits.
     fn clear(&self, function: &Function<O::Ticket>, code: &str, what: &str) {
         let ready = function.state().shelf.retire_all();
+        function.replaced.notify_waiters();
         self.retire(ready);
         let waiting = function.state().shelf.abandon_if(|_| true);
         for pending in waiting {
@@ -170,14 +172,14 @@ impl<O: Outcomes> Node<O> {
         state.loading = None;
         state.unavailable = None;
         let replaced = state.version.replace(Arc::new(version));
-        state.planned_after = None;
-        state.planned_failures = 0;
+        state.breaker = Breaker::default();
         state.shelf.set_concurrency(definition.limits.concurrency);
         let old = state.shelf.retire_all();
         let limit = definition.limits.payload_in_bytes;
         let too_large = state.shelf.abandon_if(|pending| pending.call.invocation.payload.0.len() as u64 > limit);
         drop(state);
         self.end_calls(replaced, Gone::Replaced);
+        function.replaced.notify_waiters();
         self.retire(old);
         for pending in too_large {
             let message =

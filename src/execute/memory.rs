@@ -58,7 +58,7 @@ impl NodeMemory {
     fn of(full: &Full, asked_bytes: u64, bytes: u64) -> Self {
         match *full {
             Full::Never { bytes, budget_bytes, .. } => Self::Never { bytes, budget_bytes },
-            Full::Instances { .. } | Full::Bytes { .. } => Self::UsedUp { asked_bytes, bytes },
+            Full::Instances { .. } | Full::Bytes { .. } | Full::Share { .. } => Self::UsedUp { asked_bytes, bytes },
         }
     }
 
@@ -276,7 +276,7 @@ mod tests {
 
     use super::*;
     use crate::execute::slots::Slots;
-    use crate::pool::Capacity;
+    use crate::pool::{Bounds, Capacity};
     use crate::types::{Artifact, FunctionKind, Sha256};
 
     const PAGE: usize = 65_536;
@@ -313,12 +313,12 @@ mod tests {
         let mut definition = FunctionDefinition::new(name(), "1", artifact, FunctionKind::Component);
         definition.limits.memory_bytes = 3 * PAGE as u64;
         let idle: Arc<dyn Room> = Arc::clone(idle) as _;
-        let slot = slots.reserve(&name(), bytes).unwrap();
+        let slot = slots.reserve(&name(), bytes, Purpose::Call).unwrap();
         GuestMemory::new(&definition, 0, Account::new(name(), slot, Arc::downgrade(&idle), Purpose::Call))
     }
 
     fn slots(bytes: u64) -> (Slots, Arc<Idle>) {
-        (Slots::new(Capacity { instances: 9, bytes }), Arc::default())
+        (Slots::new(Bounds::whole(Capacity { instances: 9, bytes })), Arc::default())
     }
 
     async fn grow(guest: &mut GuestMemory, from: usize, to: usize) -> Result<bool, String> {
@@ -367,7 +367,7 @@ mod tests {
         let mut definition = FunctionDefinition::new(name(), "1", artifact, FunctionKind::Component);
         definition.environment.insert("NAME".to_owned(), "x".repeat(100));
         let room: Weak<Idle> = Weak::new();
-        let account = Account::new(name(), slots.reserve(&name(), 0).unwrap(), room, Purpose::Call);
+        let account = Account::new(name(), slots.reserve(&name(), 0, Purpose::Call).unwrap(), room, Purpose::Call);
         let counted = GuestMemory::new(&definition, 1_000, account).bytes() - OVERHEAD_BYTES;
         assert_eq!(counted, VARIABLE_BYTES + 16 + 112 + 32_000);
     }
@@ -377,8 +377,8 @@ mod tests {
         let budget = OVERHEAD_BYTES + 3 * PAGE as u64;
         let (slots, idle) = slots(budget);
         let mut guest = guest(&slots, &idle, OVERHEAD_BYTES + PAGE as u64);
-        idle.slots.lock().unwrap().push(slots.reserve(&name(), PAGE as u64).unwrap());
-        idle.slots.lock().unwrap().push(slots.reserve(&name(), PAGE as u64).unwrap());
+        idle.slots.lock().unwrap().push(slots.reserve(&name(), PAGE as u64, Purpose::Call).unwrap());
+        idle.slots.lock().unwrap().push(slots.reserve(&name(), PAGE as u64, Purpose::Call).unwrap());
         assert_eq!(grow(&mut guest, 0, 1).await, Ok(true));
         assert_eq!((slots.in_use().bytes, idle.slots.lock().unwrap().len()), (budget, 2));
         assert_eq!(grow(&mut guest, 1, 2).await, Ok(true));
@@ -408,7 +408,7 @@ mod tests {
     async fn a_call_waits_for_others_and_gives_up_where_all_of_them_wait() {
         let (slots, idle) = slots(OVERHEAD_BYTES + 2 * PAGE as u64);
         let mut guest = guest(&slots, &idle, 0);
-        let other = slots.reserve(&name(), PAGE as u64).unwrap();
+        let other = slots.reserve(&name(), PAGE as u64, Purpose::Call).unwrap();
         assert_eq!(grow(&mut guest, 0, 1).await, Ok(true));
         // A preparation does not wait.
         idle.running.store(2, Ordering::Relaxed);

@@ -18,6 +18,7 @@ mod instance;
 mod load;
 mod loader;
 mod memory;
+mod pace;
 mod prepare;
 mod shelf;
 mod slots;
@@ -29,18 +30,17 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Instant, SystemTime};
 
-use tokio::sync::Semaphore;
-
 pub use self::announce::Announce;
 pub use self::compile::{Worker, reap_orphans};
 pub use self::dispatch::UNAVAILABLE;
 pub use self::function::{Call, Cancelled};
 use self::function::{Function, Phase};
 use self::loader::Loader;
+use self::pace::Line;
 use self::slots::Slots;
 use crate::artifacts::{ArtifactStore, CodeCache};
 use crate::config::Execute;
-use crate::pool::Capacity;
+use crate::pool::{Bounds, Capacity};
 use crate::telemetry::Metrics;
 use crate::types::{FunctionName, InvocationResult, PoolUsage, Timestamp, WarmTarget};
 
@@ -96,10 +96,11 @@ struct Node<O: Outcomes> {
     loader: Loader,
     metrics: Arc<Metrics>,
     handle: tokio::runtime::Handle,
-    /// Preparations at once, whoever asked.
-    preparing: Semaphore,
-    /// Preparations at once that no call waits for: fewer, so that warming one function does not slow another's call.
-    preparing_ahead: Semaphore,
+    /// Preparations that compute at once: one a core. Fewer of them for work that no call waits for, so that warming one
+    /// function does not slow another's call.
+    line: Line<O>,
+    /// Preparations of one function that may have been begun and not be done.
+    begun_max: u32,
     serials: AtomicU64,
     started_at: Instant,
 }
@@ -161,13 +162,13 @@ impl<O: Outcomes> Executor<O> {
             outcomes,
             announce,
             functions: RwLock::default(),
-            slots: Slots::new(capacity),
+            slots: Slots::new(Bounds::of(capacity, config.function_instances_share_max)),
             capacity,
             loader: Loader::new(&config, engine, artifacts, cache, Arc::clone(&metrics)),
             metrics,
             handle: tokio.handle().clone(),
-            preparing: Semaphore::new(cores),
-            preparing_ahead: Semaphore::new(or_else(config.prepare_concurrency, cores.div_ceil(2))),
+            line: Line::new(cores, or_else(config.prepare_concurrency, cores.div_ceil(2))),
+            begun_max: prepare::begun_max(cores),
             serials: AtomicU64::new(0),
             started_at: Instant::now(),
             config,

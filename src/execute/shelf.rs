@@ -14,8 +14,8 @@ use crate::types::{PoolUsage, WarmTarget};
 pub(super) enum Submitted<I, C> {
     /// Run it now in this instance.
     Run(I, C),
-    /// It waits; prepare this many instances on behalf of the waiting calls.
-    Waits { prepare: u32 },
+    /// It waits for an instance; [`Shelf::lacks`] says whether one is to be prepared for it.
+    Waits,
 }
 
 /// What to do with an instance that became free.
@@ -66,7 +66,7 @@ impl<I, C> Shelf<I, C> {
             }
         } else {
             self.waiting.push_back(call);
-            Submitted::Waits { prepare: self.claim_on_demand() }
+            Submitted::Waits
         };
         self.in_flight_peak = self.in_flight_peak.max(self.in_flight());
         submitted
@@ -78,11 +78,9 @@ impl<I, C> Shelf<I, C> {
         self.in_flight_peak = self.in_flight_peak.max(self.in_flight());
     }
 
-    /// How many instances to prepare for waiting calls that no instance is in sight of; counts them as preparing.
-    pub(super) fn claim_on_demand(&mut self) -> u32 {
-        let wanted = pool::on_demand(&self.usage(0), self.concurrency);
-        self.preparing += wanted;
-        wanted
+    /// Whether a call waits that no instance is in sight of, and that may run once there is one.
+    pub(super) fn lacks(&self) -> bool {
+        pool::on_demand(&self.usage(0), self.concurrency) > 0
     }
 
     /// What to do about the target, by what is here.
@@ -90,9 +88,9 @@ impl<I, C> Shelf<I, C> {
         pool::plan(&self.usage(0), &self.target, self.concurrency)
     }
 
-    /// Counts `instances` as being prepared ahead.
-    pub(super) fn claim_planned(&mut self, instances: u32) {
-        self.preparing += instances;
+    /// A preparation begins.
+    pub(super) fn begin(&mut self) {
+        self.preparing += 1;
     }
 
     /// A preparation ended with an instance.
@@ -112,16 +110,9 @@ impl<I, C> Shelf<I, C> {
         self.offer(instance)
     }
 
-    /// A call ended and its instance is gone. Answers how many instances to prepare for the calls that wait.
-    pub(super) fn lost(&mut self) -> u32 {
+    /// A call ended and its instance is gone.
+    pub(super) fn lost(&mut self) {
         self.busy -= 1;
-        self.claim_on_demand()
-    }
-
-    /// A call ended, its instance is gone, and none is to be prepared.
-    pub(super) fn gone(&mut self) -> u32 {
-        self.busy -= 1;
-        0
     }
 
     fn offer(&mut self, instance: I) -> Offered<I, C> {
@@ -233,7 +224,8 @@ mod tests {
     #[test]
     fn a_ready_instance_is_taken_warmest_first() {
         let mut shelf = Shelf::<u8, char>::new(8);
-        shelf.claim_planned(2);
+        shelf.begin();
+        shelf.begin();
         assert_eq!(shelf.prepared(1), Offered::Shelved);
         assert_eq!(shelf.prepared(2), Offered::Shelved);
         assert_eq!(shelf.submit('a'), Submitted::Run(2, 'a'));
@@ -243,8 +235,13 @@ mod tests {
     #[test]
     fn a_waiting_call_gets_whichever_instance_comes_first() {
         let mut shelf = Shelf::<u8, char>::new(8);
-        assert_eq!(shelf.submit('a'), Submitted::Waits { prepare: 1 });
-        assert_eq!(shelf.submit('b'), Submitted::Waits { prepare: 1 });
+        assert_eq!(shelf.submit('a'), Submitted::Waits);
+        assert_eq!(shelf.submit('b'), Submitted::Waits);
+        for _ in 0..2 {
+            assert!(shelf.lacks());
+            shelf.begin();
+        }
+        assert!(!shelf.lacks());
         assert_eq!(shelf.prepared(1), Offered::Run(1, 'a'));
         // The first call ends before the second instance is ready: the second call runs in the used one.
         assert_eq!(shelf.freed(1), Offered::Run(1, 'b'));
@@ -254,19 +251,22 @@ mod tests {
     #[test]
     fn an_instance_on_its_way_serves_the_call_that_came_meanwhile() {
         let mut shelf = Shelf::<u8, char>::new(8);
-        shelf.claim_planned(1);
-        assert_eq!(shelf.submit('a'), Submitted::Waits { prepare: 0 });
+        shelf.begin();
+        assert_eq!(shelf.submit('a'), Submitted::Waits);
+        assert!(!shelf.lacks());
         assert_eq!(shelf.prepared(1), Offered::Run(1, 'a'));
     }
 
     #[test]
     fn concurrency_holds_and_the_next_call_follows() {
         let mut shelf = Shelf::<u8, char>::new(1);
-        shelf.claim_planned(2);
+        shelf.begin();
+        shelf.begin();
         shelf.prepared(1);
         shelf.prepared(2);
         assert_eq!(shelf.submit('a'), Submitted::Run(2, 'a'));
-        assert_eq!(shelf.submit('b'), Submitted::Waits { prepare: 0 });
+        assert_eq!(shelf.submit('b'), Submitted::Waits);
+        assert!(!shelf.lacks());
         assert_eq!(shelf.pair(), None);
         assert_eq!(shelf.freed(2), Offered::Run(2, 'b'));
         assert_eq!(shelf.usage(0).busy, 1);
@@ -275,10 +275,14 @@ mod tests {
     #[test]
     fn a_lost_instance_is_replaced_for_those_who_wait() {
         let mut shelf = Shelf::<u8, char>::new(1);
-        assert_eq!(shelf.submit('a'), Submitted::Waits { prepare: 1 });
-        assert_eq!(shelf.submit('b'), Submitted::Waits { prepare: 0 });
+        assert_eq!((shelf.submit('a'), shelf.lacks()), (Submitted::Waits, true));
+        shelf.begin();
+        assert_eq!((shelf.submit('b'), shelf.lacks()), (Submitted::Waits, false));
         assert_eq!(shelf.prepared(1), Offered::Run(1, 'a'));
-        assert_eq!(shelf.lost(), 1);
+        assert!(!shelf.lacks());
+        shelf.lost();
+        assert!(shelf.lacks());
+        shelf.begin();
         assert_eq!(shelf.prepared(2), Offered::Run(2, 'b'));
     }
 
@@ -287,6 +291,7 @@ mod tests {
         let mut shelf = Shelf::<u8, char>::new(8);
         shelf.submit('a');
         shelf.submit('b');
+        shelf.begin();
         assert_eq!(shelf.prepared(1), Offered::Run(1, 'a'));
         shelf.freed(1);
         assert_eq!(shelf.look(0).in_flight_peak, 2);
@@ -299,6 +304,7 @@ mod tests {
         for call in 1..=4 {
             shelf.submit(call);
         }
+        shelf.begin();
         assert_eq!(shelf.abandon_if(|call| call % 2 == 0), vec![2, 4]);
         assert_eq!(shelf.prepared(9), Offered::Run(9, 1));
         assert_eq!(shelf.abandon(), Some(3));

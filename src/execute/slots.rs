@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::pool::{Capacity, Full, Ledger, NoGrowth, SlotId};
+use crate::pool::{Bounds, Capacity, Full, Ledger, NoGrowth, Purpose, SlotId};
 use crate::types::FunctionName;
 
 /// The node's slots.
@@ -23,17 +23,17 @@ struct Shared {
 }
 
 impl Slots {
-    pub(super) fn new(capacity: Capacity) -> Self {
-        let ledger = Mutex::new(Ledger::new(capacity));
+    pub(super) fn new(bounds: Bounds) -> Self {
+        let ledger = Mutex::new(Ledger::new(bounds));
         Self(Arc::new(Shared { ledger, stalled: AtomicU32::new(0), freed: Notify::new() }))
     }
 
     /// Takes a slot.
     ///
     /// # Errors
-    /// Where instances or memory are used up.
-    pub(super) fn reserve(&self, function: &FunctionName, bytes: u64) -> Result<Slot, Full> {
-        let id = self.with(|ledger| ledger.reserve(function, bytes))?;
+    /// Where instances or memory are used up, or the function's share of them.
+    pub(super) fn reserve(&self, function: &FunctionName, bytes: u64, purpose: Purpose) -> Result<Slot, Full> {
+        let id = self.with(|ledger| ledger.reserve(function, bytes, purpose))?;
         Ok(Slot(Arc::new(Place { id, slots: self.clone(), bytes: AtomicU64::new(bytes) })))
     }
 

@@ -2,12 +2,12 @@
 
 use proptest::prelude::*;
 
-use super::{Capacity, Full, Ledger, NoGrowth, SlotId, StaleSlot};
+use super::{Bounds, Capacity, Full, Ledger, NoGrowth, Purpose, SlotId, StaleSlot};
 use crate::types::FunctionName;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Reserve { function: usize, bytes: u64 },
+    Reserve { function: usize, bytes: u64, purpose: Purpose },
     Resize { pick: prop::sample::Index, bytes: u64 },
     Grow { pick: prop::sample::Index, bytes: u64 },
     Release { pick: prop::sample::Index },
@@ -17,7 +17,8 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let bytes = prop_oneof![9 => 0..400_u64, 1 => any::<u64>()];
     let step = prop_oneof![
-        4 => (0..3_usize, bytes.clone()).prop_map(|(function, bytes)| Step::Reserve { function, bytes }),
+        4 => (0..3_usize, bytes.clone(), prop_oneof![Just(Purpose::Call), Just(Purpose::Warmth)])
+            .prop_map(|(function, bytes, purpose)| Step::Reserve { function, bytes, purpose }),
         1 => (any::<prop::sample::Index>(), bytes.clone()).prop_map(|(pick, bytes)| Step::Resize { pick, bytes }),
         2 => (any::<prop::sample::Index>(), bytes).prop_map(|(pick, bytes)| Step::Grow { pick, bytes }),
         2 => any::<prop::sample::Index>().prop_map(|pick| Step::Release { pick }),
@@ -40,28 +41,34 @@ proptest! {
 
     #[test]
     fn the_ledger_agrees_with_the_list(
-        instances in 0..20_u32, bytes in prop_oneof![0..2_000_u64, Just(u64::MAX)], steps in steps(),
+        instances in 0..20_u32, bytes in prop_oneof![0..2_000_u64, Just(u64::MAX)], share in 0.01..1.0_f64, steps in steps(),
     ) {
         let capacity = Capacity { instances, bytes };
+        let bounds = Bounds::of(capacity, share);
         let functions = ["a", "b", "c"].map(|name| FunctionName::new(name).unwrap());
-        let mut ledger = Ledger::new(capacity);
+        let mut ledger = Ledger::new(bounds);
         let mut held = Held::new();
         let mut released: Vec<SlotId> = Vec::new();
         for step in steps {
             match step {
-                Step::Reserve { function, bytes } => {
-                    let before = sum(&held, None);
+                Step::Reserve { function, bytes, purpose } => {
+                    let (before, own) = (sum(&held, None), sum(&held, Some(function)));
+                    let room = if purpose == Purpose::Call { bounds.all } else { bounds.ahead };
                     let exact: u128 = held.iter().map(|(_, _, bytes)| u128::from(*bytes)).sum();
-                    let fits = exact + u128::from(bytes) <= u128::from(capacity.bytes);
-                    match ledger.reserve(&functions[function], bytes) {
+                    let fits = exact + u128::from(bytes) <= u128::from(room.bytes);
+                    let in_share = own.instances == 0
+                        || (own.instances < bounds.function.instances
+                            && own.bytes.saturating_add(bytes) <= bounds.function.bytes);
+                    match ledger.reserve(&functions[function], bytes, purpose) {
                         Ok(slot) => {
-                            prop_assert!(before.instances < capacity.instances && fits);
+                            prop_assert!(before.instances < room.instances && fits && in_share);
                             prop_assert!(!held.iter().any(|(other, ..)| *other == slot));
                             prop_assert!(!released.contains(&slot));
                             held.push((slot, function, bytes));
                         }
                         Err(Full::Never { .. }) => prop_assert!(bytes > capacity.bytes),
-                        Err(Full::Instances { .. }) => prop_assert_eq!(before.instances, capacity.instances),
+                        Err(Full::Share { .. }) => prop_assert!(!in_share),
+                        Err(Full::Instances { .. }) => prop_assert!(before.instances >= room.instances),
                         Err(Full::Bytes { .. }) => prop_assert!(!fits),
                     }
                 }

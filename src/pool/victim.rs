@@ -15,6 +15,8 @@ pub struct Candidate<'a> {
     pub ready: u32,
     /// Its warm target.
     pub target_ready: u32,
+    /// What of the target was promised: its floor, its schedules, the live notices of pre-triggers.
+    pub promised: u32,
     /// Since when the one that would go, the longest idle, is idle.
     pub idle_since: Timestamp,
     /// Bytes of one instance of it.
@@ -22,9 +24,9 @@ pub struct Candidate<'a> {
 }
 
 /// What the room is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Purpose {
-    /// A call that waits. It is certain, and a target only likely, so it may take below another's target.
+    /// A call that waits. It is certain, and history only likely, so it may take from another what history alone wants.
     Call,
     /// The function's own warm target. It takes only what stands above another's target: otherwise two functions whose
     /// targets do not fit together would drop each other's instances for ever.
@@ -35,7 +37,9 @@ pub enum Purpose {
 ///
 /// First the one with the most ready instances above its target; between equals, and where none is above and the purpose
 /// is a call, the longest idle; then the largest instance, then the lowest name, so that the choice is the same each time.
-/// Never one without ready instances, and never `needs` itself: an instance that it has ready serves it as it is.
+/// Never one without ready instances, never one that has no more than what was promised (a floor, a schedule, a live notice:
+/// whoever asked for those must get them, whatever others do), and never `needs` itself: an instance that it has ready serves
+/// it as it is.
 ///
 /// Where bytes are short and one instance does not free enough, release it and ask again.
 pub fn victim<'a>(
@@ -45,7 +49,7 @@ pub fn victim<'a>(
 ) -> Option<&'a FunctionName> {
     let above = |candidate: &Candidate<'_>| candidate.ready.saturating_sub(candidate.target_ready);
     candidates
-        .filter(|candidate| candidate.ready > 0 && candidate.function != needs)
+        .filter(|candidate| candidate.ready > candidate.promised && candidate.function != needs)
         .filter(|candidate| purpose == Purpose::Call || above(candidate) > 0)
         .min_by_key(|candidate| {
             (Reverse(above(candidate)), candidate.idle_since, Reverse(candidate.instance_bytes), candidate.function)
@@ -69,6 +73,7 @@ mod tests {
             function: &names[function],
             ready,
             target_ready,
+            promised: 0,
             idle_since: Timestamp::from_millis(idle_ms),
             instance_bytes,
         });
@@ -106,10 +111,28 @@ mod tests {
             function: &names[0],
             ready: 5,
             target_ready: 0,
+            promised: 0,
             idle_since: Timestamp::ZERO,
             instance_bytes: 1,
         };
         assert_eq!(victim(std::iter::once(itself), &names[0], Purpose::Call), None);
         assert_eq!(victim(std::iter::once(itself), &names[1], Purpose::Call), Some(&names[0]));
+    }
+
+    #[test]
+    fn nobody_takes_what_was_promised() {
+        let names = names();
+        let candidate = |ready, promised| Candidate {
+            function: &names[0],
+            ready,
+            target_ready: 8,
+            promised,
+            idle_since: Timestamp::ZERO,
+            instance_bytes: 1,
+        };
+        for (ready, promised, gives) in [(2, 2, false), (1, 2, false), (3, 2, true), (8, 0, true), (0, 0, false)] {
+            let chosen = victim(std::iter::once(candidate(ready, promised)), &names[1], Purpose::Call);
+            assert_eq!(chosen.is_some(), gives, "{ready} ready, {promised} promised");
+        }
     }
 }

@@ -75,7 +75,7 @@ def what_it_says(service, neighbour):
         if service.log_lines(word, service.started_at):
             return f"log: {word}"
         for name in neighbour.functions[:1]:
-            if word in service.command("explain", name):
+            if word in service.command("explain", name, "--admin", service.admin()):
                 return f"explain: {word}"
     return ""
 
