@@ -19,7 +19,7 @@ use crate::codec::{Codec, WriterSchemas};
 use crate::kafka::headers::{self, Headers};
 use crate::kafka::tail::{Follower, Message, Passed, Start, Step, Tail};
 use crate::kafka::{ClientError, Connection, Health};
-use crate::types::{Offset, PreTrigger};
+use crate::types::{Offset, PreTrigger, Timestamp};
 
 const THREAD: &str = "pre-triggers";
 /// How often a pre-trigger is tried whose writer's schema cannot be had, over about 3 seconds. It holds up those behind it,
@@ -145,7 +145,9 @@ impl<S: FnMut(PreTriggerEvent) -> bool + Send + 'static> Follower for Reader<S> 
         let (headers, decoded) = match read {
             Ok((headers, _)) => {
                 let content_type = headers::text(&headers, "content-type");
-                let decoded = self.codec.decode(message.payload.unwrap_or_default(), content_type, &*self.writers);
+                let recorded_at = message.timestamp.unwrap_or(Timestamp::ZERO);
+                let payload = message.payload.unwrap_or_default();
+                let decoded = self.codec.decode_recorded(payload, content_type, &*self.writers, recorded_at);
                 (headers, decoded)
             }
             Err(error) => (Headers::new(), Err(error)),

@@ -36,7 +36,11 @@ impl<S: Sink> Intake<S> {
         };
         let payload = record.payload();
         // What comes behind a message that was put aside waits behind it.
-        let decoded = if self.held.has(partition) { None } else { self.decode(payload, &headers) };
+        let decoded = if self.held.has(partition) {
+            None
+        } else {
+            self.decode(payload, &headers, record.timestamp_ms().map(Timestamp::from_millis))
+        };
         let keeps = decoded.as_ref().is_some_and(|decoded| self.keeps(decoded, false));
         let payload_bytes = payload.map_or(0, <[u8]>::len);
         let bytes = held_bytes(record.key().map_or(0, <[u8]>::len), payload_bytes, &headers, keeps);
@@ -122,9 +126,15 @@ impl<S: Sink> Intake<S> {
     }
 
     /// None where it cannot be said yet.
-    fn decode(&self, payload: Option<&[u8]>, headers: &Headers) -> Option<Result<Invocation, DecodeError>> {
+    fn decode(
+        &self,
+        payload: Option<&[u8]>,
+        headers: &Headers,
+        timestamp: Option<Timestamp>,
+    ) -> Option<Result<Invocation, DecodeError>> {
         let content_type = headers::text(headers, "content-type");
-        match self.codec.decode(payload.unwrap_or_default(), content_type, &*self.writers) {
+        let recorded_at = timestamp.unwrap_or(Timestamp::ZERO);
+        match self.codec.decode_recorded(payload.unwrap_or_default(), content_type, &*self.writers, recorded_at) {
             Err(error) if error.retryable() => None,
             decoded => Some(decoded),
         }
@@ -146,7 +156,9 @@ impl<S: Sink> Intake<S> {
         }
         let mut held = std::mem::take(&mut self.held);
         held.retry(now, |message| {
-            let Some(decoded) = self.decode(message.payload.as_deref(), &message.headers) else { return Some(message) };
+            let Some(decoded) = self.decode(message.payload.as_deref(), &message.headers, message.timestamp) else {
+                return Some(message);
+            };
             let Undecoded { position, key, headers, payload, timestamp, bytes, received_at } = message;
             let is_refused = self.admit(position, bytes, &decoded)?;
             let keeps = self.keeps(&decoded, is_refused);
