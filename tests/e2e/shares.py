@@ -68,7 +68,7 @@ def missing_artifact(bench):
     assert ends == {("rejected", "unavailable")}, ends
     words = results.kept[ids[0]][0].error_message
     assert str(service.directory) not in words and "abab" not in words, words
-    while conditions(service):
+    while ("share-held", "ghost") in conditions(service):
         assert time.monotonic() < until + 120, conditions(service)
         time.sleep(0.1)
     assert results.duplicates() == 0
