@@ -198,7 +198,7 @@ fn optional_fields_are_null_first_and_times_say_their_unit() {
                 assert_eq!((branches.len(), &branches[0]), (2, &Value::from("null")), "{at}");
                 assert_eq!(part["default"], Value::Null, "{at}");
             }
-            let is_time = at.ends_with("_at") || at.ends_with("deadline") || at.ends_with("not_before");
+            let is_time = ["_at", "deadline", "not_before", ".since"].iter().any(|end| at.ends_with(end));
             assert_eq!(
                 part["type"].to_string().contains("timestamp-millis"),
                 is_time && part["type"] != "record",

@@ -64,7 +64,7 @@ fn an_artifact_that_is_away_is_told_until_it_is_there() {
     bench.submit(1, "f", b"x");
     let away = in_state(&bench, "f", StatusKind::Unavailable);
     assert_eq!((versions(&away), away.waiting), ((Some("1"), None), 1));
-    assert!(away.reason.unwrap().contains("not read"));
+    assert!(away.reason.unwrap().contains("cannot be read"));
     bench.artifacts.0.lock().unwrap().insert(Sha256::of(ECHO), ECHO.to_vec());
     assert_eq!(bench.outcome().1.status, Status::Ok);
     assert_eq!(facts(&bench, "f").state, StatusKind::Running);

@@ -38,7 +38,7 @@ impl Sink for Shared {
 fn consume(brokers: &Brokers, group: &str, topic: &str, overflow: Overflow) -> (Invocations, Receiver<Received>) {
     let (sender, receiver) = channel();
     let function = Share { calls: SHARE, bytes: usize::MAX };
-    let shares = ShareBounds { function, tenant: Share::WHOLE, aside_max: 1_000 };
+    let shares = ShareBounds { function, tenant: Share::WHOLE, aside_max: 4_000 };
     let settings = Settings { shares, in_flight_max: 1_000, ..settings(topic) };
     let (connection, sink) = (brokers.connection(group), Shared(sender, overflow));
     let codec = Arc::new(Codec::new());
