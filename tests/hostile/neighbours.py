@@ -39,6 +39,8 @@ class Neighbour:
     blocks: tuple = ()
     # Memory that the node may hold on top of what it held before, in MiB.
     memory_mib: int = 700
+    # How long calls of a function that was removed may go on (execute.removal-grace, where any run), and a little more.
+    grace_s: int = 5
     # Whether it belongs to the short form.
     short: bool = False
     # Whether the node is started again while the deed stands.
@@ -190,8 +192,8 @@ NEIGHBOURS = [
     Neighbour("compile-bomb", "a module of some kB that takes gigabytes to compile", compile_bomb, ("compil", "refused"),
               short=True, restarts=True),
     Neighbour("no-artifact", "10,200 calls of a function whose artifact is not there", no_artifact, ("artifact",), short=True),
-    Neighbour("endless-calls", "1,000 calls that never end", endless_calls, short=True),
-    Neighbour("sleeping-calls", "300 calls that wait for 19 s, 100 instances in all", sleeping_calls,
+    Neighbour("endless-calls", "1,000 calls that never end", endless_calls, grace_s=35, short=True),
+    Neighbour("sleeping-calls", "300 calls that wait for 19 s, 100 instances in all", sleeping_calls, grace_s=35,
               changes={"execute": {"instances-max": 100}}),
     Neighbour("memory-eaters", "32 calls that take 100 MiB each, 256 MiB in all", memory_eaters, ("memory",), memory_mib=500,
               changes={"execute": {"memory-bytes-max": 256 * MEBI}}, short=True),

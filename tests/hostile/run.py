@@ -130,8 +130,7 @@ def play(bench, neighbour, row):
         row.check(not forged, f"{len(forged)} lines of the log are forged")
     for name in neighbour.functions:
         bench.remove(name)
-    # What a grace gives to calls that run has gone by then.
-    time.sleep(GRACE_S)
+    time.sleep(neighbour.grace_s)
     cpu_s, began = service.cpu_s(), time.monotonic()
     time.sleep(2)
     row.left_cores = (service.cpu_s() - cpu_s) / (time.monotonic() - began)
@@ -141,10 +140,6 @@ def play(bench, neighbour, row):
     status = service.stop()
     took_s = time.monotonic() - began
     judge(row, neighbour, status, took_s)
-
-
-# How long calls of a function that was removed may go on (execute.removal-grace), and a little more.
-GRACE_S = 12
 
 
 class Peak:
