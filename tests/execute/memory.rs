@@ -76,8 +76,10 @@ fn idle_instances_make_room_for_a_call_that_grows() {
     bench.define("grows", FunctionKind::Command, &holder(40, 0), |_| {});
     bench.settle();
     bench.warm("idle", 1);
-    bench.executor.set_target(&FunctionName::new("idle").unwrap(), WarmTarget::default());
-    bench.define("idle-too", FunctionKind::Command, &large, |_| {});
+    // History alone wants it from now on: nobody was promised it.
+    let reason = WarmReason { kind: WarmKind::History, detail: None };
+    let target = WarmTarget { ready: 1, parts: vec![TargetPart { reason, instances: 1 }] };
+    bench.executor.set_target(&FunctionName::new("idle").unwrap(), target);
     let ended = bench.call("grows", b"");
     assert_eq!(ended.status, Status::Ok, "{ended:?}");
     assert_eq!(bench.usage("idle").ready, 0);
