@@ -1,39 +1,35 @@
-//! Whether the group's coordinator and this member mean the same partitions, where the brokers assign them (KIP-848).
+//! Whether this member may have missed what its group assigned, where the brokers assign partitions (KIP-848).
 //!
 //! librdkafka 2.12 loses an assignment whose heartbeat was answered too late: it drops the answer, and does not ask for the
 //! whole assignment at its next heartbeat, as the protocol wants it. The coordinator then waits for this member to give a
 //! partition up, or to take it, for `max.poll.interval.ms` or for ever, and nobody reads the partition meanwhile, while every
-//! heartbeat goes well. So the coordinator is asked now and then, and where the two differ for a while, this member leaves its
-//! group and joins it anew, which gives it the whole assignment.
+//! heartbeat goes well. So a member whose heartbeat was late, and that heard of no rebalance since, leaves its group and joins it
+//! anew, which gives it the whole assignment.
 //!
 //! Must not: wait for the coordinator.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
 
 use super::Sink;
-use super::context::{Context, InvocationConsumer};
 use super::counters::count;
 use super::intake::Intake;
-use crate::kafka::AssignedByGroup;
 
-/// From one question to the next.
-const EVERY: Duration = Duration::from_secs(2);
-/// How long both must have differed without a break before the member joins anew. An assignment that is on its way is answered
-/// at the next heartbeat, which comes every 5 s by default.
-const FOR: Duration = Duration::from_secs(6);
-
+/// How long heartbeats must have gone well since the one that was late. An assignment is whole, so that one that comes meanwhile
+/// makes up for what was lost.
+const SETTLED: Duration = Duration::from_secs(4);
+/// From one time to the next, at least: brokers that are slow shall not see members come and go.
+const EVERY: Duration = Duration::from_secs(30);
 /// What librdkafka may take, after the partitions were given up, to tell the coordinator that the member leaves.
 const LEAVE_SENT: Duration = Duration::from_millis(200);
 
 /// See the head of this file.
 pub(super) struct Agreement {
-    question: Option<AssignedByGroup<Context>>,
-    ask_at: Instant,
-    difference: Difference,
+    /// When the last heartbeat was late that no rebalance followed.
+    late_at: Option<Instant>,
+    rejoined_at: Option<Instant>,
     rejoin: Rejoin,
 }
 
@@ -50,67 +46,40 @@ enum Rejoin {
 }
 
 impl Agreement {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { question: None, ask_at: now + EVERY, difference: Difference::default(), rejoin: Rejoin::No }
+    pub(super) fn new() -> Self {
+        Self { late_at: None, rejoined_at: None, rejoin: Rejoin::No }
     }
-}
 
-/// Since when the coordinator and the member have meant the same two sets of partitions, which differ.
-#[derive(Debug, Default)]
-struct Difference {
-    since: Option<(Instant, Vec<i32>, Vec<i32>)>,
-}
-
-impl Difference {
-    /// Both are seen as they are at `now`, in order. Returns whether they have differed, unchanged, for [`FOR`] or longer.
-    fn seen(&mut self, now: Instant, theirs: &[i32], ours: &[i32]) -> bool {
-        if theirs == ours {
-            self.since = None;
+    /// Whether the member is to join anew: a heartbeat was late, all went well since, and the last time was long enough ago.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_settled = self.late_at.is_some_and(|at| now.duration_since(at) >= SETTLED);
+        let is_rested = self.rejoined_at.is_none_or(|at| now.duration_since(at) >= EVERY);
+        if !is_settled || !is_rested {
             return false;
         }
-        match &self.since {
-            Some((since, their_last, our_last)) if their_last == theirs && our_last == ours => {
-                now.duration_since(*since) >= FOR
-            }
-            _ => {
-                self.since = Some((now, theirs.to_vec(), ours.to_vec()));
-                false
-            }
-        }
+        (self.late_at, self.rejoined_at) = (None, Some(now));
+        true
     }
 }
 
 impl<S: Sink> Intake<S> {
-    /// Asks the coordinator where it is time, and compares its answer with the partitions that are read here.
+    /// Has the member join anew where it may have missed an assignment.
     pub(super) fn compare_with_group(&mut self, now: Instant) {
-        if !self.is_steady() {
-            // A rebalance is under way, which is what the answer would be about.
-            self.agreement.difference = Difference::default();
-            self.agreement.question = None;
-            self.agreement.ask_at = now + EVERY;
+        if self.consumer.context().take_heartbeat_lost() {
+            self.agreement.late_at = Some(now);
+        }
+        if self.under_way.is_some() || self.consumer.context().is_rebalance_noted() {
+            self.agreement.late_at = None;
+        }
+        if !self.is_steady() || !self.agreement.is_due(now) {
             return;
         }
-        if let Some(question) = &self.agreement.question {
-            let Some(answer) = question.answer() else { return };
-            self.agreement.question = None;
-            self.agreement.ask_at = now + EVERY;
-            let Some(theirs) = answer else { return };
-            let mut ours = self.partitions.ids();
-            ours.sort_unstable();
-            if self.agreement.difference.seen(now, &theirs, &ours) {
-                self.agreement.difference = Difference::default();
-                self.agreement.rejoin = Rejoin::Wanted;
-                count(&self.control.counters.rejoined);
-                tracing::warn!(
-                    assigned = ?theirs, read = ?ours,
-                    "the group's coordinator has assigned other partitions than this node reads, and does not say so again; \
-                     leaving the group to join it anew"
-                );
-            }
-        } else if now >= self.agreement.ask_at {
-            self.agreement.question = self.ask_group();
-            self.agreement.ask_at = now + EVERY;
-        }
+        self.agreement.rejoin = Rejoin::Wanted;
+        count(&self.control.counters.rejoined);
+        tracing::warn!(
+            "a heartbeat was answered too late, and what the group assigned may be lost with its answer; leaving the group to join \
+             it anew"
+        );
     }
 
     /// Takes the next step of a member that leaves and joins anew; false where it is none. Between two rebalances, as
@@ -142,11 +111,6 @@ impl<S: Sink> Intake<S> {
         true
     }
 
-    fn ask_group(&self) -> Option<AssignedByGroup<Context>> {
-        let consumer: &Arc<InvocationConsumer> = &self.consumer;
-        AssignedByGroup::ask(consumer, &self.consumers.connection().group_id, self.consumers.topic())
-    }
-
     /// Whether this node is in its group by the newer protocol, and nothing moves.
     fn is_steady(&self) -> bool {
         self.consumers.is_newer_protocol()
@@ -164,18 +128,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_difference_that_stays_as_it_is_counts() {
+    fn a_late_heartbeat_counts_once_all_went_well_since_and_not_too_often() {
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
-        let mut difference = Difference::default();
-        assert!(!difference.seen(at(0), &[1, 3], &[1, 3, 4]));
-        assert!(!difference.seen(at(5), &[1, 3], &[1, 3, 4]));
-        assert!(difference.seen(at(6), &[1, 3], &[1, 3, 4]));
-        // A member that does not know of a partition.
-        assert!(!difference.seen(at(7), &[1, 3, 6], &[1, 3]));
-        assert!(!difference.seen(at(12), &[1, 3], &[1, 3]), "it came");
-        assert!(!difference.seen(at(13), &[1, 3, 6], &[1, 3]));
-        assert!(!difference.seen(at(18), &[1, 3, 7], &[1, 3]), "the group went on");
-        assert!(difference.seen(at(24), &[1, 3, 7], &[1, 3]));
+        let mut agreement = Agreement::new();
+        assert!(!agreement.is_due(at(0)));
+        agreement.late_at = Some(at(0));
+        assert!(!agreement.is_due(at(3)));
+        assert!(agreement.is_due(at(4)));
+        assert!(!agreement.is_due(at(5)), "once");
+        agreement.late_at = Some(at(10));
+        assert!(!agreement.is_due(at(33)));
+        assert!(agreement.is_due(at(34)));
     }
 }

@@ -150,7 +150,7 @@ impl<S: Sink> Intake<S> {
             Err(error) => return self.control.health.failed(&error),
         };
         self.leaving.renew_now = false;
-        self.agreement = Agreement::new(now);
+        self.agreement = Agreement::new();
         count(&self.control.counters.consumers_renewed);
         let ids = self.partitions.ids();
         tracing::warn!(partitions = ?ids, reason = why, "the consumer of invocations is made anew; calls in flight may run again");

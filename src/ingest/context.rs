@@ -40,11 +40,19 @@ pub(super) struct Context {
     noted: Mutex<VecDeque<RebalanceEvent>>,
     any_noted: AtomicBool,
     closing: AtomicBool,
+    /// A heartbeat of the newer group protocol was not answered in time, and whatever its answer said is lost.
+    heartbeat_lost: AtomicBool,
 }
 
 impl Context {
     pub(super) fn new(health: Arc<Health>) -> Self {
-        Self { health, noted: Mutex::default(), any_noted: AtomicBool::new(false), closing: AtomicBool::new(false) }
+        Self {
+            health,
+            noted: Mutex::default(),
+            any_noted: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            heartbeat_lost: AtomicBool::new(false),
+        }
     }
 
     /// The oldest rebalance that nobody has taken up. Cheap where there is none.
@@ -61,6 +69,11 @@ impl Context {
     /// Whether a rebalance waits to be taken up.
     pub(super) fn is_rebalance_noted(&self) -> bool {
         self.any_noted.load(Ordering::Acquire)
+    }
+
+    /// Whether a heartbeat's answer was lost since this was last asked.
+    pub(super) fn take_heartbeat_lost(&self) -> bool {
+        self.heartbeat_lost.swap(false, Ordering::AcqRel)
     }
 
     /// From now on rebalances are answered at once: the poll thread is done, and the consumer closes.
@@ -87,6 +100,10 @@ pub(super) fn unassign(consumer: &InvocationConsumer, partitions: &TopicPartitio
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // librdkafka says this nowhere but in its log.
+        if facility == "REQTMOUT" && message.contains("ConsumerGroupHeartbeatRequest") {
+            self.heartbeat_lost.store(true, Ordering::Release);
+        }
         crate::kafka::log(ROLE, level, facility, message);
     }
 

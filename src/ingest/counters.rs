@@ -41,7 +41,7 @@ pub struct Counters {
     pub passed: AtomicU64,
     /// Consumers that were made anew.
     pub consumers_renewed: AtomicU64,
-    /// Times that this node left its group to join it anew, because the two meant different partitions.
+    /// Times that this node left its group to join it anew, because a heartbeat was answered too late.
     pub rejoined: AtomicU64,
     /// Still in flight when their partition went away.
     pub abandoned: AtomicU64,

@@ -131,7 +131,7 @@ impl<S: Sink> Intake<S> {
             renewal: consumers.renewal(),
             consumers,
             ends: Ends::new(now),
-            agreement: Agreement::new(now),
+            agreement: Agreement::new(),
             leaving: Leaving::default(),
             probe_at: now,
         }

@@ -108,9 +108,9 @@ impl<S: Sink> Intake<S> {
     pub(super) fn close(mut self) {
         self.consumer.context().close();
         self.answer_all();
-        let Self { consumer, queue, offsets, commits, consumers, agreement, .. } = self;
-        // Before its consumer; a question under way holds that, too.
-        drop((queue, agreement));
+        let Self { consumer, queue, offsets, commits, consumers, .. } = self;
+        // Before its consumer, whose queue it is.
+        drop(queue);
         if consumers.has_a_name_of_its_own() {
             leave(&consumer);
         }

@@ -16,7 +16,6 @@ pub mod batch_end;
 mod client;
 mod error;
 mod fence;
-mod group;
 mod guard;
 pub mod headers;
 mod health;
@@ -33,7 +32,6 @@ mod witness;
 
 pub use client::{Connection, Membership, Quiet, log};
 pub use error::{ClientError, is_of_one_broker};
-pub use group::AssignedByGroup;
 pub use guard::PanicGuard;
 pub use health::Health;
 pub use refusal::{Refusal, fatal};

@@ -100,7 +100,7 @@ table! {
     Counter transactions "forewarm.transactions" "{transaction}" "Transactions that were committed.";
     Counter transactions_aborted "forewarm.transactions_aborted" "{transaction}" "Transactions that were not committed; what they held went into later ones, or is read again.";
     Counter consumers_renewed "forewarm.consumers_renewed" "{consumer}" "Consumers of invocations that were made anew because the brokers answered others and not them, or the clock was set back.";
-    Counter rejoined "forewarm.group.rejoined" "{rejoin}" "Times that this node left its group to join it anew, because the group's coordinator had assigned other partitions than the node read.";
+    Counter rejoined "forewarm.group.rejoined" "{rejoin}" "Times that this node left its group to join it anew, because a heartbeat was answered too late.";
     Counter handed_back "forewarm.handed_back" "{message}" "Calls that went back to the group without having begun, because their partition or the node was on its way out.";
     Counter partition_errors "forewarm.partition_errors" "{error}" "Attempts in vain to read one partition of the calls, whose record cannot be read.";
     Counter batches_passed "forewarm.batches_passed" "{batch}" "Batches that cannot be read and were passed over, of any topic.";
