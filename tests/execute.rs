@@ -322,7 +322,7 @@ fn initialisation_is_paid_ahead_or_by_the_call() {
 fn a_hostile_component_is_ended_named_and_replaced() {
     let bench = Bench::new();
     bench.define("hostile", FunctionKind::Component, HOSTILE, |definition| {
-        definition.limits.timeout_ms = 1_000;
+        definition.limits.timeout_ms = 200;
         definition.limits.memory_bytes = 32 << 20;
         definition.limits.payload_out_bytes = 1_000;
     });

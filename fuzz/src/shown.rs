@@ -4,7 +4,7 @@
 
 use forewarm::types::{Shown, ShownJson};
 
-/// What the words about what is left out may take.
+/// The bytes that the words about omitted text may take.
 const WORDS: usize = 64;
 
 /// Any bytes as text, within a bound of 0 to 255 bytes that the first byte says.

@@ -126,7 +126,7 @@ mod tests {
         assert!(second_closed.try_recv().is_ok());
         connections.ended(first);
         assert_eq!(connections.len(), 1);
-        // Of one that is gone nothing is known.
+        // An answer on a connection that is gone changes nothing.
         connections.is_answered(first, start);
         assert_eq!(connections.len(), 1);
     }

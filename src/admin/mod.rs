@@ -43,7 +43,7 @@ pub trait Node: Send + Sync + 'static {
     /// Why it takes no calls now, where it does not.
     fn not_ready(&self) -> Option<String>;
 
-    /// What is not as it should be, while it takes calls all the same.
+    /// The conditions that an operator should see to, while the node takes calls all the same.
     fn conditions(&self) -> Vec<Condition>;
 
     /// Functions after a name, in the order of their names, at most `limit`.

@@ -23,7 +23,7 @@ use super::connections::Connections;
 
 /// Connections of one listener that are held at once (inclusive).
 pub(super) const CONNECTIONS_MAX: usize = 128;
-/// Of the handles that the process may have, one in so many is a listener's. The others are for brokers, artifacts and guests.
+/// One in so many of the handles that the process may have is a listener's. The others are for brokers, artifacts and guests.
 const HANDLES_SHARE: u64 = 8;
 /// How long a request's head may take, from the connection's begin or the answer before it.
 const HEAD_TIME: Duration = Duration::from_secs(5);
@@ -156,7 +156,7 @@ async fn answer(
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
-        // What is wrong with a request is its client's affair.
+        // A request that is wrong is its client's affair.
         _ = connection.as_mut() => return,
         _ = closed => return,
         _ = stopped.changed() => {}

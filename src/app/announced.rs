@@ -1,4 +1,4 @@
-//! What is done with pre-triggers, by the topic that they came on.
+//! Pre-triggers are taken, refused or passed on, by the topic that each came on.
 //!
 //! Must not: say what a topic may speak of; `forecast` does.
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
+use crate::kafka::is_of_a_batch;
 use crate::kafka::queue::PartitionError;
 use crate::types::{Condition, ConditionKind};
 
@@ -251,18 +252,6 @@ impl Stand {
         // librdkafka's words may hold a topic's name, and nothing of a message.
         format!("stands for {lasts} s{place}, after {} attempts: {reason:?}; {then}", self.failures)
     }
-}
-
-/// Whether the error is of the batch itself, so that another attempt finds the same, unless another replica has a better copy.
-fn is_of_a_batch(code: Code) -> bool {
-    matches!(
-        code,
-        Code::BadCompression
-            | Code::NotImplemented
-            | Code::BadMessage
-            | Code::InvalidMessage
-            | Code::MessageSizeTooLarge
-    )
 }
 
 fn is_of_rights(code: Code) -> bool {

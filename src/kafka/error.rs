@@ -164,6 +164,13 @@ pub fn is_of_one_broker(error: &KafkaError) -> bool {
     matches!(error.rdkafka_error_code(), Some(BrokerTransportFailure | OperationTimedOut | Resolve))
 }
 
+/// Whether an error is of the batch that stands in the topic, and not of the reader or of the moment: another attempt finds the
+/// same, unless another replica has a better copy.
+pub fn is_of_a_batch(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::{BadCompression, BadMessage, InvalidMessage, MessageSizeTooLarge, NotImplemented};
+    matches!(code, BadCompression | NotImplemented | BadMessage | InvalidMessage | MessageSizeTooLarge)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,7 +31,7 @@ mod watch;
 mod witness;
 
 pub use client::{Connection, Membership, Quiet, log};
-pub use error::{ClientError, is_of_one_broker};
+pub use error::{ClientError, is_of_a_batch, is_of_one_broker};
 pub use guard::PanicGuard;
 pub use health::Health;
 pub use refusal::{Refusal, fatal};

@@ -1,4 +1,4 @@
-//! What is not as it should be on a node that goes on taking calls.
+//! Conditions: faults that an operator should see to, on a node that goes on taking calls.
 //!
 //! Must not: decide whether a node is ready; `app` does.
 

@@ -15,7 +15,7 @@ use rdkafka::topic_partition_list::Offset as At;
 use super::{Follower, REQUEST, Reader};
 use crate::kafka::fence::Shared;
 use crate::kafka::queue::PartitionError;
-use crate::kafka::{batch_end, is_of_one_broker};
+use crate::kafka::{batch_end, is_of_a_batch, is_of_one_broker};
 use crate::types::{Condition, ConditionKind};
 
 /// How long, and how often, a batch is tried at least. librdkafka tries every half second.
@@ -124,18 +124,6 @@ impl Troubles {
     pub(super) fn is_empty(&self) -> bool {
         self.partitions.is_empty()
     }
-}
-
-/// Whether the error is of what stands in the topic, and not of who asks or of when.
-fn is_of_a_batch(code: Code) -> bool {
-    matches!(
-        code,
-        Code::BadCompression
-            | Code::NotImplemented
-            | Code::BadMessage
-            | Code::InvalidMessage
-            | Code::MessageSizeTooLarge
-    )
 }
 
 impl<F: Follower> Reader<F> {
