@@ -56,8 +56,11 @@ impl<S: Sink> Intake<S> {
     }
 
     /// Whether a record is to be dropped, as its partition is read again from where it stands. One that is not ends the stand.
-    pub(super) fn is_dropped(&mut self, partition: i32) -> bool {
-        if self.standing.drops(partition) {
+    pub(super) fn is_dropped(&mut self, partition: i32, offset: i64) -> bool {
+        if self.standing.len() == 0 {
+            return false;
+        }
+        if self.standing.drops(partition, offset, Instant::now()) {
             return true;
         }
         if self.standing.goes_on(partition) {

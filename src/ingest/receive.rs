@@ -19,7 +19,7 @@ use crate::types::{Invocation, Offset, Position, Timestamp};
 impl<S: Sink> Intake<S> {
     pub(super) fn take_message(&mut self, record: &Record<'_>) {
         let partition = record.partition();
-        if self.stopped || self.is_dropped(partition) {
+        if self.stopped || self.is_dropped(partition, record.offset()) {
             // It is not committed, and nothing behind it is taken before it has come again.
             return;
         }

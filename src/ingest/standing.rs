@@ -6,9 +6,11 @@
 //! offsets; otherwise it waits until somebody acts. A batch that unpacks to more than is taken is passed over at once: nobody
 //! else's calls are in it, and waiting would help its sender to stop the partition. Must not: pause, seek, or read; the poll thread does.
 //!
-//! librdkafka goes on behind some batches that it cannot read (a checksum that is wrong, a format that it does not know). The
-//! calls of those would be lost without a word. So whatever comes of a partition that stands is dropped, and it is read
-//! again from where it stands.
+//! librdkafka goes on behind some batches that it cannot read (a checksum that is wrong, a format that it does not know), and
+//! the calls of such a batch would be lost without a word. Behind a checksum that is wrong it even loses its place: it takes
+//! bytes of a payload for the next offset, and begins anew where that offset is not there (librdkafka 2.12.1,
+//! `rd_kafka_msgset_reader_v2` skips to a length as if the length were a place). So whatever comes of a partition that stands
+//! is dropped, records and errors, and the partition is read again from where it stands.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -61,6 +63,8 @@ struct Stand {
     backoff: Duration,
     failures: u64,
     step: Step,
+    /// A look for its end that found none is not repeated before.
+    look_at: Instant,
 }
 
 /// See the head of this file.
@@ -75,10 +79,18 @@ impl Standing {
     /// A partition was not read. True where that is to be said in the log: the first time, and every ten minutes.
     pub(super) fn failed(&mut self, now: Instant, error: PartitionError) -> bool {
         self.changes += 1;
-        let known = self.partitions.get_mut(&error.partition).filter(|stand| stand.error.offset == error.offset);
-        let Some(stand) = known else {
+        let stand = self.partitions.get_mut(&error.partition);
+        if stand
+            .as_ref()
+            .is_some_and(|stand| stand.error.offset != error.offset && !matches!(stand.step, Step::Tries(_)))
+        {
+            // librdkafka went on, and met something else.
+            return false;
+        }
+        let Some(stand) = stand.filter(|stand| stand.error.offset == error.offset) else {
             let step = Step::Waits(now + BACKOFF_MIN);
-            let stand = Stand { since: now, said_at: now, backoff: BACKOFF_MIN, failures: 1, step, error };
+            let stand =
+                Stand { since: now, said_at: now, backoff: BACKOFF_MIN, failures: 1, step, look_at: now, error };
             self.partitions.insert(stand.error.partition, stand);
             return true;
         };
@@ -110,9 +122,14 @@ impl Standing {
         })
     }
 
-    /// Whether a record of this partition is to be dropped, because it will be read again from where the partition stands.
-    pub(super) fn drops(&self, partition: i32) -> bool {
-        self.partitions.get(&partition).is_some_and(|stand| !matches!(stand.step, Step::Tries(_)))
+    /// Whether the record at `offset` is to be dropped, because the partition will be read again from where it stands. A
+    /// record from before that place says that librdkafka has begun anew: the partition is moved back once more.
+    pub(super) fn drops(&mut self, partition: i32, offset: i64, now: Instant) -> bool {
+        let Some(stand) = self.partitions.get_mut(&partition) else { return false };
+        if matches!(stand.step, Step::Tries(_)) && offset < stand.error.offset {
+            stand.step = Step::Waits(now);
+        }
+        !matches!(stand.step, Step::Tries(_))
     }
 
     /// Partitions whose wait is over.
@@ -170,7 +187,7 @@ impl Standing {
             let is_over = !after.is_zero() && now.duration_since(stand.since) >= after && stand.failures > 1;
             let is_waiting = matches!(stand.step, Step::Waits(_)) && stand.failures > 0;
             let may_be_passed = is_of_a_batch(stand.error.code) && stand.error.offset >= 0;
-            is_waiting && may_be_passed && (is_over || stand.error.is_oversized)
+            is_waiting && now >= stand.look_at && may_be_passed && (is_over || stand.error.is_oversized)
         };
         let (&partition, stand) = self.partitions.iter_mut().find(|(_, stand)| is_due(stand))?;
         stand.step = Step::Looks(now + LOOK_MAX);
@@ -190,7 +207,8 @@ impl Standing {
             return false;
         }
         let Some(end) = end else {
-            stand.step = Step::Waits(now + stand.backoff);
+            stand.look_at = now + stand.backoff;
+            stand.step = Step::Waits(stand.look_at);
             return false;
         };
         stand.error.offset = end;
@@ -279,8 +297,8 @@ mod tests {
         let start = Instant::now();
         let mut standing = Standing::default();
         assert!(standing.failed(start, bad(3, 17)));
-        assert!(standing.pauses(3, start) && standing.drops(3));
-        assert!(!standing.pauses(4, start) && !standing.drops(4));
+        assert!(standing.pauses(3, start) && standing.drops(3, 18, start));
+        assert!(!standing.pauses(4, start) && !standing.drops(4, 0, start));
         assert_eq!((standing.resumed(3, start), standing.resumed(4, start)), (None, None));
         let (mut now, mut waits) = (start, Vec::new());
         for _ in 0..7 {
@@ -290,7 +308,7 @@ mod tests {
             }
             waits.push((now - before).as_secs());
             assert_eq!(standing.resumed(3, now), Some(17));
-            assert!(!standing.drops(3));
+            assert!(!standing.drops(3, 17, now));
             assert!(!standing.failed(now, bad(3, 17)), "said once");
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
@@ -298,6 +316,19 @@ mod tests {
         assert!(standing.failed(now, bad(3, 17)), "and again after ten minutes");
         assert!(standing.goes_on(3) && !standing.goes_on(3));
         assert_eq!(standing.len(), 0);
+    }
+
+    #[test]
+    fn whatever_comes_from_elsewhere_does_not_move_a_partition_that_stands() {
+        let start = Instant::now();
+        let mut standing = Standing::default();
+        standing.failed(start, bad(0, 5));
+        assert!(!standing.failed(start, error(0, 1 << 60, Code::NotImplemented)), "librdkafka lost its place");
+        assert_eq!(standing.resumed(0, start + S), Some(5));
+        assert!(standing.drops(0, 0, start + S), "librdkafka began anew");
+        assert_eq!(standing.due(start + S), [0]);
+        assert_eq!(standing.resumed(0, start + S), Some(5));
+        assert!(!standing.drops(0, 5, start + S));
     }
 
     #[test]
@@ -332,10 +363,11 @@ mod tests {
             None,
             "once; and no right comes by passing a record over"
         );
-        assert!(standing.pauses(2, start + S * 119) && standing.drops(2));
+        assert!(standing.pauses(2, start + S * 119) && standing.drops(2, 9, start + S * 119));
         assert!(!standing.pauses(2, start + S * 120), "nobody came back");
         assert!(!standing.found(start + S * 61, 2, 8, Some(12)), "of another batch");
-        assert!(!standing.found(start + S * 61, 2, 9, None), "not found: tried again later");
+        assert!(!standing.found(start + S * 60, 2, 9, None), "not found: tried again later");
+        assert_eq!(standing.take_due(start + S * 60, S * 60), None, "later, and not at once");
         assert_eq!(standing.take_due(start + S * 62, S * 60).map(|due| due.offset), Some(9));
         assert!(standing.found(start + S * 62, 2, 9, Some(12)));
         assert_eq!(standing.due(start + S * 62), [2, 5]);
@@ -380,7 +412,7 @@ mod tests {
     enum Act {
         Fails(i64),
         Resumes,
-        Record,
+        Record(i64),
         Passes(u64),
         Found(Option<i64>),
     }
@@ -392,7 +424,7 @@ mod tests {
         fn no_record_passes_a_batch_that_is_not_read(acts in proptest::collection::vec(prop_oneof![
             (0_i64..4).prop_map(Act::Fails),
             Just(Act::Resumes),
-            Just(Act::Record),
+            (0_i64..9).prop_map(Act::Record),
             (0_u64..40).prop_map(Act::Passes),
             proptest::option::of(4_i64..8).prop_map(Act::Found),
         ], 1..60)) {
@@ -404,13 +436,19 @@ mod tests {
                 match act {
                     Act::Fails(offset) => {
                         standing.failed(now, bad(0, offset));
-                        (must_read_from, reads_from) = (Some(offset), None);
+                        // An error while the partition waits is not of where it stands.
+                        if must_read_from.is_none() || reads_from.is_some() {
+                            (must_read_from, reads_from) = (Some(offset), None);
+                        }
                     }
                     Act::Resumes if !standing.pauses(0, now) => reads_from = standing.resumed(0, now).or(reads_from),
                     Act::Resumes => {}
-                    Act::Record if standing.drops(0) => {}
-                    Act::Record => {
+                    Act::Record(offset) if standing.drops(0, offset, now) => {
+                        reads_from = reads_from.filter(|&from| offset >= from);
+                    }
+                    Act::Record(offset) => {
                         prop_assert!(must_read_from.is_none() || reads_from == must_read_from);
+                        prop_assert!(must_read_from.is_none_or(|from| offset >= from));
                         standing.goes_on(0);
                         (must_read_from, reads_from) = (None, None);
                     }

@@ -4,14 +4,14 @@
 //! So offsets further on are tried, twice as far each time, and then between the last two: galloping search. Must not: decide
 //! whether a batch is passed over.
 //!
-//! Bounds: one client, twenty seconds, a thread for as long.
+//! Bounds: one client at a time, twenty seconds, a thread for as long.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::Offset as At;
 
 use super::queue::{Polled, Queue};
@@ -51,42 +51,56 @@ pub fn search(
 }
 
 fn look(connection: &Connection, topic: &str, partition: i32, offset: i64) -> KafkaResult<Option<i64>> {
+    let by = Instant::now() + SEARCH;
+    let (_, end) = connection
+        .reader()
+        .create_with_context::<_, BaseConsumer<Quiet>>(Quiet { role: ROLE })?
+        .fetch_watermarks(topic, partition, REQUEST)?;
+    let mut search = Search::new(offset, end);
+    while let Some(probe) = search.next() {
+        let Some(is_inside) = is_inside(connection, topic, At::Offset(probe), partition, offset, by)? else {
+            return Ok(None);
+        };
+        search.saw(probe, is_inside);
+    }
+    Ok(search.end())
+}
+
+/// Whether a request for `probe` is answered with the batch in which `offset` lies; None where no answer came in time.
+///
+/// By a client of its own: librdkafka loses its place at a batch whose checksum is wrong, and its partition is not to be
+/// moved any more then.
+fn is_inside(
+    connection: &Connection,
+    topic: &str,
+    probe: At,
+    partition: i32,
+    offset: i64,
+    by: Instant,
+) -> KafkaResult<Option<bool>> {
     let mut config = connection.reader();
     config.set("fetch.error.backoff.ms", "10");
     // An offset that is not there is an answer, and nothing is read from elsewhere.
     config.set("auto.offset.reset", "error");
     let consumer: Arc<BaseConsumer<Quiet>> = Arc::new(config.create_with_context(Quiet { role: ROLE })?);
     let queue = Queue::of(&consumer)?;
-    let (_, end) = consumer.fetch_watermarks(topic, partition, REQUEST)?;
-    let mut search = Search::new(offset, end);
-    let (by, mut is_assigned) = (Instant::now() + SEARCH, false);
-    while let Some(probe) = search.next() {
-        if is_assigned {
-            // Not by another assignment: librdkafka ends the process where one follows another before that has begun.
-            consumer.seek(topic, partition, At::Offset(probe), REQUEST)?;
-        } else {
-            let mut list = TopicPartitionList::with_capacity(1);
-            list.add_partition_offset(topic, partition, At::Offset(probe))?;
-            consumer.assign(&list)?;
-            is_assigned = true;
+    let mut list = TopicPartitionList::with_capacity(1);
+    list.add_partition_offset(topic, partition, probe)?;
+    consumer.assign(&list)?;
+    while Instant::now() < by {
+        match queue.poll() {
+            Some(Polled::Failed(error)) if error.partition == partition => {
+                return Ok(Some((0..=offset).contains(&error.offset)));
+            }
+            Some(Polled::Record(_) | Polled::EndOf(_)) => return Ok(Some(false)),
+            Some(Polled::Error(error)) if error.rdkafka_error_code() == Some(Code::AutoOffsetReset) => {
+                return Ok(Some(false));
+            }
+            Some(Polled::Failed(_) | Polled::Error(_)) => {}
+            None => std::thread::sleep(POLL),
         }
-        let is_same = loop {
-            if Instant::now() >= by {
-                return Ok(None);
-            }
-            match queue.poll() {
-                Some(Polled::Failed(error)) if error.partition == partition => {
-                    // Negative where an offset is not there.
-                    break (0..=offset).contains(&error.offset);
-                }
-                Some(Polled::Record(_) | Polled::EndOf(_)) => break false,
-                Some(Polled::Failed(_) | Polled::Error(_)) => {}
-                None => std::thread::sleep(POLL),
-            }
-        };
-        search.saw(probe, is_same);
     }
-    Ok(search.end())
+    Ok(None)
 }
 
 /// The search itself.

@@ -78,9 +78,9 @@ impl Default for Troubles {
 impl Troubles {
     /// A batch was tried in vain. True where that is news.
     fn failed(&mut self, now: Instant, error: PartitionError) -> bool {
-        if let Some(trouble) =
-            self.partitions.get_mut(&error.partition).filter(|trouble| trouble.error.offset == error.offset)
-        {
+        // Behind a batch that it cannot read, librdkafka may go on and meet something else; the first one stands.
+        let known = self.partitions.get_mut(&error.partition).filter(|trouble| trouble.error.offset <= error.offset);
+        if let Some(trouble) = known {
             trouble.failures += 1;
             return false;
         }
