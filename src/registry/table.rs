@@ -101,7 +101,8 @@ impl Table {
         let before = before.and_then(|row| row.definition.as_ref());
         let full = definition.as_ref().and_then(|definition| self.full(definition, before));
         let event = match &definition {
-            Some(definition) if before.is_some_and(|before| **before == *definition) => None,
+            // After a record that was refused it is news that the definition of before is the newest one again.
+            Some(definition) if !was_refused && before.is_some_and(|before| **before == *definition) => None,
             None if before.is_none() && self.rows.len() >= FUNCTIONS_MAX => return,
             Some(_) if full.is_some() => return self.refuse(name.to_string(), full.unwrap_or_default(), say),
             Some(definition) => Some(RegistryEvent::Defined(Arc::new(definition.clone()), place.timestamp)),
@@ -280,6 +281,16 @@ mod tests {
         assert_eq!(said.refuses("never"), ["!never bad"]);
         assert_eq!(said.removes("never", at(0, 12, None)), ["-never"]);
         assert_eq!((said.table.rows.len(), said.table.refused.len()), (1, 0));
+    }
+
+    #[test]
+    fn the_same_definition_after_one_that_was_refused_is_news() {
+        let mut said = Said::default();
+        said.catches_up();
+        assert_eq!(said.defines("a", "1", at(0, 0, None)), ["+a 1"]);
+        assert_eq!(said.refuses("a"), ["!a bad"]);
+        assert_eq!(said.defines("a", "1", at(0, 2, None)), ["+a 1"]);
+        assert!(said.defines("a", "1", at(0, 3, None)).is_empty());
     }
 
     #[test]

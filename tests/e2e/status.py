@@ -193,6 +193,8 @@ def group_status(bench):
     bench.sender.send(bench.topics["functions"], b"{", b"unreadable", [("content-type", b"application/json")])
     bench.sender.flush()
     wait_states(first, "unreadable", {node: ("refused", None, None) for node in ("e2e-node", "e2e-node-1")})
+    bench.remove("unreadable")
+    wait_states(first, "unreadable", {})
     bench.define(definition("gone", ECHO))
     wait_states(first, "gone", {node: ("loaded", "1", "1") for node in ("e2e-node", "e2e-node-1")})
 
