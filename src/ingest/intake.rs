@@ -29,7 +29,7 @@ use super::transactions::Transactions;
 use super::{Settings, Sink};
 use crate::codec::{Codec, WriterSchemas};
 use crate::kafka::queue::{Polled, Queue};
-use crate::kafka::{Pulse, Renewal, fatal, is_of_one_broker};
+use crate::kafka::{Pulse, Renewal, fatal, is_of_one_broker, is_of_the_name};
 use crate::progress::{Completion, Partitions};
 use crate::types::Position;
 
@@ -214,6 +214,11 @@ impl<S: Sink> Intake<S> {
             KafkaError::MessageConsumptionFatal(code) => {
                 // The error itself only says that there is one.
                 let (code, words) = self.consumer.client().fatal_error().unwrap_or_else(|| (*code, String::new()));
+                if is_of_the_name(code) && self.leaving.excuses(Instant::now()) {
+                    tracing::warn!(%code, words, "another member has this one's name, as it seems; this one was outside its group a moment ago, and joins anew");
+                    self.leaving.renew_now = true;
+                    return;
+                }
                 health.failed_for_good(&format!("topic {}: {}", self.topic, fatal(code, &words)));
             }
             error if is_of_one_broker(error) => {}

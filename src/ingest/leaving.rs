@@ -35,7 +35,15 @@ pub(super) struct Leaving {
     outside_since: Option<Instant>,
     /// Whether it ever had.
     was_inside: bool,
+    /// When this member was last outside a group that it had been in.
+    outside_at: Option<Instant>,
+    /// When a refusal of this member's name was last taken for an echo.
+    excused_at: Option<Instant>,
 }
+
+/// How long after a member was outside its group a refusal of its name may be an echo of its own requests: longer than any
+/// request of librdkafka's waits for its answer.
+const ECHO: Duration = Duration::from_secs(60);
 
 impl Leaving {
     /// Whether a member that was in its group has been outside for `at_least`.
@@ -45,7 +53,20 @@ impl Leaving {
             self.outside_since = None;
             return false;
         }
+        self.outside_at = Some(now);
         now.duration_since(*self.outside_since.get_or_insert(now)) >= at_least
+    }
+
+    /// Whether the brokers' word that another member has this one's name may be an echo: this member joined lately, and
+    /// a request to join whose answer was lost makes the brokers take the next one for another member's. True at most once
+    /// a minute, so that two processes with one name do not throw each other out for ever.
+    pub(super) fn excuses(&mut self, now: Instant) -> bool {
+        let is_recent = |at: Option<Instant>| at.is_some_and(|at| now.duration_since(at) < ECHO);
+        let excuses = is_recent(self.outside_at) && !is_recent(self.excused_at);
+        if excuses {
+            self.excused_at = Some(now);
+        }
+        excuses
     }
 }
 
@@ -133,5 +154,29 @@ fn leave(consumer: &Arc<super::context::InvocationConsumer>) {
             return;
         }
         std::thread::sleep(POLL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_refused_name_is_excused_once_where_the_member_was_outside_lately() {
+        let start = Instant::now();
+        let mut leaving = Leaving::default();
+        leaving.is_outside(start, false, S);
+        assert!(!leaving.excuses(start), "it has not been inside");
+        leaving.is_outside(start, true, S);
+        assert!(!leaving.excuses(start), "it is inside: another process has its name");
+        leaving.is_outside(start + S, false, S);
+        leaving.is_outside(start + S * 2, true, S);
+        assert!(leaving.excuses(start + S * 30));
+        assert!(!leaving.excuses(start + S * 31), "once");
+        leaving.is_outside(start + S * 80, false, S);
+        assert!(!leaving.excuses(start + S * 89));
+        assert!(leaving.excuses(start + S * 90), "a minute after the last one");
     }
 }

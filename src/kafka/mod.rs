@@ -34,7 +34,7 @@ pub use client::{Connection, Membership, Quiet, log};
 pub use error::{ClientError, is_of_a_batch, is_of_one_broker};
 pub use guard::PanicGuard;
 pub use health::Health;
-pub use refusal::{Refusal, fatal};
+pub use refusal::{Refusal, fatal, is_of_the_name};
 pub use renewal::{Renew, Renewal};
 pub use retire::retire;
 pub use topics::{TopicFinding, TopicSpec, ensure_topics, partition_ids};

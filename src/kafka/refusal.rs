@@ -90,12 +90,17 @@ pub(super) fn advice(error: &KafkaError) -> &'static str {
     Refusal::of(error.rdkafka_error_code()).advice()
 }
 
+/// Whether the brokers say that another member of the group has this one's name (`group.instance.id`).
+pub fn is_of_the_name(code: Code) -> bool {
+    matches!(code, Code::FencedInstanceId | Code::UnreleasedInstanceId)
+}
+
 /// Why a client is of no more use, in words that say what to do: a code by which the brokers say that another process has its
 /// name is told as that.
 pub fn fatal(code: Code, words: &str) -> String {
     let said = format!("{code}: {words}");
     match code {
-        Code::FencedInstanceId | Code::UnreleasedInstanceId => format!(
+        _ if is_of_the_name(code) => format!(
             "{said}; another process runs with this node's name (node.id, or group.instance.id of kafka.properties): each node \
              needs its own"
         ),
