@@ -51,6 +51,15 @@ outages: deps ## of that, the three brokers killed, frozen, restarted and moved
 hostile: deps ## what one function, definition or message does to others that share its node; scripts/test hostile [ROW...]
 	@scripts/test hostile
 
+.PHONY: e2e
+e2e: deps build ## scenarios against a real Kafka: all of them, or SCENARIO="crash redrive"
+	@python=$$(scripts/venv) && scripts/kafka run -- "$$python" tests/e2e/run.py \
+	    --forewarm "$(CARGO_TARGET_DIR)/release/forewarm" $(SCENARIO)
+
+.PHONY: list
+list: deps ## the names of the scenarios, each with what it shows
+	@python=$$(scripts/venv) && "$$python" tests/e2e/run.py --list
+
 .PHONY: simulation
 simulation: ## the seeded simulation: 10,000 seeds; FOREWARM_SIMULATION_SEED=N tells one
 	cargo test --release --locked --no-default-features --test simulation -- --nocapture

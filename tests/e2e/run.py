@@ -85,11 +85,22 @@ def attempt(run, name):
     return outcome
 
 
+class Listed(argparse.Action):
+    """Ends before a broker or a binary is asked for."""
+
+    def __call__(self, parser, *_):
+        width = max(map(len, SCENARIOS))
+        for name, scenario in SCENARIOS.items():
+            print(f"{name:{width}}  {(scenario.__doc__ or '').strip().partition(chr(10))[0]}")
+        parser.exit()
+
+
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--forewarm", type=pathlib.Path, required=True, metavar="BINARY", help="the service")
     parser.add_argument("--bootstrap", default=os.environ.get("FOREWARM_TEST_KAFKA"), metavar="HOST:PORT")
     parser.add_argument("--keep", action="store_true", help="keep logs and configurations, and say where")
+    parser.add_argument("--list", action=Listed, nargs=0, help="print each scenario's name and the first line about it")
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS))
     arguments = parser.parse_args()
     if not arguments.bootstrap:
