@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::counters::Counters;
 use super::ending::join_within;
@@ -196,7 +196,7 @@ impl Drop for Publisher {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         if let Some(transactions) = &self.transactions {
-            transactions.end();
+            transactions.end(self.shared.offsets_hang(Instant::now()));
         }
         if let Some(thread) = self.thread.take() {
             join_within(thread, THREAD_ENDS);

@@ -180,6 +180,11 @@ impl Shared {
         self.making().offsets_since = since;
     }
 
+    /// Whether offsets have been on their way into a transaction for so long that the thread which hands them over may never return.
+    pub(super) fn offsets_hang(&self, now: Instant) -> bool {
+        self.making().offsets_since.is_some_and(|since| now.duration_since(since) >= HANGS)
+    }
+
     /// A request for a transaction that does not come back, although the coordinator answers a fresh client of this process.
     /// The thread in it cannot be freed, so the process is to end; it says why.
     pub(super) fn hanging_call(&self, now: Instant, witness: &Witness) -> Option<String> {
@@ -189,7 +194,7 @@ impl Shared {
             return None;
         }
         let answers = witness.look().is_some_and(|look| look.coordinator_answers(now, since));
-        let hangs = lasts >= HANGS && answers;
+        let hangs = self.offsets_hang(now) && answers;
         hangs.then(|| {
             let seconds = lasts.as_secs();
             format!(

@@ -140,13 +140,14 @@ impl Transactions {
         self.gather.push([outcome]);
     }
 
-    /// Ends the thread, and waits for it up to [`THREAD_ENDS`]. What is not stored is read again.
-    pub(super) fn end(&self) {
+    /// Ends the thread, and waits for it up to [`THREAD_ENDS`]; not at all where it `hangs` in librdkafka. What is not stored is
+    /// read again.
+    pub(super) fn end(&self, hangs: bool) {
         self.gather.queue().ended = true;
         self.gather.changed.notify_all();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
-            join_within(thread, THREAD_ENDS);
+            join_within(thread, if hangs { Duration::ZERO } else { THREAD_ENDS });
         }
     }
 }
