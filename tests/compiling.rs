@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use forewarm::artifacts::{ArtifactError, ArtifactStore, CodeCache, DirectoryStore};
 use forewarm::config::{Artifacts, Execute};
-use forewarm::execute::{Call, Cancelled, Executor, Outcomes, Parts, Runtime};
+use forewarm::execute::{Call, Cancelled, Executor, Logs, Outcomes, Parts, Runtime};
 use forewarm::telemetry::Metrics;
 use forewarm::types::{
     Artifact, FunctionDefinition, FunctionKind, FunctionName, Invocation, InvocationResult, Payload, Sha256, StartKind,
@@ -76,6 +76,7 @@ impl Node {
         let metrics = Arc::new(Metrics::default());
         let parts = Parts {
             announce: Arc::new(|_| {}),
+            logs: Logs::default(),
             node: "test".to_owned(),
             config,
             outcomes: Collect(sender),

@@ -15,6 +15,8 @@ mod sharing;
 mod status;
 #[path = "execute/unavailable.rs"]
 mod unavailable;
+#[path = "execute/wrote.rs"]
+mod wrote;
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -23,11 +25,11 @@ use std::time::{Duration, Instant};
 
 use forewarm::artifacts::{ArtifactError, ArtifactStore, CodeCache};
 use forewarm::config::Execute;
-use forewarm::execute::{Call, Cancelled, Executor, Outcomes, Parts, Runtime, wall_clock};
+use forewarm::execute::{Call, Cancelled, Executor, Logs, Outcomes, Parts, Runtime, wall_clock};
 use forewarm::telemetry::Metrics;
 use forewarm::types::{
-    Artifact, FunctionDefinition, FunctionKind, FunctionName, Invocation, InvocationResult, Payload, PoolUsage,
-    PreTrigger, Reuse, Sha256, StartKind, Status, TargetPart, Timestamp, WarmKind, WarmReason, WarmTarget,
+    Artifact, FunctionDefinition, FunctionKind, FunctionName, Invocation, InvocationResult, LogBatch, Payload,
+    PoolUsage, PreTrigger, Reuse, Sha256, StartKind, Status, TargetPart, Timestamp, WarmKind, WarmReason, WarmTarget,
 };
 
 /// The program whose `compile-worker` compiles; this one has no such command.
@@ -112,6 +114,7 @@ struct Bench {
     _runtime: Runtime,
     outcomes: Receiver<Ended>,
     announced: Receiver<PreTrigger>,
+    wrote: Receiver<LogBatch>,
     artifacts: Arc<InMemory>,
     metrics: Arc<Metrics>,
     _cache: tempfile::TempDir,
@@ -130,12 +133,18 @@ impl Bench {
     fn in_cache(cache: tempfile::TempDir, adjust: impl FnOnce(&mut Execute)) -> Self {
         let (sender, outcomes) = channel();
         let (announce, announced) = channel();
+        let (write, wrote) = channel();
         let mut config = Execute { instances_max: 32, compile_program: COMPILER.into(), ..Execute::default() };
         adjust(&mut config);
         let artifacts = Arc::new(InMemory::default());
         let metrics = Arc::new(Metrics::default());
         let parts = Parts {
             announce: Arc::new(move |pre_trigger| announce.send(pre_trigger).expect("the test outlives the executor")),
+            logs: Logs {
+                // Who does not listen any more has seen enough.
+                tell: Arc::new(move |batch| drop(write.send(batch))),
+                ..Logs::default()
+            },
             node: "test".to_owned(),
             config,
             outcomes: Collect(sender),
@@ -144,7 +153,7 @@ impl Bench {
             metrics: Arc::clone(&metrics),
         };
         let (executor, runtime) = Executor::start(parts).unwrap();
-        Self { executor, _runtime: runtime, outcomes, announced, artifacts, metrics, _cache: cache }
+        Self { executor, _runtime: runtime, outcomes, announced, wrote, artifacts, metrics, _cache: cache }
     }
 
     fn define(&self, name: &str, kind: FunctionKind, wasm: &[u8], adjust: impl FnOnce(&mut FunctionDefinition)) {

@@ -16,8 +16,8 @@ use forewarm::codec::{
     Codec, DecodeError, Event, EventKind, NoSchemaRegistry, SchemaLookup, WireFormat, WriterSchemas,
 };
 use forewarm::types::{
-    ForecastSnapshot, FunctionDefinition, FunctionStatus, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome,
-    StartKind,
+    ForecastSnapshot, FunctionDefinition, FunctionLog, FunctionStatus, Invocation, InvocationResult, PreTrigger,
+    PreTriggerOutcome, StartKind,
 };
 use serde_json::Value;
 
@@ -88,6 +88,7 @@ fn golden_examples_hold_byte_for_byte() {
     golden::<PreTriggerOutcome>();
     golden::<ForecastSnapshot>();
     golden::<FunctionStatus>();
+    golden::<FunctionLog>();
 }
 
 #[test]
@@ -101,7 +102,7 @@ fn every_record_enum_and_field_is_documented() {
             fields += usize::from(part.get("fields").is_none() && part.get("symbols").is_none());
         });
     }
-    assert_eq!(fields, 106, "fields seen; change the number with the schemas");
+    assert_eq!(fields, 117, "fields seen; change the number with the schemas");
 }
 
 #[test]
@@ -132,6 +133,10 @@ fn only_what_nobody_can_guess_has_no_default() {
         "FunctionDefinition.schedules.0.duration_ms",
         "FunctionDefinition.schedules.0.instances",
         "FunctionDefinition.version",
+        "FunctionLog.function",
+        "FunctionLog.node",
+        "FunctionLog.stream",
+        "FunctionLog.written_at",
         "FunctionStatus.node",
         "FunctionStatus.node_started_at",
         "FunctionStatus.said_at",
@@ -184,6 +189,7 @@ fn defaults_in_code_are_those_of_the_schemas() {
         r#"{"invocation_id": "i", "function": "f", "status": "ok", "node": "n", "completed_at": 5,
             "error": {"message": "m"}, "warm_reason": {"kind": "floor"}}"#,
     );
+    defaults::<FunctionLog>(r#"{"function": "f", "node": "n", "stream": "stdout", "written_at": 5}"#);
     let definition = r#"{"name": "f", "version": "1", "artifact": {"uri": "store:", "sha256": "SHA"}, "kind": "command",
             "schedules": [{"cron": "* * * * *", "duration_ms": 1, "instances": 1}], "chains": [{"to": "g", "rule": "pin"}]}"#;
     defaults::<FunctionDefinition>(&definition.replace("SHA", &"0".repeat(64)));

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use forewarm::artifacts::{ArtifactError, ArtifactStore, CodeCache};
 use forewarm::config::Execute;
-use forewarm::execute::{Call, Cancelled, Executor, Outcomes, Parts, Runtime};
+use forewarm::execute::{Call, Cancelled, Executor, Logs, Outcomes, Parts, Runtime};
 use forewarm::telemetry::Metrics;
 use forewarm::types::{
     Artifact, FunctionDefinition, FunctionKind, FunctionName, Invocation, InvocationResult, Payload, Sha256, StartKind,
@@ -74,6 +74,7 @@ impl Node {
         let shop = Arc::new(Shop { wasm: Mutex::new(wasm.map(<[u8]>::to_vec)), asked: AtomicU32::new(0) });
         let parts = Parts {
             announce: Arc::new(|_| {}),
+            logs: Logs::default(),
             node: "test".to_owned(),
             config: Execute { instances_max: 8, compile_program: COMPILER.into(), ..Execute::default() },
             outcomes: Collect(sender),

@@ -10,7 +10,8 @@ use forewarm::codec::{
     CONTENT_TYPE_JSON, Codec, DecodeError, EncodeError, Event, EventKind, SchemaLookup, WireFormat, WriterSchemas,
 };
 use forewarm::types::{
-    ForecastSnapshot, FunctionDefinition, FunctionStatus, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome,
+    ForecastSnapshot, FunctionDefinition, FunctionLog, FunctionStatus, Invocation, InvocationResult, PreTrigger,
+    PreTriggerOutcome,
 };
 use serde_json::Value;
 
@@ -18,9 +19,13 @@ use serde_json::Value;
 const REFUSAL_BYTES_MAX: usize = 1_024;
 
 /// The schema ids of writers of other releases, as [`seeds`](super::seeds) use them.
-pub const NEWER_RESULT_ID: u32 = 6;
+pub const NEWER_RESULT_ID: u32 = EventKind::ALL.len() as u32;
 /// See [`NEWER_RESULT_ID`].
-pub const OLDER_INVOCATION_ID: u32 = 7;
+pub const OLDER_INVOCATION_ID: u32 = NEWER_RESULT_ID + 1;
+/// The id of a schema that cannot be had now.
+const UNAVAILABLE_ID: u32 = NEWER_RESULT_ID + 2;
+/// The id of a schema that is none.
+const INVALID_ID: u32 = NEWER_RESULT_ID + 3;
 
 /// A result's schema of a later release: a field more, an enum symbol more.
 pub const NEWER_RESULT: &str = include_str!("../../schemas/examples/invocation-result.newer.avsc");
@@ -32,7 +37,7 @@ pub static CODEC: LazyLock<Codec> = LazyLock::new(|| {
     Codec::with_writers(&[(EventKind::Invocation, OLDER_INVOCATION)]).expect("an example of the repository")
 });
 
-/// Ids 0 to 5 are the kinds' own schemas; then come those of other releases.
+/// The first ids are the kinds' own schemas; then come those of other releases.
 pub struct Writers(Vec<Arc<Schema>>);
 
 /// See [`Writers`].
@@ -45,8 +50,8 @@ pub static WRITERS: LazyLock<Writers> = LazyLock::new(|| {
 impl WriterSchemas for Writers {
     fn by_id(&self, id: u32) -> Result<Arc<Schema>, SchemaLookup> {
         match id {
-            8 => Err(SchemaLookup::Unavailable("not now".repeat(100))),
-            9 => Err(SchemaLookup::Invalid("not one".repeat(100))),
+            UNAVAILABLE_ID => Err(SchemaLookup::Unavailable("not now".repeat(100))),
+            INVALID_ID => Err(SchemaLookup::Invalid("not one".repeat(100))),
             id => self.0.get(id as usize).cloned().ok_or(SchemaLookup::Unknown),
         }
     }
@@ -61,6 +66,7 @@ pub fn events(bytes: &[u8]) {
     decode::<PreTriggerOutcome>(bytes);
     decode::<ForecastSnapshot>(bytes);
     decode::<FunctionStatus>(bytes);
+    decode::<FunctionLog>(bytes);
 }
 
 fn decode<E: Event>(bytes: &[u8]) {

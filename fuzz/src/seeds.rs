@@ -19,7 +19,7 @@ macro_rules! example {
 }
 
 /// Examples of the kinds, in the order of `EventKind::ALL`.
-const EXAMPLES: [(&str, &str); 7] = [
+const EXAMPLES: [(&str, &str); 8] = [
     example!("pre-trigger"),
     example!("invocation"),
     example!("invocation-result"),
@@ -27,12 +27,13 @@ const EXAMPLES: [(&str, &str); 7] = [
     example!("pre-trigger-outcome"),
     example!("forecast-snapshot"),
     example!("function-status"),
+    example!("function-log"),
 ];
 const NEWER: (&str, &str) = example!("invocation-result.newer");
 const OLDER: (&str, &str) = example!("invocation.older");
 
 /// The schemas of [`EXAMPLES`].
-const SCHEMAS: [&str; 7] = [
+const SCHEMAS: [&str; 8] = [
     include_str!("../../schemas/pre-trigger.avsc"),
     include_str!("../../schemas/invocation.avsc"),
     include_str!("../../schemas/invocation-result.avsc"),
@@ -40,6 +41,7 @@ const SCHEMAS: [&str; 7] = [
     include_str!("../../schemas/pre-trigger-outcome.avsc"),
     include_str!("../../schemas/forecast-snapshot.avsc"),
     include_str!("../../schemas/function-status.avsc"),
+    include_str!("../../schemas/function-log.avsc"),
 ];
 
 /// A writer with fields that no reader wants, of every type there is, one of which refers to itself.

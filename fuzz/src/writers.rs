@@ -8,7 +8,8 @@ use std::sync::Arc;
 use apache_avro::Schema;
 use forewarm::codec::{Event, SchemaLookup, WriterSchemas};
 use forewarm::types::{
-    ForecastSnapshot, FunctionDefinition, FunctionStatus, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome,
+    ForecastSnapshot, FunctionDefinition, FunctionLog, FunctionStatus, Invocation, InvocationResult, PreTrigger,
+    PreTriggerOutcome,
 };
 
 use super::events::{CODEC, comes_back, is_short};
@@ -36,6 +37,7 @@ pub fn writers(bytes: &[u8]) {
     decode::<PreTriggerOutcome>(&framed, &writer);
     decode::<ForecastSnapshot>(&framed, &writer);
     decode::<FunctionStatus>(&framed, &writer);
+    decode::<FunctionLog>(&framed, &writer);
 }
 
 fn decode<E: Event>(framed: &[u8], writer: &OneSchema) {

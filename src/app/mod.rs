@@ -6,6 +6,7 @@
 mod announced;
 mod hung;
 mod limits;
+mod logs;
 mod manager;
 mod node;
 mod operator;
@@ -43,13 +44,15 @@ use crate::ingest::pre_triggers::PreTriggers;
 use crate::ingest::{self, IngestError, Invocations};
 use crate::kafka::tail::{Passed, Start};
 use crate::kafka::{ClientError, Connection, Watch, Witness, WitnessThread, set_batch_bytes_max};
-use crate::publish;
+use crate::publish::{self, FunctionLogs};
 use crate::registry::{self, Judge, Registry, RegistryError, RegistryEvent, SchemaRegistry, SchemaRegistrySettings};
 use crate::telemetry::{Metrics, Telemetry};
 use crate::types::ConditionKind;
 
 /// How long the way down may take beyond its deadline before the process ends at once.
 const SHUTDOWN_OVERDUE: Duration = Duration::from_secs(20);
+/// How long lines of functions may take to be stored at the end, where the way down leaves so much.
+const LOGS_END: Duration = Duration::from_secs(2);
 /// How long one request to the schema registry may take.
 const SCHEMA_REGISTRY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -99,6 +102,7 @@ pub struct Service {
     pre_triggers: Vec<PreTriggers>,
     registry: Registry,
     outbox: Arc<Outbox>,
+    function_logs: Option<FunctionLogs>,
     control: ControlPlane,
     executor: Executor<Arc<Outbox>>,
     _runtime: Runtime,
@@ -142,7 +146,7 @@ impl Service {
             topics::create(&connection, &config)?;
         }
         let codec = Arc::new(Codec::new());
-        let (writers, [format, outcome_format]) = schema_registry(&config)?;
+        let (writers, [format, outcome_format, log_format]) = schema_registry(&config)?;
         let observations = Observations::new(config.control.queue.get(), Arc::clone(&metrics));
         let delivery = Delivery::new(quotas(&config.tenants), Arc::clone(&metrics));
         let outbox = Outbox::start(
@@ -172,6 +176,7 @@ impl Service {
                 failure: failure.clone(),
             },
         )?;
+        let (function_logs, logs) = logs::start(&connection, &config, log_format, &codec, &metrics)?;
         let (executor, runtime) = Executor::start(Parts {
             node: config.node_id(),
             config: config.execute.clone(),
@@ -180,6 +185,7 @@ impl Service {
                 let outbox = Arc::clone(&outbox);
                 move |pre_trigger| outbox.announce(&pre_trigger)
             }),
+            logs,
             artifacts: Arc::new(DirectoryStore::open(&config.artifacts)),
             cache: CodeCache::open(&config.execute.cache_directory, config.execute.cache_bytes_max),
             metrics: Arc::clone(&metrics),
@@ -266,6 +272,7 @@ impl Service {
             pre_triggers,
             registry,
             outbox,
+            function_logs,
             control,
             executor,
             _runtime: runtime,
@@ -384,7 +391,7 @@ impl Service {
         self.mirror_counters();
         let failure = self.why_not();
         let Self { metrics, teller, admin, invocations, delivery, .. } = self;
-        let Self { pre_triggers, registry, outbox, control, executor, .. } = self;
+        let Self { pre_triggers, registry, outbox, function_logs, control, executor, .. } = self;
         drop(admin);
         let ingest = invocations.counters();
         // With a producer that failed for good nothing more is stored: waiting would be in vain.
@@ -399,6 +406,9 @@ impl Service {
         }
         drop((control, executor));
         let unpublished = if failure.is_some() { 0 } else { outbox.flush(left()) };
+        if let Some(function_logs) = function_logs {
+            function_logs.finish(left().min(LOGS_END));
+        }
         metrics.commits.mirror(ingest.commits.load(Ordering::Relaxed));
         let ended = Ended { failure, unfinished, unpublished, took: began.elapsed() };
         ended.log();
@@ -406,8 +416,8 @@ impl Service {
     }
 }
 
-/// The schemas of other writers, and the form of the results and outcomes that this node writes.
-fn schema_registry(config: &Config) -> Result<(Arc<dyn WriterSchemas>, [WireFormat; 2]), RegistryError> {
+/// The schemas of other writers, and the form of the results, outcomes and lines of functions that this node writes.
+fn schema_registry(config: &Config) -> Result<(Arc<dyn WriterSchemas>, [WireFormat; 3]), RegistryError> {
     let url = &config.kafka.schema_registry_url;
     let settings = SchemaRegistrySettings {
         urls: url.split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned).collect(),
@@ -423,6 +433,10 @@ fn schema_registry(config: &Config) -> Result<(Arc<dyn WriterSchemas>, [WireForm
     let formats = [
         format(&config.topics.results, EventKind::InvocationResult)?,
         format(&config.topics.pre_trigger_outcomes, EventKind::PreTriggerOutcome)?,
+        match config.topics.function_logs.as_str() {
+            "" => WireFormat::SingleObject,
+            topic => format(topic, EventKind::FunctionLog)?,
+        },
     ];
     let writers: Arc<dyn WriterSchemas> =
         if url.is_empty() { Arc::new(NoSchemaRegistry) } else { Arc::new(SchemaRegistry::start(settings)?) };

@@ -15,6 +15,7 @@ pub(super) fn create(connection: &Connection, config: &Config) -> Result<(), Cli
         partitions,
         replication: topics.replication_factor,
         compacted,
+        retention: None,
     };
     let events = [&topics.invocations, &topics.results, &topics.dead_letters];
     let events = events.into_iter().chain([&topics.pre_triggers, &topics.pre_trigger_outcomes]);
@@ -24,6 +25,10 @@ pub(super) fn create(connection: &Connection, config: &Config) -> Result<(), Cli
     // One partition: what has one name is in order in any case, and a start reads them all.
     let compacted = [&topics.functions, &topics.forecast_snapshots, &topics.function_status].into_iter();
     specs.extend(compacted.chain(own().map(|tenant| &tenant.functions_topic)).map(|name| spec(name, 1, true)));
+    if !topics.function_logs.is_empty() {
+        let retention = Some(config.function_logs.retention);
+        specs.push(TopicSpec { retention, ..spec(&topics.function_logs, number(topics.partitions), false) });
+    }
     for finding in ensure_topics(connection, &specs, true, config.registry.catch_up_timeout)? {
         match finding {
             TopicFinding::Created { topic, partitions, replicas } => {

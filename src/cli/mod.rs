@@ -16,6 +16,7 @@ mod fit;
 mod function;
 mod health;
 mod invoke;
+mod logs;
 mod pre_trigger;
 mod recorded;
 mod results;
@@ -67,6 +68,8 @@ enum Command {
     Invoke(invoke::Arguments),
     /// Print results as JSON, one a line.
     Results(results::Arguments),
+    /// Print what a function wrote to stdout and stderr, and how its calls ended badly.
+    Logs(logs::Arguments),
     /// List dead letters, look into one, and put them back.
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
@@ -146,6 +149,7 @@ pub fn run() -> ExitCode {
         Command::PreTrigger(arguments) => pre_trigger::run(&arguments),
         Command::Invoke(arguments) => invoke::run(&arguments),
         Command::Results(arguments) => results::run(&arguments),
+        Command::Logs(arguments) => logs::run(&arguments),
         Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Chains(arguments) => chains::run(&arguments),

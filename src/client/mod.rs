@@ -3,6 +3,7 @@
 //! Used by the commands, the load generator and the demo. Must not: know anything of the service but its topics.
 
 mod dead_letters;
+mod logs;
 mod results;
 mod statuses;
 mod topic;
@@ -17,6 +18,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
 pub use self::dead_letters::{HEADER_REDRIVEN, Letter, LetterId, Redriven};
+pub use self::logs::Logs;
 pub use self::results::{Came, Results};
 pub use self::statuses::Statuses;
 pub use self::topic::Start;
@@ -190,6 +192,14 @@ impl Client {
     /// Where the topic cannot be read.
     pub fn results(&self, from: Start) -> Result<Results, RequestError> {
         Results::open(&self.connection, &self.topics.results, from, Arc::clone(&self.codec))
+    }
+
+    /// Lines that functions wrote, from a place in the topic on.
+    ///
+    /// # Errors
+    /// Where the topic is not there or cannot be read.
+    pub fn function_logs(&self, from: Start) -> Result<Logs, RequestError> {
+        Logs::open(&self.connection, self.topics.function_logs_or_usual(), from, Arc::clone(&self.codec))
     }
 
     /// What the nodes of the group say of their functions; to be read to its end first.

@@ -82,9 +82,9 @@ impl Codec {
             let defaults = EnumDefaults::of(&current.schema);
             Ok(Kind { kind, current, older, defaults })
         };
-        let [first, second, third, fourth, fifth, sixth, seventh] = EventKind::ALL;
+        let [first, second, third, fourth, fifth, sixth, seventh, eighth] = EventKind::ALL;
         let (first, second, third) = (kind(first)?, kind(second)?, kind(third)?);
-        let kinds = [first, second, third, kind(fourth)?, kind(fifth)?, kind(sixth)?, kind(seventh)?];
+        let kinds = [first, second, third, kind(fourth)?, kind(fifth)?, kind(sixth)?, kind(seventh)?, kind(eighth)?];
         Ok(Self { kinds })
     }
 

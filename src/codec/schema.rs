@@ -13,8 +13,8 @@ use super::bounds;
 use super::error::{InvalidSchema, OutOfBounds};
 use super::fingerprint;
 use crate::types::{
-    ForecastSnapshot, FunctionDefinition, FunctionStatus, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome,
-    Timestamp,
+    ForecastSnapshot, FunctionDefinition, FunctionLog, FunctionStatus, Invocation, InvocationResult, PreTrigger,
+    PreTriggerOutcome, Timestamp,
 };
 
 /// The kinds of events, one schema each.
@@ -34,11 +34,13 @@ pub enum EventKind {
     ForecastSnapshot,
     /// What a function, or a node, is doing.
     FunctionStatus,
+    /// One line of a function's log.
+    FunctionLog,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::PreTrigger,
         Self::Invocation,
         Self::InvocationResult,
@@ -46,6 +48,7 @@ impl EventKind {
         Self::PreTriggerOutcome,
         Self::ForecastSnapshot,
         Self::FunctionStatus,
+        Self::FunctionLog,
     ];
 
     /// The schema's file name without its ending, as in `schemas/`.
@@ -58,6 +61,7 @@ impl EventKind {
             Self::PreTriggerOutcome => "pre-trigger-outcome",
             Self::ForecastSnapshot => "forecast-snapshot",
             Self::FunctionStatus => "function-status",
+            Self::FunctionLog => "function-log",
         }
     }
 
@@ -71,6 +75,7 @@ impl EventKind {
             Self::PreTriggerOutcome => "PreTriggerOutcome",
             Self::ForecastSnapshot => "ForecastSnapshot",
             Self::FunctionStatus => "FunctionStatus",
+            Self::FunctionLog => "FunctionLog",
         }
     }
 
@@ -92,6 +97,7 @@ impl EventKind {
             Self::PreTriggerOutcome => include_str!("../../schemas/pre-trigger-outcome.avsc"),
             Self::ForecastSnapshot => include_str!("../../schemas/forecast-snapshot.avsc"),
             Self::FunctionStatus => include_str!("../../schemas/function-status.avsc"),
+            Self::FunctionLog => include_str!("../../schemas/function-log.avsc"),
         }
     }
 
@@ -106,7 +112,8 @@ impl EventKind {
             | Self::InvocationResult
             | Self::PreTriggerOutcome
             | Self::ForecastSnapshot
-            | Self::FunctionStatus => &[],
+            | Self::FunctionStatus
+            | Self::FunctionLog => &[],
         }
     }
 }
@@ -198,6 +205,14 @@ impl Event for ForecastSnapshot {
 
 impl Event for FunctionStatus {
     const KIND: EventKind = EventKind::FunctionStatus;
+
+    fn check(&self) -> Result<(), OutOfBounds> {
+        bounds::id("node", &self.node)
+    }
+}
+
+impl Event for FunctionLog {
+    const KIND: EventKind = EventKind::FunctionLog;
 
     fn check(&self) -> Result<(), OutOfBounds> {
         bounds::id("node", &self.node)

@@ -150,6 +150,8 @@ pub struct Topics {
     pub forecast_snapshots: String,
     /// What functions are doing on each node; compacted.
     pub function_status: String,
+    /// What functions write; empty: nowhere.
+    pub function_logs: String,
     /// Whether topics that are missing are created at start.
     pub create: bool,
     /// Partitions of those that are created.
@@ -159,6 +161,14 @@ pub struct Topics {
 }
 
 impl Topics {
+    /// What the topic of functions' logs is called where nobody names it.
+    pub const FUNCTION_LOGS: &str = "function-logs";
+
+    /// The topic of functions' logs as whoever reads it takes it to be called.
+    pub fn function_logs_or_usual(&self) -> &str {
+        if self.function_logs.is_empty() { Self::FUNCTION_LOGS } else { &self.function_logs }
+    }
+
     /// `more`: other topics, each with its key.
     pub(super) fn faults<'a>(&'a self, more: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
         let names = [
@@ -172,7 +182,8 @@ impl Topics {
             ("topics.forecast-snapshots", &self.forecast_snapshots),
             ("topics.function-status", &self.function_status),
         ];
-        let names: Vec<_> = names.into_iter().map(|(key, name)| (key, name.as_str())).chain(more).collect();
+        let logs = Some(("topics.function-logs", &self.function_logs)).filter(|(_, name)| !name.is_empty());
+        let names: Vec<_> = names.into_iter().chain(logs).map(|(key, name)| (key, name.as_str())).chain(more).collect();
         let mut faults = Vec::new();
         if self.replication_factor != -1 && !(1..=i32::from(i16::MAX)).contains(&self.replication_factor) {
             let given = self.replication_factor;

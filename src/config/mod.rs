@@ -7,6 +7,7 @@ mod admin;
 mod chains;
 mod execute;
 mod forecast;
+mod function_logs;
 mod humantime_text;
 mod kafka;
 mod limits;
@@ -26,6 +27,7 @@ pub use admin::Admin;
 pub use chains::ChainsConfig;
 pub use execute::{Artifacts, Execute};
 pub use forecast::ForecastConfig;
+pub use function_logs::FunctionLogs;
 pub use kafka::{Delivery, Ingest, Kafka, PreTriggerStart, PreTriggers, Publish, ResultFormat, Topics};
 pub use limits::LimitsConfig;
 #[cfg(feature = "service")]
@@ -66,6 +68,8 @@ pub struct Config {
     pub artifacts: Artifacts,
     /// Running guests.
     pub execute: Execute,
+    /// What functions write.
+    pub function_logs: FunctionLogs,
     /// The control plane.
     pub control: Control,
     /// The forecaster.
@@ -113,6 +117,7 @@ impl Config {
         faults.extend(self.artifacts.faults());
         faults.extend(self.ingest.faults());
         faults.extend(self.execute.faults());
+        faults.extend(self.function_logs.faults());
         faults.extend(self.forecast.faults());
         faults.extend(self.chains.faults());
         faults.extend(self.target.faults());

@@ -39,6 +39,7 @@ impl EmbeddedBroker {
         for topic in [&topics.functions, &topics.forecast_snapshots, &topics.function_status] {
             cluster.create_topic(topic, 1, 1)?;
         }
+        cluster.create_topic(topics.function_logs_or_usual(), PARTITIONS, 1)?;
         Ok(Self { cluster })
     }
 
@@ -51,6 +52,7 @@ impl EmbeddedBroker {
     pub fn apply(&self, config: &mut Config, directory: &Path) {
         config.kafka.bootstrap_servers = self.bootstrap_servers();
         config.topics.create = false;
+        config.topics.function_logs = config.topics.function_logs_or_usual().to_owned();
         // The mock cluster answers a fetch only when this time is over, even where messages came meanwhile.
         config.kafka.properties.entry("fetch.wait.max.ms".to_owned()).or_insert_with(|| "10".to_owned());
         // The mock cluster's group protocol of Kafka 4 has no assignor of its own.

@@ -349,6 +349,7 @@ impl Outcomes for Arc<Outbox> {
             execute: Duration::from_micros(result.execute_us),
         });
         let delivery = if call.ticket.terms.are_ordinary() { None } else { self.settings.delivery.upgrade() };
+        call.ticket.span.failed(&result);
         if call.cancelled.is_set() {
             // It ran to its end, or was ended; its partition is another node's, or was taken up anew: whoever reads the call there publishes its outcome.
             metrics.outcomes_dropped.add(1);

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use super::fault::Fault;
 use super::function::{Call, Function, Pending, Phase, Ready, Start};
 use super::instance::Ended;
+use super::logs::{at_the_end, of_call, overheard};
 use super::shelf::{Offered, Submitted};
 use super::{Executor, Node, Outcomes, wall_clock};
 use crate::types::{
-    FunctionDefinition, FunctionName, InvocationError, InvocationResult, Payload, StartKind, Status, Timestamp,
-    WarmReason,
+    FunctionDefinition, FunctionName, InvocationError, InvocationResult, LogBatch, Payload, StartKind, Status,
+    Timestamp, WarmReason,
 };
 
 /// The code of the outcome of a call that waited in vain for its function to become able to run, which may be tried again.
@@ -36,6 +37,8 @@ struct Served<T> {
     pending: Pending<T>,
     answer: Result<Payload, Fault>,
     ran: Ran,
+    /// What it wrote and was not said yet.
+    wrote: Option<LogBatch>,
     /// Whether the instance may serve another call.
     keep: bool,
 }
@@ -132,6 +135,10 @@ impl<O: Outcomes> Node<O> {
                 let ended = self.serve_one(&function, &mut ready, pending).await;
                 let next = self.after(&function, ready, ended.keep);
                 self.complete(ended.pending, ended.answer, ended.ran);
+                // Behind the outcome, which nothing of this keeps waiting.
+                if let Some(wrote) = ended.wrote {
+                    self.write_out(&function, wrote);
+                }
                 next
             };
             match next {
@@ -158,9 +165,12 @@ impl<O: Outcomes> Node<O> {
         let Call { invocation, attempt, cancelled, .. } = &pending.call;
         let left = invocation.deadline.map_or(limit, |deadline| deadline.since(wall_clock()));
         let until = taken_at + left.min(limit);
+        let log = ready.instance.log().clone();
+        let say = |lines| self.write_out(function, of_call(&version.definition, invocation, *attempt, lines));
+        let call = ready.instance.call(invocation, *attempt, cancelled, until, limits.payload_out_bytes);
         let mut ended = tokio::select! {
             biased;
-            ended = ready.instance.call(invocation, *attempt, cancelled, until, limits.payload_out_bytes) => ended,
+            ended = overheard(call, &log, say) => ended,
             // A guest that computes comes by here at each epoch; one that waits in the host is woken.
             gone = version.ending.ended() => {
                 let (name, grace, code) = (&function.name, self.config.removal_grace, gone.code());
@@ -178,6 +188,8 @@ impl<O: Outcomes> Node<O> {
             fault.was_the_deadline();
         }
         let execute = taken_at.elapsed();
+        let fault = ended.answer.as_ref().err().filter(|_| !cancelled.is_set());
+        let wrote = at_the_end(&version, (invocation, *attempt), &log, fault);
         function.executed(execute);
         ready.uses = ready.uses.saturating_add(1);
         let there_before = matches!(start.kind, StartKind::Warm | StartKind::Prewarmed);
@@ -195,7 +207,7 @@ impl<O: Outcomes> Node<O> {
             function.set_instance_bytes(bytes);
         }
         let reusable = version.definition.reuses_instances() && ready.uses < version.definition.warm.max_invocations;
-        Served { pending, answer: ended.answer, ran, keep: ended.usable && reusable }
+        Served { pending, answer: ended.answer, ran, wrote, keep: ended.usable && reusable }
     }
 
     /// Puts the instance back or retires it, and finds the next call to serve.

@@ -25,6 +25,9 @@ const CODE_BYTES_MAX: usize = 128;
 /// The code of a fault that says that Wasmtime's pool was full.
 const FULL_POOL: &str = "pool";
 
+/// Stands between the cause of an end and what the guest printed.
+const PRINTED: &str = "; printed: ";
+
 const PAST_LIMIT: &str = "the call ran past its time limit";
 
 /// Wasmtime's own words where more was handed over than it may be; their type is not public.
@@ -74,9 +77,14 @@ impl Fault {
     /// Adds what the guest printed.
     pub(super) fn printed(&mut self, log: Option<&str>) {
         if let Some(log) = log {
-            let _ = write!(self.error.message, "; printed: {log}");
+            let _ = write!(self.error.message, "{PRINTED}{log}");
             self.error.message = cut(std::mem::take(&mut self.error.message));
         }
+    }
+
+    /// Why it ended, without what the guest printed.
+    pub(super) fn cause(&self) -> &str {
+        self.error.message.split(PRINTED).next().unwrap_or_default()
     }
 
     /// The time limit that a guest ran past was its call's deadline.

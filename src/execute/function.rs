@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::code::{Origin, Shared};
 use super::instance::Instance;
+use super::log_rate::LogRate;
 use super::shelf::Shelf;
 use super::slots::Slot;
 use super::status::Story;
@@ -300,6 +301,8 @@ pub(super) struct Function<T> {
     mean_prepare_ns: AtomicU64,
     /// Linear memory of the newest instance, in bytes; 0 while unknown.
     instance_bytes: AtomicU64,
+    /// How many lines it may write; made with the first one.
+    pub(super) logs: OnceLock<Mutex<LogRate>>,
     /// The version that ran was replaced or taken away: nobody wants what is being prepared of it.
     pub(super) replaced: Notify,
 }
@@ -336,6 +339,7 @@ impl<T> Function<T> {
             mean_execute_ns: AtomicU64::new(u64::MAX),
             mean_prepare_ns: AtomicU64::new(u64::MAX),
             instance_bytes: AtomicU64::new(0),
+            logs: OnceLock::new(),
             replaced: Notify::new(),
         }
     }

@@ -15,7 +15,7 @@ use super::announce::{Announce, Announcer};
 use super::function::Cancelled;
 use super::memory::{Account, GuestMemory};
 use super::stdio::{CallAnswer, CallInput, CallLog};
-use crate::types::FunctionDefinition;
+use crate::types::{FunctionDefinition, LogStream};
 
 /// Most handles (streams, pollables, clocks) that one guest may hold at once, and wait for in one call of a host function.
 const RESOURCES_MAX: usize = 1_024;
@@ -87,12 +87,12 @@ impl Host<Preview2> {
         definition: &FunctionDefinition,
         account: Account,
         announce: &Announce,
-        deadline: Instant,
+        (log, deadline): (CallLog, Instant),
     ) -> Self {
         // The functions of its modules cannot be seen from outside.
         let memory = GuestMemory::new(definition, 0, account);
-        Self::new(definition, memory, announce, deadline, |builder, log, _| {
-            builder.stdout(log.clone());
+        Self::new(definition, memory, announce, (log, deadline), |builder, log, _| {
+            builder.stdout(log.pipe(LogStream::Stdout));
             let mut table = ResourceTable::new();
             table.set_max_capacity(RESOURCES_MAX);
             Preview2 { context: builder.build(), table }
@@ -107,10 +107,10 @@ impl Host<WasiP1Ctx> {
         functions: usize,
         account: Account,
         announce: &Announce,
-        deadline: Instant,
+        (log, deadline): (CallLog, Instant),
     ) -> Self {
         let memory = GuestMemory::new(definition, functions, account);
-        Self::new(definition, memory, announce, deadline, |builder, _, answer| {
+        Self::new(definition, memory, announce, (log, deadline), |builder, _, answer| {
             builder.stdout(answer.clone());
             let mut wasi = builder.build_p1();
             wasi.ctx().table.set_max_capacity(RESOURCES_MAX);
@@ -124,15 +124,14 @@ impl<W> Host<W> {
         definition: &FunctionDefinition,
         memory: GuestMemory,
         announce: &Announce,
-        deadline: Instant,
+        (log, deadline): (CallLog, Instant),
         build: impl FnOnce(&mut WasiCtxBuilder, &CallLog, &CallAnswer) -> W,
     ) -> Self {
         let answer_bytes_max = definition.limits.payload_out_bytes;
         let stdin = CallInput::default();
         let answer = CallAnswer::new(usize::try_from(answer_bytes_max).unwrap_or(usize::MAX));
-        let log = CallLog::default();
         let mut builder = WasiCtxBuilder::new();
-        builder.stdin(stdin.clone()).stderr(log.clone()).arg(definition.name.as_str());
+        builder.stdin(stdin.clone()).stderr(log.pipe(LogStream::Stderr)).arg(definition.name.as_str());
         builder.max_random_size(RANDOM_BYTES_MAX);
         builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
         // All at once: room is made for as many as there are.

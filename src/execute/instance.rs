@@ -51,13 +51,14 @@ impl Instance {
         definition: &FunctionDefinition,
         account: Account,
         announce: &Announce,
+        log: CallLog,
         (init_timeout, grace): (Duration, &Grace),
         touch_bytes_max: u64,
     ) -> Result<Self, Fault> {
         let deadline = Instant::now() + init_timeout;
         match code {
             Code::Component(pre) => {
-                let host = Host::component(definition, account, announce, deadline);
+                let host = Host::component(definition, account, announce, (log, deadline));
                 let mut store = Box::new(Store::new(pre.engine(), host));
                 host::guard(&mut store);
                 store.data_mut().grace = Some(grace.clone());
@@ -68,20 +69,17 @@ impl Instance {
                 };
                 let started = before(deadline, pin!(started)).with(grace).await;
                 match started.map_err(|error| judge(&error, &store).in_init(init_timeout))? {
-                    (guest, Ok(())) => {
-                        store.data().log.clear();
-                        Ok(Self::Component(store, guest))
-                    }
+                    (guest, Ok(())) => Ok(Self::Component(store, guest)),
                     (_, Err(message)) => {
                         let mut fault = Fault::new(Status::FunctionError, "init", format!("init failed: {message}"));
-                        fault.printed(store.data().log.take().as_deref());
+                        fault.printed(store.data().log.text().as_deref());
                         Err(fault)
                     }
                 }
             }
             Code::Command(pre) => {
                 let functions = pre.module().functions().len();
-                let host = Host::command(definition, functions, account, announce, deadline);
+                let host = Host::command(definition, functions, account, announce, (log, deadline));
                 let mut store = Box::new(Store::new(pre.module().engine(), host));
                 host::guard(&mut store);
                 store.data_mut().grace = Some(grace.clone());
@@ -92,11 +90,18 @@ impl Instance {
                 if let Some(memory) = instance.get_memory(&mut *store, "memory") {
                     touch(&mut store, memory, touch_bytes_max);
                 }
-                // What a start function printed is no answer, and of no call.
+                // What a start function printed is no answer.
                 drop(store.data().answer.take());
-                store.data().log.clear();
                 Ok(Self::Command(store, start))
             }
+        }
+    }
+
+    /// What the guest writes, in the call that runs or ran last.
+    pub(super) fn log(&self) -> &CallLog {
+        match self {
+            Self::Component(store, _) => &store.data().log,
+            Self::Command(store, _) => &store.data().log,
         }
     }
 
@@ -134,7 +139,7 @@ impl Instance {
                     attributes: &attributes,
                 };
                 let ended = before(deadline, pin!(guest.call_handle(&mut **store, call))).await;
-                let ended = match ended {
+                match ended {
                     Ok(Ok(bytes)) if bytes.len() as u64 > payload_out_bytes_max => {
                         let message = format!(
                             "the answer has {} bytes, payload_out_bytes allows {payload_out_bytes_max}",
@@ -148,9 +153,7 @@ impl Instance {
                         Ended { answer: Err(fault), usable: true }
                     }
                     Err(error) => Ended { answer: Err(judge(&error, store)), usable: false },
-                };
-                overheard(invocation, &store.data().log);
-                ended
+                }
             }
             Self::Command(store, start) => {
                 begin(store, cancelled, deadline);
@@ -163,14 +166,13 @@ impl Instance {
                     Err(error) if !exited_well(&error) => Err(judge(&error, store)),
                     _ => Ok(Payload(store.data().answer.take().into())),
                 };
-                overheard(invocation, &store.data().log);
                 Ended { answer, usable: false }
             }
         }
     }
 }
 
-/// Makes a store ready for a call. Nothing is there of the call before, or of `init`: both were cleared as they ended, and a
+/// Makes a store ready for a call. Nothing is there of the call before, or of `init`: both were taken as they ended, and a
 /// guest cannot write in between.
 fn begin<W: 'static>(store: &mut Store<Host<W>>, cancelled: &Cancelled, deadline: Instant) {
     let host = store.data_mut();
@@ -182,23 +184,16 @@ fn begin<W: 'static>(store: &mut Store<Host<W>>, cancelled: &Cancelled, deadline
     store.set_epoch_deadline(1);
 }
 
-/// Judges a guest's end; what it printed is in the fault, and nowhere else.
+/// Judges a guest's end; what it printed is in the fault.
 fn judge<W>(error: &wasmtime::Error, store: &Store<Host<W>>) -> Fault {
     let host = store.data();
     let circumstances = Circumstances {
         memory_refused: host.memory.refused(),
         handed_bytes_max: host.handed_bytes_max,
         answer_bytes_max: host.answer_bytes_max,
-        log: host.log.take(),
+        log: host.log.text(),
     };
     Fault::judge(error, &circumstances)
-}
-
-/// A call that answered printed this: the node's own log may have it, where somebody asked for that; nobody else.
-fn overheard(invocation: &Invocation, log: &CallLog) {
-    if let Some(text) = log.take() {
-        tracing::debug!(function = %invocation.function, invocation = ?invocation.id, ?text, "a guest printed");
-    }
 }
 
 /// Writes back one byte of every page, so that the guest's first call does not meet the kernel.

@@ -15,8 +15,11 @@ mod function;
 mod host;
 mod inspect;
 mod instance;
+mod lines;
 mod load;
 mod loader;
+mod log_rate;
+mod logs;
 mod memory;
 mod pace;
 mod prepare;
@@ -36,6 +39,7 @@ pub use self::dispatch::UNAVAILABLE;
 pub use self::function::{Call, Cancelled};
 use self::function::{Function, Phase};
 use self::loader::Loader;
+pub use self::logs::{Logs, Tell};
 use self::pace::Line;
 use self::slots::Slots;
 use crate::artifacts::{ArtifactStore, CodeCache};
@@ -90,6 +94,7 @@ struct Node<O: Outcomes> {
     config: Execute,
     outcomes: O,
     announce: Announce,
+    logs: Logs,
     functions: RwLock<Functions<O::Ticket>>,
     slots: Slots,
     capacity: Capacity,
@@ -130,6 +135,8 @@ pub struct Parts<O> {
     pub outcomes: O,
     /// Where pre-triggers of guests go.
     pub announce: Announce,
+    /// Where what guests write goes.
+    pub logs: Logs,
     /// Where artifacts come from.
     pub artifacts: Arc<dyn ArtifactStore>,
     /// Where machine code is kept.
@@ -144,7 +151,7 @@ impl<O: Outcomes> Executor<O> {
     /// # Errors
     /// See [`ExecuteError`].
     pub fn start(parts: Parts<O>) -> Result<(Self, Runtime), ExecuteError> {
-        let Parts { node: id, config, outcomes, announce, artifacts, cache, metrics } = parts;
+        let Parts { node: id, config, outcomes, announce, logs, artifacts, cache, metrics } = parts;
         let instances = engine::instances_cap(config.instances_max);
         let engine = engine::build(&config, instances)?;
         let epoch = engine::EpochTicker::start(&engine, config.epoch_interval)?;
@@ -161,6 +168,7 @@ impl<O: Outcomes> Executor<O> {
             id,
             outcomes,
             announce,
+            logs,
             functions: RwLock::default(),
             slots: Slots::new(Bounds::of(capacity, config.function_instances_share_max)),
             capacity,
@@ -215,6 +223,7 @@ impl<O: Outcomes> Executor<O> {
         let now = wall_clock();
         let mut usage = Vec::new();
         for function in self.0.all() {
+            self.0.write_what_is_owed(&function);
             if function.state().shelf.is_idle() && function.state().shelf.target().ready == 0 {
                 continue;
             }

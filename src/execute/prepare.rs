@@ -13,6 +13,7 @@ use super::memory::{Account, Room};
 use super::pace::Turn;
 use super::shelf::Offered;
 use super::slots::Slot;
+use super::stdio::CallLog;
 use super::{Node, Outcomes, wall_clock};
 use crate::pool::{self, Full, Purpose};
 use crate::types::{FunctionName, Status, Timestamp, WarmKind, WarmReason, WarmTarget};
@@ -168,17 +169,20 @@ impl<O: Outcomes> Node<O> {
         };
         let room: Weak<dyn Room> = Arc::downgrade(&self) as _;
         let account = Account::new(function.name.clone(), slot.clone(), room, purpose);
-        let (config, grace) = (&self.config, Grace::default());
+        let (config, grace, log) = (&self.config, Grace::default(), CallLog::new(self.logs.bounds));
         let work = Instance::prepare(
             &version.code,
             &version.definition,
             account,
             &self.announce,
+            log.clone(),
             (config.init_timeout, &grace),
             config.touch_bytes_max,
         );
         let prepared = self.paced(&function, &version, purpose, turn, &grace, work).await;
         function.prepared(asked_at.elapsed());
+        let fault = prepared.as_ref().and_then(|prepared| prepared.as_ref().err());
+        self.prepared_wrote(&function, &version, &log, fault);
         match prepared {
             // The node's memory was used up meanwhile, as it may be before: the call goes on waiting, for as much as is
             // known now to be needed.

@@ -4,13 +4,19 @@
 //! or trapped, never buffered without end.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError};
+
+use super::lines::Lines;
+use super::wall_clock;
+use crate::config::FunctionLogs;
+use crate::types::{LogLine, LogStream};
 
 /// Bytes of what a call prints that are kept from its beginning, and from its end. Both, and the words around them, fit into
 /// an error's message.
@@ -135,15 +141,27 @@ impl Pollable for CallAnswer {
 
 /// What one call (or one `init`) prints: its stderr, and a component's stdout, in the order in which they were written.
 ///
-/// The first [`HEAD_BYTES`] and the last [`TAIL_BYTES`] are kept: a message about the end is at the end.
-#[derive(Clone, Default)]
+/// For an error's message the first [`HEAD_BYTES`] and the last [`TAIL_BYTES`] are kept: a message about the end is at the end. For
+/// the function's log, lines within their own bounds.
+#[derive(Clone)]
 pub(super) struct CallLog(Arc<Printed>);
 
-#[derive(Default)]
 struct Printed {
     /// Whether anything was written since the log was empty: a call that prints nothing pays one load for its log.
     any: AtomicBool,
-    text: Mutex<Text>,
+    kept: Mutex<Kept>,
+}
+
+struct Kept {
+    text: Text,
+    lines: Lines,
+}
+
+/// One of the streams that are logs.
+#[derive(Clone)]
+pub(super) struct LogPipe {
+    log: CallLog,
+    stream: LogStream,
 }
 
 #[derive(Default)]
@@ -183,29 +201,70 @@ impl Text {
 }
 
 impl CallLog {
-    /// Forgets what was written.
-    pub(super) fn clear(&self) {
-        drop(self.take());
+    pub(super) fn new(bounds: FunctionLogs) -> Self {
+        let kept = Kept { text: Text::default(), lines: Lines::new(bounds) };
+        Self(Arc::new(Printed { any: AtomicBool::new(false), kept: Mutex::new(kept) }))
     }
 
-    /// Takes what was written as text, with bytes that are no UTF-8 replaced, and starts anew; `None` where there is nothing.
-    pub(super) fn take(&self) -> Option<String> {
+    /// Where a guest writes to one of its streams.
+    pub(super) fn pipe(&self, stream: LogStream) -> LogPipe {
+        LogPipe { log: self.clone(), stream }
+    }
+
+    /// Forgets what was written.
+    pub(super) fn clear(&self) {
+        if self.0.any.load(Ordering::Acquire) {
+            self.0.any.store(false, Ordering::Release);
+            let mut kept = self.kept();
+            kept.text = Text::default();
+            kept.lines.clear();
+        }
+    }
+
+    /// What was written as text, with bytes that are no UTF-8 replaced; `None` where there is nothing.
+    pub(super) fn text(&self) -> Option<String> {
         if !self.0.any.load(Ordering::Acquire) {
             return None;
         }
-        self.0.any.store(false, Ordering::Release);
-        let text = std::mem::take(&mut *self.0.text.lock().unwrap_or_else(PoisonError::into_inner));
+        let text = std::mem::take(&mut self.kept().text);
         Some(text.read().trim_end().to_owned()).filter(|text| !text.is_empty())
+    }
+
+    /// Takes what was written as lines, and starts anew.
+    pub(super) fn take_lines(&self) -> Vec<LogLine> {
+        if !self.0.any.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        self.0.any.store(false, Ordering::Release);
+        let mut kept = self.kept();
+        kept.text = Text::default();
+        kept.lines.take(wall_clock())
+    }
+
+    /// Takes lines of a call that goes on, where the oldest of them has waited for `age`.
+    pub(super) fn take_early(&self, age: Duration) -> Vec<LogLine> {
+        if !self.0.any.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let mut kept = self.kept();
+        match kept.lines.oldest() {
+            Some(oldest) if wall_clock().since(oldest) >= age => kept.lines.take_early(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl IsTerminal for CallLog {
+impl IsTerminal for LogPipe {
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-impl StdoutStream for CallLog {
+impl StdoutStream for LogPipe {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         // Only WASI 0.3 asks for this one; it is not offered to guests yet.
         Box::new(tokio::io::sink())
@@ -217,10 +276,13 @@ impl StdoutStream for CallLog {
 }
 
 #[async_trait]
-impl OutputStream for CallLog {
+impl OutputStream for LogPipe {
     fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
-        self.0.text.lock().unwrap_or_else(PoisonError::into_inner).push(&bytes);
-        self.0.any.store(true, Ordering::Release);
+        let mut kept = self.log.kept();
+        kept.text.push(&bytes);
+        kept.lines.push(self.stream, &bytes, wall_clock());
+        drop(kept);
+        self.log.0.any.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -234,7 +296,7 @@ impl OutputStream for CallLog {
 }
 
 #[async_trait]
-impl Pollable for CallLog {
+impl Pollable for LogPipe {
     async fn ready(&mut self) {}
 }
 
@@ -263,28 +325,44 @@ mod tests {
         assert_eq!(answer.take(), "");
     }
 
+    fn written(writes: &[&[u8]]) -> CallLog {
+        let log = CallLog::new(FunctionLogs::default());
+        let mut pipe = log.pipe(LogStream::Stderr);
+        writes.iter().for_each(|bytes| pipe.write(Bytes::copy_from_slice(bytes)).unwrap());
+        log
+    }
+
     #[test]
-    fn a_log_is_taken_once_and_keeps_its_beginning_and_its_end() {
-        let mut log = CallLog::default();
-        assert_eq!(log.take(), None);
-        log.write(Bytes::from_static(b"first line\n")).unwrap();
-        log.write(Bytes::from(vec![b'x'; 100_000])).unwrap();
-        log.write(Bytes::from_static(b"\nthe panic's message\n")).unwrap();
-        let text = log.take().unwrap();
+    fn a_log_keeps_its_beginning_and_its_end() {
+        let log = written(&[b"first line\n", &[b'x'; 100_000], b"\nthe panic's message\n"]);
+        let text = log.text().unwrap();
         assert!(text.starts_with("first line\nxxx"), "{text}");
         assert!(text.ends_with("xxx\nthe panic's message"), "{text}");
         let left_out = 11 + 100_000 + 21 - HEAD_BYTES - TAIL_BYTES;
         assert!(text.contains(&format!("… ({left_out} bytes left out) …")), "{text}");
-        assert_eq!(log.take(), None);
-        log.write(Bytes::from_static(b"\n")).unwrap();
-        assert_eq!(log.take(), None, "white space is nothing to show");
+        assert_eq!(written(&[b"\n"]).text(), None, "white space is nothing to show");
+        assert_eq!(written(&[]).text(), None);
+    }
+
+    #[test]
+    fn the_text_for_an_error_leaves_the_lines_and_these_are_taken_once() {
+        let log = written(&[b"one\ntw", b"o\n"]);
+        assert_eq!(log.text().as_deref(), Some("one\ntwo"));
+        let texts = |lines: Vec<LogLine>| lines.into_iter().map(|line| line.text).collect::<Vec<_>>();
+        assert!(log.take_early(Duration::from_hours(1)).is_empty());
+        assert_eq!(texts(log.take_early(Duration::ZERO)), ["one", "two"]);
+        log.pipe(LogStream::Stdout).write(Bytes::from_static(b"three")).unwrap();
+        assert_eq!(texts(log.take_lines()), ["three"]);
+        assert!(log.take_lines().is_empty());
+        assert_eq!(log.text(), None);
+        log.pipe(LogStream::Stdout).write(Bytes::from_static(b"of another call")).unwrap();
+        log.clear();
+        assert!(log.take_lines().is_empty());
     }
 
     #[test]
     fn a_character_that_was_cut_through_is_left_out() {
-        let mut log = CallLog::default();
-        log.write(Bytes::from(format!("x{}", "é".repeat(4_000)))).unwrap();
-        let text = log.take().unwrap();
+        let text = written(&[format!("x{}", "é".repeat(4_000)).as_bytes()]).text().unwrap();
         assert!(!text.contains('\u{fffd}'), "{text}");
         assert!(text.starts_with("xéé") && text.ends_with("éé"), "{text}");
     }

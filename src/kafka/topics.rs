@@ -40,6 +40,8 @@ pub struct TopicSpec {
     pub replication: i32,
     /// Whether it must keep the last record of every key for ever.
     pub compacted: bool,
+    /// How long records are kept, where it has to be made; None is the brokers' default.
+    pub retention: Option<Duration>,
 }
 
 /// Something about a topic that somebody should know.
@@ -255,6 +257,10 @@ impl Asker {
         if topic.compacted {
             new = new.set("cleanup.policy", "compact");
         }
+        let retention_ms = topic.retention.map(|retention| retention.as_millis().to_string());
+        if let Some(retention_ms) = &retention_ms {
+            new = new.set("retention.ms", retention_ms);
+        }
         let failed = |cause: String, code| ClientError::TopicNotCreated {
             topic: topic.name.clone(),
             cause,
@@ -356,7 +362,8 @@ mod tests {
 
     fn refused(bootstrap_servers: &str) -> String {
         let connection = Connection { bootstrap_servers: bootstrap_servers.to_owned(), ..Connection::default() };
-        let spec = TopicSpec { name: "calls".to_owned(), partitions: 1, replication: 1, compacted: false };
+        let spec =
+            TopicSpec { name: "calls".to_owned(), partitions: 1, replication: 1, compacted: false, retention: None };
         let began = Instant::now();
         let error = ensure_topics(&connection, &[spec], true, Duration::from_millis(1_500)).unwrap_err();
         assert!(began.elapsed() < Duration::from_secs(60), "{error}");

@@ -6,7 +6,7 @@
 //! On the way of an event: execute → **publish** → (the brokers' word) → ingest, which lets the offset move.
 //!
 //! With transactions, an outcome and its offset are stored together or not at all (see [`transactions`]); everything else
-//! goes the plain way beside them.
+//! goes the plain way beside them. Lines of functions' logs have a producer of their own (see [`logs`]): they may be lost.
 //!
 //! Bounds: a record that waits, for those before it in its partition (see [`lanes`]) or to be sent again, is one whose call is in
 //! flight still, and `ingest` bounds those. Records that no position waits for have a bound of their own, above which they are
@@ -17,6 +17,7 @@ mod dead_letter;
 mod ending;
 mod gather;
 mod lanes;
+mod logs;
 mod partition;
 mod producers;
 mod publisher;
@@ -34,6 +35,7 @@ pub use dead_letter::{
     HEADER_INVOCATION_ID, HEADER_NODE, HEADER_OFFSET, HEADER_OMITTED, HEADER_PARTITION, HEADER_PREFIX, HEADER_REASON,
     HEADER_STATUS, HEADER_TIMESTAMP, HEADER_TOPIC,
 };
+pub use logs::{FunctionLogs, LogQueue, LogSettings};
 pub use publisher::{PublishError, Publisher};
 pub use record::{Deliveries, Destination, Outcome, Record, Refusal, Topics};
 pub use resend::{Backoff, LOOSE_MAX};

@@ -3,6 +3,7 @@
 //! Any value may be foreign text: so all of them pass through [`Escaping`], and no place that logs has to think of it. Must
 //! not: know where lines go, or how often they may be said.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::time::SystemTime;
 
@@ -17,7 +18,7 @@ const VALUE_MAX: usize = 4_096;
 /// What all values of a line may take together (inclusive), in bytes; fields past it are left out and counted.
 const VALUES_MAX: usize = 16 << 10;
 /// Names that JSON's own keys have.
-const KEYS: [&str; 4] = ["timestamp", "level", "message", "target"];
+const KEYS: [&str; 5] = ["timestamp", "level", "message", "fields_left_out", "target"];
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,14 +113,20 @@ impl Said {
 
     fn json(&self, to: &mut String, at: SystemTime, level: Level, target: &str) -> fmt::Result {
         let text = |text: &str| serde_json::Value::from(text);
+        // A key that is there twice is another value for each parser: the second one gets a number.
+        let mut used: Vec<Cow<'_, str>> = KEYS.map(Cow::Borrowed).to_vec();
         let at = humantime::format_rfc3339_micros(at);
         write!(to, "{{\"timestamp\":\"{at}\",\"level\":\"{level}\",\"message\":{}", text(&self.message))?;
         for (name, value) in &self.fields {
-            let prefix = if KEYS.contains(name) { "field_" } else { "" };
+            let name = if KEYS.contains(name) { Cow::Owned(format!("field_{name}")) } else { Cow::Borrowed(*name) };
+            let again = (2..).map(|nth| Cow::Owned(format!("{name}_{nth}")));
+            let unused = std::iter::once(name.clone()).chain(again).find(|key| !used.contains(key));
+            let Some(key) = unused else { continue };
             match value {
-                Value::Quoted(value) | Value::Plain(value) => write!(to, ",\"{prefix}{name}\":{}", text(value))?,
-                Value::Bare(value) => write!(to, ",\"{prefix}{name}\":{value}")?,
+                Value::Quoted(value) | Value::Plain(value) => write!(to, ",{}:{}", text(&key), text(value))?,
+                Value::Bare(value) => write!(to, ",{}:{value}", text(&key))?,
             }
+            used.push(key);
         }
         if self.left_out > 0 {
             write!(to, ",\"fields_left_out\":{}", self.left_out)?;
@@ -247,6 +254,18 @@ mod tests {
         assert!(text.ends_with(" e=1 and 1 fields more\n"), "{}", &text[text.len() - 100..]);
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!((json["fields_left_out"].as_u64(), json["e"].as_u64()), (Some(1), Some(1)));
+    }
+
+    #[test]
+    fn each_key_of_json_is_there_once() {
+        let said = Said::new("said").with("a", "1").with("a", "2").with("a_2", "3").with("field_level", "4");
+        let said = said.with("level", "5").with("message", "6").with("fields_left_out", "7");
+        let line = said.line(Form { format: LogFormat::Json, ansi: false }, SystemTime::UNIX_EPOCH, Level::INFO, "t");
+        let wanted = concat!(
+            r#"{"timestamp":"1970-01-01T00:00:00.000000Z","level":"INFO","message":"said","a":"1","a_2":"2","a_2_2":"3","#,
+            r#""field_level":"4","field_level_2":"5","field_message":"6","field_fields_left_out":"7","target":"t"}"#,
+        );
+        assert_eq!(line.trim_end(), wanted);
     }
 
     #[test]

@@ -128,6 +128,9 @@ table! {
     Counter snapshots_removed "forewarm.snapshots_removed" "{snapshot}" "Forecast snapshots of nodes and functions that are gone, which this node removed.";
     Counter log_lines_left_out "forewarm.log_lines_left_out" "{line}" "Log lines that nobody read in time, or that could not be written.";
     Counter log_lines_alike "forewarm.log_lines_alike" "{line}" "Log lines left out because too many like them had been said.";
+    Counter function_log_lines "forewarm.function_logs.lines" "{line}" "Lines that functions wrote and that were said, to topics.function-logs where there is one.";
+    Counter function_logs_left_out "forewarm.function_logs.left_out" "{line}" "Lines that functions wrote past the bounds of [function-logs]; a line says how many.";
+    Counter function_logs_dropped "forewarm.function_logs.dropped" "{line}" "Lines of functions that the brokers did not take, or not as fast as they came.";
     Gauge instances_ready "forewarm.instances_ready" "{instance}" "Instances on the shelves.";
     Gauge instances_busy "forewarm.instances_busy" "{instance}" "Instances that serve a call.";
     Gauge instances_preparing "forewarm.instances_preparing" "{instance}" "Instances being prepared.";

@@ -9,7 +9,7 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracer;
 
-use crate::types::{FunctionName, Position, StartKind, Status};
+use crate::types::{FunctionName, InvocationResult, Position, StartKind, Status};
 
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
@@ -114,6 +114,21 @@ impl CallSpan {
         headers
     }
 
+    /// An attempt of the call ended without an answer: an exception of its span, as OpenTelemetry has it, with the guest's message.
+    pub fn failed(&mut self, result: &InvocationResult) {
+        let (Some(Inner::Ours(span)), Some(error)) = (self.0.as_deref_mut(), &result.error) else { return };
+        let kind = error.code.clone().unwrap_or_else(|| result.status.as_str().to_owned());
+        let mut attributes = vec![
+            KeyValue::new("exception.type", kind),
+            KeyValue::new("exception.message", error.message.clone()),
+            KeyValue::new("forewarm.status", result.status.as_str()),
+            KeyValue::new("forewarm.attempt", i64::from(result.attempt)),
+            KeyValue::new("faas.invocation_id", result.invocation_id.clone()),
+        ];
+        attributes.extend(error.backtrace.clone().map(|backtrace| KeyValue::new("exception.stacktrace", backtrace)));
+        span.add_event("exception", attributes);
+    }
+
     /// The call has its outcome.
     pub fn end(self, status: Status, kind: Option<StartKind>) {
         let Some(Inner::Ours(mut span)) = self.0.map(|inner| *inner) else { return };
@@ -132,7 +147,8 @@ impl CallSpan {
 #[cfg(test)]
 mod tests {
     use opentelemetry::trace::TracerProvider;
-    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use opentelemetry_sdk::error::OTelSdkResult;
+    use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanProcessor};
 
     use super::*;
     use crate::types::{Generation, Offset};
@@ -183,5 +199,52 @@ mod tests {
         let root = start(&tracing, &[]);
         assert!(header(&root, "traceparent").is_some());
         root.end(Status::Trap, Some(StartKind::Cold));
+    }
+
+    /// Keeps spans that ended.
+    #[derive(Clone, Debug, Default)]
+    struct Ended(std::sync::Arc<std::sync::Mutex<Vec<SpanData>>>);
+
+    impl SpanProcessor for Ended {
+        fn on_start(&self, _: &mut opentelemetry_sdk::trace::Span, _: &Context) {}
+
+        fn on_end(&self, span: SpanData) {
+            self.0.lock().unwrap().push(span);
+        }
+
+        fn force_flush(&self) -> OTelSdkResult {
+            Ok(())
+        }
+
+        fn shutdown_with_timeout(&self, _: std::time::Duration) -> OTelSdkResult {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_failed_is_an_exception_of_the_span_with_the_guests_message() {
+        let ended = Ended::default();
+        let provider = SdkTracerProvider::builder().with_span_processor(ended.clone()).build();
+        let mut span = start(&Tracing::exporting(provider.tracer("test")), &[]);
+        let result: InvocationResult = serde_json::from_value(serde_json::json!({
+            "invocation_id": "i", "function": "f", "status": "trap", "node": "n", "completed_at": 5,
+            "error": {"message": "the guest trapped; printed: no such word", "code": "UnreachableCodeReached"},
+        }))
+        .unwrap();
+        span.failed(&result);
+        span.end(Status::Trap, None);
+        // Without an exporter, or with nothing wrong, there is nothing to say.
+        CallSpan::default().failed(&result);
+        let ended = ended.0.lock().unwrap();
+        let event = &ended[0].events.events[0];
+        let of = |key: &str| {
+            let found = event.attributes.iter().find(|attribute| attribute.key.as_str() == key);
+            found.map(|attribute| attribute.value.to_string())
+        };
+        assert_eq!(event.name, "exception");
+        assert_eq!(of("exception.type").as_deref(), Some("UnreachableCodeReached"));
+        assert_eq!(of("exception.message").as_deref(), Some("the guest trapped; printed: no such word"));
+        assert_eq!(of("faas.invocation_id").as_deref(), Some("i"));
+        assert_eq!(of("exception.stacktrace"), None);
     }
 }

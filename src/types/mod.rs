@@ -9,6 +9,7 @@ mod event;
 mod explanation;
 mod function;
 mod group;
+mod log;
 mod outcome;
 mod overflow;
 mod payload;
@@ -32,6 +33,7 @@ pub use function::{
     Reuse, WarmPolicy,
 };
 pub use group::{GONE_AFTER, Group};
+pub use log::{FunctionLog, LeftOut, LogBatch, LogLine, LogStream};
 pub use outcome::{OutcomeKind, PreTriggerOutcome};
 pub use overflow::Overflow;
 pub use payload::Payload;

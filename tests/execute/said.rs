@@ -3,7 +3,7 @@
 use super::*;
 
 /// Prints its payload on the given stream, and traps where that begins with "t". Its `init` prints, and fails where asked to.
-fn printer(stream: &str, init_fails: bool) -> Vec<u8> {
+pub(crate) fn printer(stream: &str, init_fails: bool) -> Vec<u8> {
     let text = include_str!("printer.wat").replace("PIPE", stream);
     wat(&text.replace("const INIT", if init_fails { "const 1" } else { "const 0" }))
 }

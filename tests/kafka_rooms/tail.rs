@@ -262,7 +262,13 @@ fn topics_are_made_where_they_are_missing_and_a_functions_topic_must_be_compacte
     let plain = brokers.topic("plain", 1);
     let missing = unique("missing");
     // Replicas as the brokers like.
-    let spec = |name: &str, compacted| TopicSpec { name: name.to_owned(), partitions: 3, replication: -1, compacted };
+    let spec = |name: &str, compacted| TopicSpec {
+        name: name.to_owned(),
+        partitions: 3,
+        replication: -1,
+        compacted,
+        retention: None,
+    };
     let specs = [spec(&plain, true), spec(&missing, true)];
     let refused = ensure_topics(&connection, &specs, false, LONG).unwrap_err();
     assert_eq!(
