@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use forewarm::config::{Config, ConfigError, Execute, ForecastConfig, LimitsConfig, MemorySource, TargetConfig, load};
+use forewarm::config::{Config, ConfigError, Execute, ForecastConfig, FunctionLogs, LimitsConfig, MemorySource, TargetConfig, load};
 
 fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
@@ -30,6 +30,7 @@ fn the_reference_file_holds_the_defaults_of_the_code() {
     assert_eq!(config.forecast, ForecastConfig::default());
     assert_eq!(config.target, TargetConfig::default());
     assert_eq!(config.limits, LimitsConfig::default());
+    assert_eq!(config.function_logs, FunctionLogs::default());
 }
 
 #[test]
