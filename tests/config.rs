@@ -6,7 +6,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use forewarm::config::{Config, ConfigError, Execute, ForecastConfig, FunctionLogs, LimitsConfig, MemorySource, TargetConfig, load};
+use forewarm::config::{
+    Config, ConfigError, Execute, ForecastConfig, FunctionLogs, LimitsConfig, MemorySource, TargetConfig, load,
+};
 
 fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
