@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{ClientArguments, print_json};
 use crate::app::wall_clock;
@@ -89,14 +89,17 @@ impl Arguments {
 /// A line for people.
 fn shown(line: &FunctionLog) -> String {
     let FunctionLog { written_at, version, invocation_id, stream, text, left_out_bytes, .. } = line;
+    // Lines of one call stand closer together than a second.
+    let millis = u64::try_from(written_at.as_millis()).unwrap_or(0);
+    let at = humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
     let version = Shown::of(version.as_deref().unwrap_or("?")).within(ID_SHOWN);
-    let call = invocation_id.as_deref().map_or("-", |id| id);
+    let call = invocation_id.as_deref().unwrap_or("-");
     let (call, stream, text) = (Shown::of(call).within(ID_SHOWN), stream.as_str(), Shown::of(text).within(LINE_SHOWN));
     let cut = match (line.stream, left_out_bytes) {
         (LogStream::Node, _) | (_, 0) => String::new(),
         (_, bytes) => format!("… and {bytes} bytes more"),
     };
-    format!("{written_at} {version} {call} {stream}: {text}{cut}")
+    format!("{at} {version} {call} {stream}: {text}{cut}")
 }
 
 /// That the topic is not there means that nobody writes it.
