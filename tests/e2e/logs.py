@@ -192,4 +192,40 @@ def function_logs_flood(bench):
     return f"{own} of {wanted} lines of the flood, {len(seen)} of {len(innocent)} of the innocent"
 
 
-SCENARIOS = [function_logs, function_logs_flood]
+def function_logs_made(bench):
+    """A node makes the topic with its retention, and writes lines in the form of results; the command reads that form too."""
+    bench.make_topics()
+    name, admin = f"{bench.name}.function-logs", bench.topics.admin
+    service = bench.service(
+        topics={"function-logs": name, "create": True},
+        publish={"format": "json"},
+        **{"function-logs": {"retention": "90m", "call-lines-max": 4}},
+    ).start()
+    bench.closing.callback(lambda: admin.delete_topics([name])[name].result(BROKER_DEADLINE_S))
+    service.wait_ready(True)
+    resource = confluent_kafka.admin.ConfigResource(confluent_kafka.admin.ConfigResource.Type.TOPIC, name)
+    settings = admin.describe_configs([resource])[resource].result(BROKER_DEADLINE_S)
+    assert settings["retention.ms"].value == str(90 * 60 * 1_000), settings["retention.ms"].value
+    lines = JsonLines(bench.bootstrap, name, check_others=bench.check_services)
+    bench.closing.callback(lines.close)
+    results = bench.results()
+    bench.define(definition("loud", assemble(bench, "loud", WRITER.replace("TIMES", "10")), kind="command"))
+    assert results.one(bench.call("loud", b"x")).status == "ok"
+    said = "6 lines and 66 bytes in all were left out: between the first and the last lines of this call "
+    said += "(function-logs.call-lines-max = 4, call-bytes-max = 65536)"
+    lines.wait_of("loud", 4 * [("stderr", "starting up")] + [("node", said)])
+    assert [line["left_out_lines"] for line in lines.lines] == [0, 0, 0, 0, 6], lines.lines
+    told = [json.loads(line) for line in service.command("logs", "loud", "--json").splitlines()]
+    assert told == lines.lines, told
+    assert service.stop() == 0
+
+
+class JsonLines(Lines):
+    """The same, of a node that writes JSON."""
+
+    def take(self, _topic, _partition, _offset, _key, value, headers):
+        assert dict(headers)["content-type"] == b"application/json", headers
+        self.lines.append(json.loads(value))
+
+
+SCENARIOS = [function_logs, function_logs_flood, function_logs_made]
