@@ -10,6 +10,7 @@ mod chains;
 mod check_config;
 mod dead_letters;
 mod demo;
+mod deploy;
 mod dev;
 mod explain;
 mod fit;

@@ -29,7 +29,7 @@ pub use forecast::ForecastConfig;
 pub use kafka::{Delivery, Ingest, Kafka, PreTriggerStart, PreTriggers, Publish, ResultFormat, Topics};
 pub use limits::LimitsConfig;
 #[cfg(feature = "service")]
-pub use load::{DEFAULTS, load};
+pub use load::{DEFAULTS, load, nearest};
 pub use machine::{Budgets, Machine, MemorySource};
 pub use service::{Control, LogFormat, Node, Registry, Shutdown, Telemetry};
 pub use target::TargetConfig;
