@@ -51,6 +51,8 @@ impl Desk {
             .current_dir(self.directory.path())
             .env("FOREWARM__KAFKA__BOOTSTRAP_SERVERS", self.broker.bootstrap_servers())
             .env("FOREWARM__KAFKA__PROPERTIES__FETCH_WAIT_MAX_MS", "10")
+            // What brokers do with artifacts is tested with real ones, and in tests/artifacts_topic.rs.
+            .env("FOREWARM__ARTIFACTS__STORE", "directory")
             .output()
             .unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -120,7 +122,10 @@ fn a_redeploy_keeps_what_is_not_said_again_and_each_change_is_a_version() {
     let other = desk.text("b.wasm", r#"(module (memory (export "memory") 2) (func (export "_start")))"#);
     let (second, said) = desk.deployed("f", &other, &[]);
     assert_eq!((&second["warm"]["floor"], &second["environment"]["TOKEN"]), (&2.into(), &"secret".into()));
-    assert!(said.contains("kept, from version") && said.contains("warm.floor = 2") && !said.contains("secret"), "{said}");
+    assert!(
+        said.contains("kept, from version") && said.contains("warm.floor = 2") && !said.contains("secret"),
+        "{said}"
+    );
     let (third, _) = desk.deployed("f", &other, &["--env", "TOKEN=other"]);
     let versions = [&first, &second, &third].map(|definition| definition["version"].as_str().unwrap().to_owned());
     assert!(versions[0] != versions[1] && versions[1] != versions[2], "{versions:?}");

@@ -17,12 +17,12 @@ use toml::{Table, Value};
 use self::merge::{Asked, Merged, lay_over, merge, misspelt};
 use super::status::Waiting;
 use super::{ClientArguments, print_json};
-use crate::artifacts::DirectoryStore;
+use crate::artifacts::{ArtifactStore, DirectoryStore, TopicStore};
 use crate::client::{Client, Registered};
-use crate::config::Config;
+use crate::config::{Config, Store};
 use crate::execute::{Unfit, check};
 use crate::registry::Judge;
-use crate::types::{Artifact, FunctionDefinition, FunctionKind, FunctionName, Sha256, Shown};
+use crate::types::{Artifact, Chunks, FunctionDefinition, FunctionKind, FunctionName, Sha256, Shown};
 
 const BROKER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Artifacts from this size on may take the compiler long enough to say so.
@@ -62,7 +62,7 @@ pub(super) struct Arguments {
     /// Publish without checking and compiling the artifact here; the nodes do that.
     #[arg(long)]
     unchecked: bool,
-    /// Publish a file:// address of the artifact instead of copying it. Nodes read it only where their artifacts.file-roots has a
+    /// Publish a file:// address of the artifact instead of putting it in a topic (or artifacts.directory, by artifacts.store). Nodes read it only where their artifacts.file-roots has a
     /// folder around it.
     #[arg(long)]
     in_place: bool,
@@ -93,11 +93,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let wasm = std::fs::read(path).with_context(|| format!("artifact {}", path.display()))?;
     let config = arguments.client.load()?;
     let given = given(arguments)?;
-    let asked = asked(arguments, &config, &wasm, given)?;
+    let place = Place::of(arguments, &config);
+    let asked = asked(arguments, &config, &wasm, given, &place)?;
     let client = arguments.client.connect()?;
     let stands = stands(&client, arguments)?;
-    let Merged { definition, not_given, is_version_taken } = merge(asked, stands.as_ref(), arguments.replace)?;
-    let (name, version) = (&definition.name, Shown::of(&definition.version).to_string());
+    let Merged { mut definition, not_given, is_version_taken } = merge(asked, stands.as_ref(), arguments.replace)?;
+    let (name, version) = (definition.name.clone(), Shown::of(&definition.version).to_string());
     if let (Some(stands), false) = (&stands, not_given.is_empty()) {
         let did = if arguments.replace { "dropped" } else { "kept" };
         eprintln!("{did}, from version {}: {}", Shown::of(&stands.version), Shown::of(&not_given.join(", ")));
@@ -111,11 +112,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if !arguments.unchecked {
         fits(&config, &definition, &wasm)?;
     }
-    if !arguments.in_place {
-        let store = DirectoryStore::open(&config.artifacts);
-        let store = definition.artifact.folder().map_or(Some(store.clone()), |folder| store.of(folder));
-        store.context("the tenant's name can be no folder's")?.put(&wasm)?;
-    }
+    definition.artifact = put(&config, &place, &definition.artifact, &wasm, stands.as_ref())?;
     client.define(&definition)?;
     client.flush(BROKER_TIMEOUT)?;
     if arguments.json || !std::io::stdout().is_terminal() {
@@ -153,22 +150,33 @@ fn given(arguments: &Arguments) -> anyhow::Result<Table> {
     }
     let mut flags = Table::new();
     let mut warm = Table::new();
-    arguments.floor.map(|floor| warm.insert("floor".to_owned(), i64::from(floor).into()));
-    let reuse = |fresh: bool| if fresh { "fresh" } else { "reuse" };
-    arguments.fresh.map(|fresh| warm.insert("reuse".to_owned(), reuse(fresh).into()));
+    if let Some(floor) = arguments.floor {
+        warm.insert("floor".to_owned(), i64::from(floor).into());
+    }
+    if let Some(fresh) = arguments.fresh {
+        warm.insert("reuse".to_owned(), if fresh { "fresh" } else { "reuse" }.into());
+    }
     let environment = arguments.environment.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str())));
     for (key, table) in [("warm", warm), ("environment", environment.collect())] {
         if !table.is_empty() {
             flags.insert(key.to_owned(), Value::Table(table));
         }
     }
-    arguments.version.as_ref().map(|version| flags.insert("version".to_owned(), version.as_str().into()));
+    if let Some(version) = &arguments.version {
+        flags.insert("version".to_owned(), version.as_str().into());
+    }
     lay_over(&mut fields, flags);
     Ok(fields)
 }
 
 /// What is asked for, with what the artifact itself and the configuration say.
-fn asked(arguments: &Arguments, config: &Config, wasm: &[u8], mut given: Table) -> anyhow::Result<Asked> {
+fn asked(
+    arguments: &Arguments,
+    config: &Config,
+    wasm: &[u8],
+    mut given: Table,
+    place: &Place,
+) -> anyhow::Result<Asked> {
     let path = &arguments.artifact;
     let told = kind_of(wasm).with_context(|| no_wasm(path, wasm))?;
     let in_file =
@@ -178,17 +186,80 @@ fn asked(arguments: &Arguments, config: &Config, wasm: &[u8], mut given: Table) 
         Some(Kind::Command) => FunctionKind::Command,
         None => in_file.unwrap_or(told),
     };
-    let owner = config.tenants.owner_of(&arguments.name);
-    if let Some(owner) = owner {
+    if let Some(owner) = config.tenants.owner_of(&arguments.name) {
         given.entry("tenant").or_insert_with(|| owner.tenant.as_str().into());
     }
-    let uri = match owner {
-        _ if arguments.in_place => format!("file://{}", std::fs::canonicalize(path)?.display()),
-        Some(owner) => format!("{}{}", Artifact::STORE, owner.tenant),
-        None => Artifact::STORE.to_owned(),
+    let uri = match place {
+        Place::File => format!("file://{}", std::fs::canonicalize(path)?.display()),
+        Place::Directory(folder) => format!("{}{folder}", Artifact::STORE),
+        // Where it is in the topic is known when it is there; whether the topic may be named is known now.
+        Place::Topic(topic) => Chunks { topic: topic.clone(), partition: 0, first: 0, last: 0 }.to_string(),
     };
     let artifact = Artifact { uri, sha256: Sha256::of(wasm) };
     Ok(Asked { name: arguments.name.clone(), kind, artifact, given, unset: arguments.unset.clone() })
+}
+
+/// Where an artifact goes.
+enum Place {
+    /// It stays where it is.
+    File,
+    /// `artifacts.directory`, or a tenant's folder in it.
+    Directory(String),
+    /// A topic.
+    Topic(String),
+}
+
+impl Place {
+    fn of(arguments: &Arguments, config: &Config) -> Self {
+        if arguments.in_place {
+            return Self::File;
+        }
+        match (config.tenants.owner_of(&arguments.name), config.artifacts.store) {
+            (None, Store::Topic) => Self::Topic(config.topics.artifacts.clone()),
+            (None, Store::Directory) => Self::Directory(String::new()),
+            (Some(owner), Store::Topic) if !owner.artifacts_topic.is_empty() => {
+                Self::Topic(owner.artifacts_topic.clone())
+            }
+            (Some(owner), _) => Self::Directory(owner.tenant.clone()),
+        }
+    }
+}
+
+/// Puts the artifact where the nodes find it, and answers its address. What the definition that stands names is not put in a topic once
+/// more: that definition is replaced by one that names it too, so that nobody prunes it between the two.
+fn put(
+    config: &Config,
+    place: &Place,
+    artifact: &Artifact,
+    wasm: &[u8],
+    stands: Option<&FunctionDefinition>,
+) -> anyhow::Result<Artifact> {
+    match place {
+        Place::File => Ok(artifact.clone()),
+        Place::Directory(folder) => {
+            let store = DirectoryStore::open(&config.artifacts);
+            let store = if folder.is_empty() { Some(store) } else { store.of(folder) };
+            store.context("the tenant's name can be no folder's")?.put(wasm)?;
+            Ok(artifact.clone())
+        }
+        Place::Topic(topic) => {
+            let connection = crate::app::connection(config);
+            let store = TopicStore::new(config, connection.clone());
+            let there = stands.map(|stands| &stands.artifact).filter(|there| {
+                there.sha256 == artifact.sha256 && there.topic() == Some(topic) && store.fetch(there).is_ok()
+            });
+            if let Some(there) = there {
+                return Ok(there.clone());
+            }
+            if let Some(policy) = crate::app::artifacts_topic(&connection, config, topic)? {
+                eprintln!(
+                    "warning: topic {topic} has cleanup.policy={policy}: the artifact will be lost; set it to compact (kafka-configs \
+                     --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy=compact)"
+                );
+            }
+            Ok(store.put(topic, wasm)?)
+        }
+    }
 }
 
 /// The definition that stands now.
@@ -256,8 +327,8 @@ fn kind_of(wasm: &[u8]) -> Option<FunctionKind> {
 fn no_wasm(path: &Path, bytes: &[u8]) -> String {
     let advice = match bytes {
         [] => "it is empty",
-        [b'(', ..] => "it is WebAssembly's text: make it binary (wat2wasm, or wasm-tools parse)",
         [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] => "it is compressed: unpack it first",
+        [b'(', ..] => "it is WebAssembly's text: make it binary (wat2wasm, or wasm-tools parse)",
         [0x7f, b'E', b'L', b'F', ..] => "it is a program for this machine: build for wasm32-wasip1",
         _ => "a binary begins with the bytes 00 61 73 6d: build for wasm32-wasip1, or a component",
     };

@@ -11,12 +11,14 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::{ClientArguments, print_json};
-use crate::artifacts::{DirectoryStore, PRUNE_AFTER_MIN};
+use crate::artifacts::{DirectoryStore, PRUNE_AFTER_MIN, TopicStore};
 use crate::client::Registered;
 use crate::registry::{self, Judge};
 use crate::types::{FunctionDefinition, FunctionName, Group, Sha256, Shown};
 
 const BROKER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long reading a topic of artifacts whole may take.
+const TOPIC_READ: Duration = Duration::from_mins(10);
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -40,9 +42,15 @@ pub(super) enum Command {
     Status(super::status::Arguments),
     /// Remove a function: its calls are rejected from then on.
     Remove(Remove),
-    /// Remove artifacts from artifacts.directory that no function's definition names, and print them, one a line.
+    /// The same as `artifacts prune`.
+    Prune(Prune),
+}
+
+#[derive(Subcommand)]
+pub(super) enum Artifacts {
+    /// Remove artifacts that no function's definition names, from topics and from artifacts.directory, and print them, one a line.
     ///
-    /// Not for a directory that serves other clusters, or topics of functions, too: their definitions are not read.
+    /// Not for topics, or a directory, that serve other clusters, or topics of functions, too: their definitions are not read.
     Prune(Prune),
 }
 
@@ -70,6 +78,10 @@ pub(super) struct Remove {
     wait_timeout: Duration,
     #[command(flatten)]
     client: ClientArguments,
+}
+
+pub(super) fn run_artifacts(Artifacts::Prune(arguments): &Artifacts) -> anyhow::Result<ExitCode> {
+    prune(arguments)
 }
 
 pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
@@ -163,6 +175,12 @@ fn prune(arguments: &Prune) -> anyhow::Result<ExitCode> {
             .context("the tenant's name can be no folder's")?
             .prune(&named, arguments.older_than, !arguments.dry_run)
             .with_context(|| format!("artifacts.directory {directory}"))?;
+        pruned.iter().try_for_each(print_json)?;
+    }
+    let artifacts: Vec<_> = functions.values().map(|definition| definition.artifact.clone()).collect();
+    let topics = TopicStore::new(&config, crate::app::connection(&config));
+    for topic in std::iter::once(config.topics.artifacts.as_str()).chain(config.tenants.artifact_topics()) {
+        let pruned = topics.prune(topic, &artifacts, arguments.older_than, !arguments.dry_run, TOPIC_READ)?;
         pruned.iter().try_for_each(print_json)?;
     }
     Ok(ExitCode::SUCCESS)

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use admin::Admin;
 pub use chains::ChainsConfig;
-pub use execute::{Artifacts, Execute};
+pub use execute::{Artifacts, Execute, Store};
 pub use forecast::ForecastConfig;
 pub use kafka::{Delivery, Ingest, Kafka, PreTriggerStart, PreTriggers, Publish, ResultFormat, Topics};
 pub use limits::LimitsConfig;
