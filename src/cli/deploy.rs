@@ -62,8 +62,8 @@ pub(super) struct Arguments {
     /// Publish without checking and compiling the artifact here; the nodes do that.
     #[arg(long)]
     unchecked: bool,
-    /// Publish a file:// address of the artifact instead of putting it in a topic (or artifacts.directory, by artifacts.store). Nodes read it only where their artifacts.file-roots has a
-    /// folder around it.
+    /// Publish a file:// address of the artifact instead of putting it in a topic (or artifacts.directory, by artifacts.store). Nodes
+    /// read it only where their artifacts.file-roots has a folder around it.
     #[arg(long)]
     in_place: bool,
     /// Exit status 1 also where no node is there, or what nodes say cannot be read.

@@ -158,7 +158,8 @@ mod tests {
             |named: &[Chunks]| inventory.unnamed(named, 500).map(|(upload, _)| upload.sha256.0[0]).collect::<Vec<_>>();
         assert_eq!(gone(&named(0)), [2]);
         assert_eq!(gone(&named(1)), [1, 2], "another partition");
-        let (_, found) = inventory.unnamed(&named(0), 500).next().unwrap();
+        let named = named(0);
+        let (_, found) = inventory.unnamed(&named, 500).next().unwrap();
         assert_eq!(found.chunks, BTreeMap::from([(0, (0, 20, 3)), (1, (0, 21, 4))]));
     }
 }
