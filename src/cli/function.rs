@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
+use super::status::Leaving;
 use super::{ClientArguments, print_json};
 use crate::artifacts::{DirectoryStore, PRUNE_AFTER_MIN, TopicStore};
 use crate::client::Registered;
@@ -122,11 +123,18 @@ fn remove(arguments: &Remove) -> anyhow::Result<ExitCode> {
             format!("function {name}, if it was there,")
         }
     };
+    // Before the removal, so that each node that lets go of it is told.
+    let leaving = match arguments.no_wait {
+        true => None,
+        false => Leaving::of(&client, name)
+            .inspect_err(|fault| eprintln!("forewarm: which nodes let go of it is not known: {}", super::told(fault)))
+            .ok(),
+    };
     client.remove(name)?;
     client.flush(BROKER_TIMEOUT)?;
     eprintln!("{was} was removed: its calls are rejected from now on");
-    if !arguments.no_wait {
-        super::status::wait_gone(&client, name, arguments.wait_timeout)?;
+    if let Some(leaving) = leaving {
+        leaving.wait(arguments.wait_timeout)?;
     }
     Ok(ExitCode::SUCCESS)
 }

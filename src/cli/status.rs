@@ -248,47 +248,58 @@ fn take_in(statuses: &mut Statuses) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until no node that is there says anything of a function that was removed, and tells which ones have let go of it.
-///
-/// # Errors
-/// Where the time is over; with the nodes that still have it.
-pub(super) fn wait_gone(client: &Client, function: &FunctionName, timeout: Duration) -> anyhow::Result<()> {
-    let began = Instant::now();
-    let mut statuses = match client.statuses() {
-        Err(fault) => {
-            eprintln!("forewarm: which nodes have let go of it is not known: {}", super::told(&fault.into()));
-            return Ok(());
+/// The nodes that have a function which is about to be removed.
+pub(super) struct Leaving {
+    statuses: Statuses,
+    function: FunctionName,
+    have: BTreeSet<String>,
+}
+
+impl Leaving {
+    /// Looks which nodes have it, before it is removed.
+    ///
+    /// # Errors
+    /// Where the topic of statuses cannot be read.
+    pub(super) fn of(client: &Client, function: &FunctionName) -> anyhow::Result<Self> {
+        let mut statuses = client.statuses()?;
+        anyhow::ensure!(statuses.read_to_end(READ)?, "topics.function-status was not read to its end within {READ:?}");
+        let mut leaving = Self { statuses, function: function.clone(), have: BTreeSet::new() };
+        leaving.have = leaving.have_now();
+        Ok(leaving)
+    }
+
+    fn have_now(&self) -> BTreeSet<String> {
+        let of = self.statuses.group.functions(Some(&self.function), wall_clock());
+        of.map(|status| status.node.clone()).collect()
+    }
+
+    /// Waits until none of them says anything of it, and tells which ones have let go of it.
+    ///
+    /// # Errors
+    /// Where the time is over; with the nodes that still have it.
+    pub(super) fn wait(mut self, timeout: Duration) -> anyhow::Result<()> {
+        let began = Instant::now();
+        if self.have.is_empty() {
+            let nobody = self.statuses.group.nodes(wall_clock()).next().is_none();
+            eprintln!("{}", if nobody { "no node is there" } else { "no node had said anything of it" });
         }
-        Ok(statuses) => statuses,
-    };
-    let mut left: Option<BTreeSet<String>> = None;
-    loop {
-        if statuses.at_end() {
-            let now = wall_clock();
-            let have = statuses.group.functions(Some(function), now).map(|status| status.node.clone());
-            let have: BTreeSet<String> = have.collect();
-            match &left {
-                Some(before) => before.difference(&have).for_each(|node| eprintln!("  {}: removed", Shown::of(node))),
-                None if statuses.group.nodes(now).next().is_none() => eprintln!("no node is there"),
-                None => {
-                    let nodes = statuses.group.nodes(now).filter(|node| !have.contains(&node.node));
-                    nodes.for_each(|node| eprintln!("  {}: has nothing of it", Shown::of(&node.node)));
-                }
-            }
-            if have.is_empty() {
+        loop {
+            let have = self.have_now();
+            self.have.difference(&have).for_each(|node| eprintln!("  {}: removed", Shown::of(node)));
+            self.have = have;
+            if self.have.is_empty() {
                 return Ok(());
             }
-            left = Some(have);
+            if began.elapsed() >= timeout {
+                let nodes: Vec<_> = self.have.iter().map(|node| Shown::of(node).to_string()).collect();
+                anyhow::bail!(
+                    "the removal is published, and these nodes have not said within {timeout:?} that they let go of {}: {}",
+                    self.function,
+                    nodes.join(", ")
+                );
+            }
+            take_in(&mut self.statuses)?;
         }
-        if began.elapsed() >= timeout {
-            let nodes = left.unwrap_or_default();
-            let nodes: Vec<_> = nodes.iter().map(|node| Shown::of(node).to_string()).collect();
-            anyhow::bail!(
-                "the removal is published, and these nodes have not said within {timeout:?} that they let go of {function}: {}",
-                nodes.join(", ")
-            );
-        }
-        take_in(&mut statuses)?;
     }
 }
 

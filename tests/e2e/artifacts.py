@@ -10,7 +10,7 @@ from confluent_kafka.admin import AclOperation, NewTopic, ResourceType
 from bench import ECHO, ORDER, definition
 from security import grant, member, permit, start
 from service import GUESTS
-from status import own, wait_states
+from status import FORECAST, own, wait_states
 from streams import BROKER_DEADLINE_S
 
 WORDCOUNT = GUESTS / "c-wordcount" / "c-wordcount.wasm"
@@ -22,7 +22,7 @@ def by_topic(bench):
     nodes = []
     for number in (1, 2):
         execute = {"cache-directory": str(bench.directory / f"code-{number}")}
-        nodes.append(bench.service(artifacts=BY_TOPIC, execute=execute).start())
+        nodes.append(bench.service(forecast=FORECAST, artifacts=BY_TOPIC, execute=execute).start())
     for node in nodes:
         node.wait_ready(True)
     desk = bench.service(artifacts=BY_TOPIC)

@@ -161,7 +161,7 @@ def what_is_so(bench):
     stored.write_bytes(missing.read_bytes())
     wait_states(service, "missing", {node: ("running", "1", "1")})
     for name, wasm, version in (("broken", ECHO, "2"), ("good", ECHO, "4"), ("failing", HOSTILE, "2")):
-        run(service, "function", "deploy", name, wasm, "--version", version, "--floor", "2", "--wait")
+        run(service, "function", "deploy", name, wasm, "--version", version, "--floor", "2", "--unset-env", "FAIL_INIT")
         assert states(service, name) == {node: ("running", version, version)}
     until("no condition", lambda: not conditions(service))
     until("two instances", lambda: ask(service, "functions/failing")["ready"] == 2)
