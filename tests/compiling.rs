@@ -313,6 +313,7 @@ fn a_definition_of_a_pipe_is_refused_and_others_load() {
     let directory = tempfile::tempdir().unwrap();
     let fifo = make_fifo(directory.path());
     let store = DirectoryStore::open(&Artifacts {
+        store: forewarm::config::Store::Directory,
         directory: directory.path().join("artifacts"),
         bytes_max: NonZeroU64::new(1 << 20).unwrap(),
         file_roots: vec![directory.path().to_owned()],

@@ -32,8 +32,9 @@ use self::settings::{ingest_settings, membership, quotas, snapshot_settings, tar
 pub use self::shutdown::Ended;
 pub use self::signals::{Asked, Signals};
 use self::statuses::Teller;
+pub use self::topics::artifacts as artifacts_topic;
 use crate::admin::{Admin, AdminError, Node};
-use crate::artifacts::{CodeCache, DirectoryStore};
+use crate::artifacts::{CodeCache, Stores};
 use crate::codec::{Codec, EventKind, NoSchemaRegistry, WireFormat, WriterSchemas};
 use crate::config::{Config, PreTriggerStart, ResultFormat};
 use crate::control::{Control, Event};
@@ -186,7 +187,7 @@ impl Service {
                 move |pre_trigger| outbox.announce(&pre_trigger)
             }),
             logs,
-            artifacts: Arc::new(DirectoryStore::open(&config.artifacts)),
+            artifacts: Arc::new(Stores::open(&config, connection.clone())),
             cache: CodeCache::open(&config.execute.cache_directory, config.execute.cache_bytes_max),
             metrics: Arc::clone(&metrics),
         })?;

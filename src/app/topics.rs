@@ -23,8 +23,9 @@ pub(super) fn create(connection: &Connection, config: &Config) -> Result<(), Cli
     let events = events.chain([&topics.guest_notices]).chain(own().map(|tenant| &tenant.pre_triggers_topic));
     let mut specs: Vec<_> = events.map(|name| spec(name, number(topics.partitions), false)).collect();
     // One partition: what has one name is in order in any case, and a start reads them all.
-    let compacted = [&topics.functions, &topics.forecast_snapshots, &topics.function_status].into_iter();
-    specs.extend(compacted.chain(own().map(|tenant| &tenant.functions_topic)).map(|name| spec(name, 1, true)));
+    let compacted = [&topics.functions, &topics.artifacts, &topics.forecast_snapshots, &topics.function_status];
+    let compacted = compacted.into_iter().chain(own().map(|tenant| &tenant.functions_topic)).map(String::as_str);
+    specs.extend(compacted.chain(config.tenants.artifact_topics()).map(|name| spec(name, 1, true)));
     if !topics.function_logs.is_empty() {
         let retention = Some(config.function_logs.retention);
         specs.push(TopicSpec { retention, ..spec(&topics.function_logs, number(topics.partitions), false) });
@@ -40,9 +41,28 @@ pub(super) fn create(connection: &Connection, config: &Config) -> Result<(), Cli
                 "this topic has one replica: while its broker is away, nothing of it can be read or written"
             ),
             TopicFinding::NotCompacted { topic, policy } => {
-                tracing::warn!(topic, policy, "this topic should be compacted, or definitions will be lost");
+                tracing::warn!(topic, policy, "this topic should be compacted, or what is written to it will be lost");
             }
         }
     }
     Ok(())
+}
+
+/// Finds a topic of artifacts, or makes it where the configuration has topics made: a producer would have brokers make it as they make
+/// any, and after a week all would be gone. Answers the `cleanup.policy` where it is not the one that keeps artifacts.
+///
+/// # Errors
+/// Where it is missing, or nobody can say.
+pub fn artifacts(connection: &Connection, config: &Config, topic: &str) -> Result<Option<String>, ClientError> {
+    let spec = TopicSpec {
+        name: topic.to_owned(),
+        partitions: 1,
+        replication: config.topics.replication_factor,
+        compacted: true,
+    };
+    let found = ensure_topics(connection, &[spec], config.topics.create, config.registry.catch_up_timeout)?;
+    Ok(found.into_iter().find_map(|finding| match finding {
+        TopicFinding::NotCompacted { policy, .. } => Some(policy),
+        _ => None,
+    }))
 }

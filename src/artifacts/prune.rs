@@ -74,6 +74,7 @@ mod tests {
     fn what_is_old_and_named_by_nobody_goes_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
         let config = config::Artifacts {
+            store: config::Store::Directory,
             directory: directory.path().join("artifacts"),
             bytes_max: NonZeroU64::new(100).unwrap(),
             file_roots: Vec::new(),

@@ -60,7 +60,10 @@ pub enum ArtifactError {
         bytes_max: u64,
     },
     /// The address is of no kind that is known here.
-    #[error("the artifact's address is not usable: give file:///absolute/path, or \"store:\" for artifacts.directory")]
+    #[error(
+        "the artifact's address is not usable: give kafka:TOPIC/PARTITION/FIRST-LAST of topics.artifacts, file:///absolute/path, or \
+         \"store:\" for artifacts.directory"
+    )]
     Address {
         /// The artifact's address.
         uri: String,
@@ -83,6 +86,35 @@ pub enum ArtifactError {
         /// How long it was waited for.
         patience: Duration,
     },
+    /// The topic does not give it.
+    #[error("the artifact is not in the topic that its definition names: {reason}")]
+    Topic {
+        /// The artifact's address.
+        uri: String,
+        /// Why, without digests and paths.
+        reason: String,
+        /// Whether it may be there later.
+        may_pass: bool,
+    },
+    /// The topic does not take it.
+    #[error("the artifact was not put in topic {topic}: {reason}")]
+    NotPut {
+        /// The topic.
+        topic: String,
+        /// Why.
+        reason: String,
+    },
+    /// It is too large for a topic.
+    #[error(
+        "the artifact has {bytes} bytes, and {bytes_max} go by a topic: put it in a folder of artifacts.file-roots that every node has, \
+         and deploy it with --in-place, or set artifacts.store = \"directory\""
+    )]
+    TooLargeForTopic {
+        /// Its bytes.
+        bytes: u64,
+        /// The bound (inclusive).
+        bytes_max: u64,
+    },
     /// Too many others are still being read, past their time.
     #[error("{readers} artifacts are being read, and their file systems do not answer")]
     Busy {
@@ -94,7 +126,7 @@ pub enum ArtifactError {
 impl ArtifactError {
     /// Whether another try may succeed without anything being registered anew.
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::Read { .. } | Self::Late { .. } | Self::Busy { .. })
+        matches!(self, Self::Read { .. } | Self::Late { .. } | Self::Busy { .. } | Self::Topic { may_pass: true, .. })
     }
 
     /// All that is known, for the node's own log.
@@ -107,7 +139,12 @@ impl ArtifactError {
             Self::TooLarge { uri, .. } | Self::Address { uri } | Self::Outside { uri } | Self::NoFile { uri } => {
                 format!("{self}: {uri}")
             }
-            Self::Write { .. } | Self::Late { .. } | Self::Busy { .. } => self.to_string(),
+            Self::Topic { uri, reason, .. } => format!("artifact {uri} not read: {reason}"),
+            Self::Write { .. }
+            | Self::Late { .. }
+            | Self::Busy { .. }
+            | Self::NotPut { .. }
+            | Self::TooLargeForTopic { .. } => self.to_string(),
         }
     }
 }
@@ -262,6 +299,7 @@ mod tests {
     /// A store in `in/here` of a folder, below which files may be named, too.
     fn settings(directory: &tempfile::TempDir) -> config::Artifacts {
         config::Artifacts {
+            store: config::Store::Directory,
             directory: directory.path().join("in/here"),
             bytes_max: NonZeroU64::new(10).unwrap(),
             file_roots: vec![directory.path().to_owned()],

@@ -37,6 +37,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     println!();
     println!("In another terminal:");
     println!("  export FOREWARM__KAFKA__BOOTSTRAP_SERVERS={}", broker.bootstrap_servers());
+    println!("  export FOREWARM__ARTIFACTS__STORE=directory");
     println!("  export FOREWARM__ARTIFACTS__DIRECTORY={}", config.artifacts.directory.display());
     println!("  forewarm function deploy hello guests/rust-greet/rust-greet.wasm");
     println!("  forewarm invoke hello --payload '\"world\"'");

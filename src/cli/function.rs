@@ -1,27 +1,32 @@
-//! `function deploy|list|show|status|remove|prune`: the registry topic, what nodes say of it, and the artifacts' directory, for
-//! people.
+//! `function list|show|remove|prune`, and the way to `deploy` and `status`: the registry topic, what nodes say of it, and the
+//! artifacts' directory, for people.
 //!
 //! Must not: know what nodes say; `status` does.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
+use super::status::Leaving;
 use super::{ClientArguments, print_json};
-use crate::artifacts::{DirectoryStore, PRUNE_AFTER_MIN};
+use crate::artifacts::{DirectoryStore, PRUNE_AFTER_MIN, TopicStore};
+use crate::client::Registered;
 use crate::registry::{self, Judge};
-use crate::types::{Artifact, FunctionDefinition, FunctionKind, FunctionName, Group, Reuse, Sha256};
+use crate::types::{FunctionDefinition, FunctionName, Group, Sha256, Shown};
 
 const BROKER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long reading a topic of artifacts whole may take.
+const TOPIC_READ: Duration = Duration::from_mins(10);
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Publish a function's definition, and keep its artifact where the nodes find it.
-    Deploy(Box<Deploy>),
+    /// Check an artifact, keep it where the nodes find it, publish its function's definition, and wait for the nodes.
+    ///
+    /// What is given is merged into the definition that stands.
+    Deploy(Box<super::deploy::Arguments>),
     /// Print all functions as JSON, one a line: the definition, and as `nodes` what each node says of it.
     List {
         #[command(flatten)]
@@ -37,15 +42,16 @@ pub(super) enum Command {
     /// Print what functions are doing on every node: versions, states, since when and why.
     Status(super::status::Arguments),
     /// Remove a function: its calls are rejected from then on.
-    Remove {
-        /// The function's name.
-        name: FunctionName,
-        #[command(flatten)]
-        client: ClientArguments,
-    },
-    /// Remove artifacts from artifacts.directory that no function's definition names, and print them, one a line.
+    Remove(Remove),
+    /// The same as `artifacts prune`.
+    Prune(Prune),
+}
+
+#[derive(Subcommand)]
+pub(super) enum Artifacts {
+    /// Remove artifacts that no function's definition names, from topics and from artifacts.directory, and print them, one a line.
     ///
-    /// Not for a directory that serves other clusters, or topics of functions, too: their definitions are not read.
+    /// Not for topics, or a directory, that serve other clusters, or topics of functions, too: their definitions are not read.
     Prune(Prune),
 }
 
@@ -62,53 +68,26 @@ pub(super) struct Prune {
 }
 
 #[derive(Args)]
-pub(super) struct Deploy {
+pub(super) struct Remove {
     /// The function's name.
     name: FunctionName,
-    /// Its WebAssembly file.
-    #[arg(value_name = "WASM")]
-    artifact: PathBuf,
-    /// A TOML file with other fields of the definition (limits, warm, pre_trigger, environment, …).
-    #[arg(long, value_name = "FILE")]
-    definition: Option<PathBuf>,
-    /// The version's name; the start of the artifact's digest where it is not given.
+    /// Do not wait until the nodes have let go of it.
     #[arg(long)]
-    version: Option<String>,
-    /// What world the guest lives in; told from the file where it is not given.
-    #[arg(long)]
-    kind: Option<Kind>,
-    /// Instances that are kept ready whatever the forecast says.
-    #[arg(long)]
-    floor: Option<u32>,
-    /// One call an instance.
-    #[arg(long)]
-    fresh: bool,
-    /// An environment variable of the guest.
-    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = key_value)]
-    environment: Vec<(String, String)>,
-    /// Publish a file:// address of the artifact instead of copying it to artifacts.directory. Nodes read it only where their
-    /// artifacts.file-roots has a folder around it.
-    #[arg(long)]
-    in_place: bool,
-    /// Wait until every node that is there runs this version; exit status 1 with the reason where one cannot.
-    #[arg(long)]
-    wait: bool,
+    no_wait: bool,
     /// How long to wait.
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     wait_timeout: Duration,
     #[command(flatten)]
     client: ClientArguments,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Kind {
-    Component,
-    Command,
+pub(super) fn run_artifacts(Artifacts::Prune(arguments): &Artifacts) -> anyhow::Result<ExitCode> {
+    prune(arguments)
 }
 
 pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Deploy(arguments) => deploy(arguments),
+        Command::Deploy(arguments) => super::deploy::run(arguments),
         Command::Prune(arguments) => prune(arguments),
         Command::List { client } => {
             let (definitions, group) = (definitions(client)?, super::status::read_if_there(client));
@@ -125,65 +104,37 @@ pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Status(arguments) => super::status::run(arguments),
-        Command::Remove { name, client } => {
-            let client = client.connect()?;
-            client.remove(name)?;
-            client.flush(BROKER_TIMEOUT)?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Remove(arguments) => remove(arguments),
     }
 }
 
-fn deploy(arguments: &Deploy) -> anyhow::Result<ExitCode> {
-    let path = &arguments.artifact;
-    let wasm = std::fs::read(path).with_context(|| format!("artifact {}", path.display()))?;
-    let kind = match arguments.kind {
-        Some(Kind::Component) => FunctionKind::Component,
-        Some(Kind::Command) => FunctionKind::Command,
-        None => kind_of(&wasm).with_context(|| format!("{} is no WebAssembly binary", path.display()))?,
+/// Removes a function, and says what that came to.
+fn remove(arguments: &Remove) -> anyhow::Result<ExitCode> {
+    let (name, client) = (&arguments.name, arguments.client.connect()?);
+    let was = match client.registered(name, BROKER_TIMEOUT) {
+        Ok(Registered::No) => {
+            eprintln!("forewarm: function {name} is not registered: nothing was removed");
+            return Ok(ExitCode::FAILURE);
+        }
+        Ok(Registered::Yes(definition)) => format!("version {} of function {name}", Shown::of(&definition.version)),
+        Ok(Registered::Unreadable(_)) => format!("the record of function {name}, which was no definition"),
+        Err(fault) => {
+            eprintln!("forewarm: whether {name} is registered is not known: {}", super::told(&fault.into()));
+            format!("function {name}, if it was there,")
+        }
     };
-    let config = arguments.client.load()?;
-    let owner = config.tenants.owner_of(&arguments.name);
-    let sha256 = Sha256::of(&wasm);
-    let uri = match owner {
-        _ if arguments.in_place => format!("file://{}", std::fs::canonicalize(path)?.display()),
-        Some(owner) => format!("{}{}", Artifact::STORE, owner.tenant),
-        None => Artifact::STORE.to_owned(),
+    // Before the removal, so that each node that lets go of it is told.
+    let leaving = match arguments.no_wait {
+        true => None,
+        false => Leaving::of(&client, name)
+            .inspect_err(|fault| eprintln!("forewarm: which nodes let go of it is not known: {}", super::told(fault)))
+            .ok(),
     };
-    let mut definition = template(arguments, kind, Artifact { uri, sha256 })?;
-    if let Some(floor) = arguments.floor {
-        definition.warm.floor = floor;
-    }
-    if arguments.fresh {
-        definition.warm.reuse = Reuse::Fresh;
-    }
-    definition.environment.extend(arguments.environment.iter().cloned());
-    if let Some(owner) = owner {
-        definition.tenant.get_or_insert_with(|| owner.tenant.clone());
-    }
-    // The nodes' own rule, and in their words.
-    let mut faults = Judge::new(&config).faults(&definition);
-    let bytes_max = config.artifacts.bytes_max.get();
-    if wasm.len() as u64 > bytes_max {
-        faults.push(format!(
-            "the artifact has {} bytes, above the operator's artifacts.bytes-max of {bytes_max}",
-            wasm.len()
-        ));
-    }
-    anyhow::ensure!(faults.is_empty(), "the definition is refused: {}", faults.join("; "));
-    if !arguments.in_place {
-        let store = DirectoryStore::open(&config.artifacts);
-        let store = definition.artifact.folder().map_or(Some(store.clone()), |folder| store.of(folder));
-        store.context("the tenant's name can be no folder's")?.put(&wasm)?;
-    }
-    let client = arguments.client.connect()?;
-    client.define(&definition)?;
+    client.remove(name)?;
     client.flush(BROKER_TIMEOUT)?;
-    print_json(&definition)?;
-    if arguments.wait {
-        super::status::wait(&client, &definition, arguments.wait_timeout)?;
-    } else {
-        eprintln!("published; what the nodes make of it: forewarm function status {}", definition.name);
+    eprintln!("{was} was removed: its calls are rejected from now on");
+    if let Some(leaving) = leaving {
+        leaving.wait(arguments.wait_timeout)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -201,34 +152,6 @@ struct WithNodes<'a> {
     definition: &'a FunctionDefinition,
     #[serde(skip_serializing_if = "Option::is_none")]
     nodes: Option<serde_json::Value>,
-}
-
-/// The definition from the file, where there is one, with what the command line knows better.
-fn template(arguments: &Deploy, kind: FunctionKind, artifact: Artifact) -> anyhow::Result<FunctionDefinition> {
-    let mut fields = match &arguments.definition {
-        Some(file) => {
-            let text = std::fs::read_to_string(file).with_context(|| format!("definition {}", file.display()))?;
-            toml::from_str::<toml::Table>(&text).with_context(|| format!("definition {}", file.display()))?
-        }
-        None => toml::Table::new(),
-    };
-    let version = arguments.version.clone().unwrap_or_else(|| artifact.sha256.to_string()[..12].to_owned());
-    fields.insert("name".to_owned(), arguments.name.as_str().into());
-    if arguments.version.is_some() || !fields.contains_key("version") {
-        fields.insert("version".to_owned(), version.into());
-    }
-    fields.insert("kind".to_owned(), toml::Value::try_from(kind)?);
-    fields.insert("artifact".to_owned(), toml::Value::try_from(artifact)?);
-    Ok(fields.try_into()?)
-}
-
-/// What a WebAssembly binary says it is: its header's layer is 0 for a module and 1 for a component.
-fn kind_of(wasm: &[u8]) -> Option<FunctionKind> {
-    match wasm.get(..8)? {
-        [0, b'a', b's', b'm', _, _, 0, 0] => Some(FunctionKind::Command),
-        [0, b'a', b's', b'm', _, _, 1, 0] => Some(FunctionKind::Component),
-        _ => None,
-    }
 }
 
 /// Nothing is removed where the topic cannot be read whole and understood whole: any record may name an artifact. A topic
@@ -262,6 +185,12 @@ fn prune(arguments: &Prune) -> anyhow::Result<ExitCode> {
             .with_context(|| format!("artifacts.directory {directory}"))?;
         pruned.iter().try_for_each(print_json)?;
     }
+    let artifacts: Vec<_> = functions.values().map(|definition| definition.artifact.clone()).collect();
+    let topics = TopicStore::new(&config, crate::app::connection(&config));
+    for topic in std::iter::once(config.topics.artifacts.as_str()).chain(config.tenants.artifact_topics()) {
+        let pruned = topics.prune(topic, &artifacts, arguments.older_than, !arguments.dry_run, TOPIC_READ)?;
+        pruned.iter().try_for_each(print_json)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -278,9 +207,4 @@ fn definitions(client: &ClientArguments) -> anyhow::Result<registry::Definitions
     let config = client.load()?;
     let (connection, judge) = (crate::app::connection(&config), Judge::lenient(&config));
     Ok(registry::read_all(&connection, &config.topics.functions, judge, BROKER_TIMEOUT)?)
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not KEY=VALUE"))?;
-    Ok((key.to_owned(), value.to_owned()))
 }

@@ -10,6 +10,7 @@ mod chains;
 mod check_config;
 mod dead_letters;
 mod demo;
+mod deploy;
 mod dev;
 mod explain;
 mod fit;
@@ -62,6 +63,9 @@ enum Command {
     /// Deploy, list, show and remove functions, and tell what they are doing on each node.
     #[command(subcommand)]
     Function(function::Command),
+    /// Clean up after functions that are gone.
+    #[command(subcommand)]
+    Artifacts(function::Artifacts),
     /// Announce calls of a function.
     PreTrigger(pre_trigger::Arguments),
     /// Call a function and wait for its result.
@@ -146,6 +150,7 @@ pub fn run() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Dev(arguments) => dev::run(&arguments),
         Command::Function(command) => function::run(&command),
+        Command::Artifacts(command) => function::run_artifacts(&command),
         Command::PreTrigger(arguments) => pre_trigger::run(&arguments),
         Command::Invoke(arguments) => invoke::run(&arguments),
         Command::Results(arguments) => results::run(&arguments),

@@ -127,10 +127,12 @@ fn of_nodes(group: &Group, now: Timestamp) -> String {
 /// Where a group is with one definition.
 #[derive(Debug, PartialEq)]
 enum Progress {
-    /// Every node that is there has it; their names.
-    Everywhere(Vec<String>),
+    /// Every node that is there has it; their names, and their words for it.
+    Everywhere(Vec<(String, StatusKind)>),
     /// A node cannot run it: which one, and why.
     Failed(String),
+    /// No node is there.
+    Nobody,
     /// What is waited for.
     Waiting(String),
 }
@@ -139,7 +141,7 @@ enum Progress {
 fn progress(group: &Group, definition: &FunctionDefinition, digest: &str, now: Timestamp) -> Progress {
     let nodes: BTreeSet<&str> = group.nodes(now).map(|node| node.node.as_str()).collect();
     let of: Vec<_> = group.functions(Some(&definition.name), now).collect();
-    let mut waits = Vec::new();
+    let (mut waits, mut have) = (Vec::new(), Vec::new());
     for node in &nodes {
         let Some(status) = of.iter().find(|status| status.node == *node) else {
             waits.push(format!("node {} has not said anything of it", Shown::of(node)));
@@ -154,50 +156,149 @@ fn progress(group: &Group, definition: &FunctionDefinition, digest: &str, now: T
         }
         match state {
             StatusKind::Refused | StatusKind::Failing => return Progress::Failed(told()),
-            StatusKind::Running | StatusKind::Disabled => {}
+            StatusKind::Running | StatusKind::Disabled => have.push(((*node).to_owned(), state)),
             // Where instances are kept in any case, one of them has to prove that the version can be prepared.
-            StatusKind::Loaded if definition.warm.floor == 0 => {}
+            StatusKind::Loaded if definition.warm.floor == 0 => have.push(((*node).to_owned(), state)),
             _ => waits.push(told()),
         }
     }
     match (nodes.is_empty(), waits.is_empty()) {
-        (true, _) => Progress::Waiting("no node is there".to_owned()),
-        (false, true) => Progress::Everywhere(nodes.into_iter().map(str::to_owned).collect()),
+        (true, _) => Progress::Nobody,
+        (false, true) => Progress::Everywhere(have),
         (false, false) => Progress::Waiting(waits.join("; ")),
     }
 }
 
-/// Waits until every node that is there runs the definition, and says so on stderr.
+/// What is waited for after a deploy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waiting {
+    /// Nodes, also where none is there yet.
+    Required,
+    /// Those nodes that are there, as far as anybody can tell.
+    IfThere,
+}
+
+/// Waits until every node that is there runs the definition, and tells each node's word and the next step on stderr.
 ///
 /// # Errors
 /// Where a node refuses the version or cannot prepare it, or the time is over; with the reason.
-pub(super) fn wait(client: &Client, definition: &FunctionDefinition, timeout: Duration) -> anyhow::Result<()> {
+pub(super) fn wait(
+    client: &Client,
+    definition: &FunctionDefinition,
+    timeout: Duration,
+    mode: Waiting,
+) -> anyhow::Result<()> {
     let (began, digest) = (Instant::now(), definition.digest());
     let FunctionDefinition { name, version, .. } = definition;
-    let (mut statuses, mut said) = (client.statuses()?, String::new());
+    let version = Shown::of(version).to_string();
+    let mut statuses = match client.statuses() {
+        Err(fault) if mode == Waiting::IfThere => {
+            eprintln!("forewarm: what nodes make of it is not known: {}", super::told(&fault.into()));
+            return Ok(());
+        }
+        opened => opened?,
+    };
+    let mut said = String::new();
     loop {
         let waiting = match look(&statuses, definition, &digest) {
             Some(Progress::Everywhere(nodes)) => {
-                let nodes = nodes.iter().map(|node| Shown::of(node).to_string()).collect::<Vec<_>>().join(", ");
-                eprintln!("version {} of {name} is on every node that is there: {nodes}", Shown::of(version));
+                say_everywhere(definition, &nodes);
                 return Ok(());
             }
-            Some(Progress::Failed(why)) => anyhow::bail!("version {} of {name} is {why}", Shown::of(version)),
+            Some(Progress::Failed(why)) => anyhow::bail!(
+                "version {version} of {name} is {why}; the definition stands: deploy one that runs, or remove it (forewarm \
+                 function remove {name})"
+            ),
+            Some(Progress::Nobody) if mode == Waiting::IfThere => {
+                eprintln!("no node is there: the first one that starts takes it");
+                return Ok(());
+            }
+            Some(Progress::Nobody) => "no node is there".to_owned(),
             Some(Progress::Waiting(waiting)) => waiting,
             None => "topics.function-status is being read".to_owned(),
         };
         if began.elapsed() >= timeout {
-            anyhow::bail!("version {} of {name} is not on every node after {timeout:?}: {waiting}", Shown::of(version));
+            anyhow::bail!("version {version} of {name} is not on every node after {timeout:?}: {waiting}");
         }
         if said != waiting && statuses.at_end() {
             eprintln!("waiting: {waiting}");
             said = waiting;
         }
-        // What is there is taken in before it is judged again.
-        for _ in 0..RECORDS_BETWEEN {
-            if !statuses.next(Duration::from_millis(200))? {
-                break;
+        take_in(&mut statuses)?;
+    }
+}
+
+fn say_everywhere(definition: &FunctionDefinition, nodes: &[(String, StatusKind)]) {
+    let FunctionDefinition { name, version, .. } = definition;
+    let names = nodes.iter().map(|(node, _)| Shown::of(node).to_string()).collect::<Vec<_>>().join(", ");
+    eprintln!("version {} of {name} is on every node that is there: {names}", Shown::of(version));
+    nodes.iter().for_each(|(node, state)| eprintln!("  {}: {}", Shown::of(node), state.as_str()));
+    if definition.enabled {
+        eprintln!("call it: forewarm invoke {name} --payload TEXT");
+    }
+}
+
+/// What is there is taken in before it is judged again.
+fn take_in(statuses: &mut Statuses) -> anyhow::Result<()> {
+    for _ in 0..RECORDS_BETWEEN {
+        if !statuses.next(Duration::from_millis(200))? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The nodes that have a function which is about to be removed.
+pub(super) struct Leaving {
+    statuses: Statuses,
+    function: FunctionName,
+    have: BTreeSet<String>,
+}
+
+impl Leaving {
+    /// Looks which nodes have it, before it is removed.
+    ///
+    /// # Errors
+    /// Where the topic of statuses cannot be read.
+    pub(super) fn of(client: &Client, function: &FunctionName) -> anyhow::Result<Self> {
+        let mut statuses = client.statuses()?;
+        anyhow::ensure!(statuses.read_to_end(READ)?, "topics.function-status was not read to its end within {READ:?}");
+        let mut leaving = Self { statuses, function: function.clone(), have: BTreeSet::new() };
+        leaving.have = leaving.have_now();
+        Ok(leaving)
+    }
+
+    fn have_now(&self) -> BTreeSet<String> {
+        let of = self.statuses.group.functions(Some(&self.function), wall_clock());
+        of.map(|status| status.node.clone()).collect()
+    }
+
+    /// Waits until none of them says anything of it, and tells which ones have let go of it.
+    ///
+    /// # Errors
+    /// Where the time is over; with the nodes that still have it.
+    pub(super) fn wait(mut self, timeout: Duration) -> anyhow::Result<()> {
+        let began = Instant::now();
+        if self.have.is_empty() {
+            let nobody = self.statuses.group.nodes(wall_clock()).next().is_none();
+            eprintln!("{}", if nobody { "no node is there" } else { "no node had said anything of it" });
+        }
+        loop {
+            let have = self.have_now();
+            self.have.difference(&have).for_each(|node| eprintln!("  {}: removed", Shown::of(node)));
+            self.have = have;
+            if self.have.is_empty() {
+                return Ok(());
             }
+            if began.elapsed() >= timeout {
+                let nodes: Vec<_> = self.have.iter().map(|node| Shown::of(node).to_string()).collect();
+                anyhow::bail!(
+                    "the removal is published, and these nodes have not said within {timeout:?} that they let go of {}: {}",
+                    self.function,
+                    nodes.join(", ")
+                );
+            }
+            take_in(&mut self.statuses)?;
         }
     }
 }
@@ -258,11 +359,14 @@ mod tests {
     #[test]
     fn a_version_is_everywhere_when_every_node_that_is_there_has_it() {
         use StatusKind::{Disabled, Failing, Loaded, Loading, Refused, Running, Unavailable};
-        let everywhere = |nodes: &[&str]| Progress::Everywhere(nodes.iter().map(|node| (*node).to_owned()).collect());
+        let everywhere = |nodes: &[(&str, StatusKind)]| {
+            Progress::Everywhere(nodes.iter().map(|(node, state)| ((*node).to_owned(), *state)).collect())
+        };
         let told = |state: &str| format!("{state} on node b, since 2026-01-01T00:00:47Z: boom\\u{{1b}}[2J");
         let both = ["a", "b"];
-        assert_eq!(seen(0, &both, &[("a", Running), ("b", Loaded)]), everywhere(&both));
-        assert_eq!(seen(0, &["a"], &[("a", Disabled), ("gone", Refused)]), everywhere(&["a"]));
+        let states = [("a", Running), ("b", Loaded)];
+        assert_eq!(seen(0, &both, &states), everywhere(&states));
+        assert_eq!(seen(0, &["a"], &[("a", Disabled), ("gone", Refused)]), everywhere(&[("a", Disabled)]));
         assert_eq!(seen(1, &both, &[("a", Running), ("b", Loaded)]), Progress::Waiting(told("loaded")));
         for state in [Loading, Unavailable] {
             let waits = Progress::Waiting(told(state.as_str()));
@@ -273,7 +377,7 @@ mod tests {
         }
         let silent = Progress::Waiting("node b has not said anything of it".to_owned());
         assert_eq!(seen(0, &both, &[("a", Running)]), silent);
-        assert_eq!(seen(0, &[], &[("a", Running)]), Progress::Waiting("no node is there".to_owned()));
+        assert_eq!(seen(0, &[], &[("a", Running)]), Progress::Nobody);
         // Another definition of that version, as of before: what is said of it is old.
         let other = progress(&group(&["a"], &[("a", Refused)]), &definition(0), "another", NOW);
         assert_eq!(other, Progress::Waiting("node a has not heard of it".to_owned()));

@@ -4,6 +4,7 @@
 
 mod dead_letters;
 mod logs;
+mod registered;
 mod results;
 mod statuses;
 mod topic;
@@ -19,6 +20,7 @@ use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer}
 
 pub use self::dead_letters::{HEADER_REDRIVEN, Letter, LetterId, Redriven};
 pub use self::logs::Logs;
+pub use self::registered::Registered;
 pub use self::results::{Came, Results};
 pub use self::statuses::Statuses;
 pub use self::topic::Start;
@@ -61,6 +63,14 @@ pub enum RequestError {
         topic: String,
         /// librdkafka's own words.
         source: KafkaError,
+    },
+    /// A topic's end was not met in time.
+    #[error("topic {topic} was not read to its end within {waited:?}")]
+    Unread {
+        /// The topic.
+        topic: String,
+        /// For how long it was read.
+        waited: Duration,
     },
     /// A transaction was not committed.
     #[error("the transaction of {id} was not committed: {source}; nothing of it was written, run the command again")]
@@ -144,6 +154,14 @@ impl Client {
     pub fn remove(&self, function: &FunctionName) -> Result<(), RequestError> {
         let topic = self.functions_topic(function);
         self.send(topic, BaseRecord::<[u8], [u8]>::to(topic).key(function.as_str().as_bytes()))
+    }
+
+    /// What stands under a function's name now, in the topic where that function is defined.
+    ///
+    /// # Errors
+    /// Where the topic cannot be read, or not to its end within `patience`.
+    pub fn registered(&self, function: &FunctionName, patience: Duration) -> Result<Registered, RequestError> {
+        registered::read(&self.connection, self.functions_topic(function), function, &self.codec, patience)
     }
 
     /// Publishes a pre-trigger.

@@ -88,7 +88,15 @@ impl Topic {
     }
 }
 
-/// Errors of a broker that is away for a moment: librdkafka goes on by itself.
+/// Errors of a broker that is away for a moment: librdkafka goes on by itself. And that this user may not use the group whose name a
+/// reader has to have: it is no member of it.
 fn is_passing(code: Code) -> bool {
-    matches!(code, Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve)
+    matches!(
+        code,
+        Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::OperationTimedOut
+            | Code::Resolve
+            | Code::GroupAuthorizationFailed
+    )
 }

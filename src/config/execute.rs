@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Artifacts {
+    /// Where `function deploy` puts artifacts.
+    pub store: Store,
     /// The directory store: `store:` artifacts are files in it, named by their digest.
     pub directory: PathBuf,
     /// The largest artifact, in bytes (inclusive).
@@ -32,6 +34,16 @@ impl Artifacts {
         }
         faults
     }
+}
+
+/// Where `function deploy` puts artifacts. Nodes read both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Store {
+    /// `topics.artifacts`, or the tenant's own topic: whoever reaches the brokers has it.
+    Topic,
+    /// `artifacts.directory`, which nodes and commands must share.
+    Directory,
 }
 
 /// The keys of `[execute]`.

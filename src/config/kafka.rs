@@ -146,6 +146,8 @@ pub struct Topics {
     pub guest_notices: String,
     /// Function definitions; compacted.
     pub functions: String,
+    /// Artifacts in chunks, as `function deploy` puts them there; compacted.
+    pub artifacts: String,
     /// What is known of functions, for the next start; compacted.
     pub forecast_snapshots: String,
     /// What functions are doing on each node; compacted.
@@ -179,6 +181,7 @@ impl Topics {
             ("topics.pre-trigger-outcomes", &self.pre_trigger_outcomes),
             ("topics.guest-notices", &self.guest_notices),
             ("topics.functions", &self.functions),
+            ("topics.artifacts", &self.artifacts),
             ("topics.forecast-snapshots", &self.forecast_snapshots),
             ("topics.function-status", &self.function_status),
         ];

@@ -217,14 +217,18 @@ fn unknown_key(defaults: &Table, given: &Given) -> Option<String> {
             Some(Value::Table(_)) => return Some(format!("{}: {} is a section, not a key", given.source, given.key())),
             Some(_) if depth + 1 == given.path.len() => return None,
             _ => {
-                let near = table.keys().max_by(|a, b| strsim::jaro(key, a).total_cmp(&strsim::jaro(key, b)));
-                let near = near.filter(|near| strsim::jaro(key, near) > 0.7);
-                let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+                let hint = nearest(key, table.keys()).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
                 return Some(format!("{}: there is no key {}{hint}", given.source, given.key()));
             }
         }
     }
     None
+}
+
+/// Of `keys`, the one for which `key` may be a slip of the pen.
+pub fn nearest<'a>(key: &str, keys: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+    let near = keys.max_by(|a, b| strsim::jaro(key, a).total_cmp(&strsim::jaro(key, b)));
+    near.filter(|near| strsim::jaro(key, near) > 0.7)
 }
 
 fn bad_value(given: &Given) -> Option<String> {

@@ -25,13 +25,13 @@ use serde::{Deserialize, Serialize};
 
 pub use admin::Admin;
 pub use chains::ChainsConfig;
-pub use execute::{Artifacts, Execute};
+pub use execute::{Artifacts, Execute, Store};
 pub use forecast::ForecastConfig;
 pub use function_logs::FunctionLogs;
 pub use kafka::{Delivery, Ingest, Kafka, PreTriggerStart, PreTriggers, Publish, ResultFormat, Topics};
 pub use limits::LimitsConfig;
 #[cfg(feature = "service")]
-pub use load::{DEFAULTS, load};
+pub use load::{DEFAULTS, load, nearest};
 pub use machine::{Budgets, Machine, MemorySource};
 pub use service::{Control, LogFormat, Node, Registry, Shutdown, Telemetry};
 pub use target::TargetConfig;

@@ -42,6 +42,9 @@ pub struct NamedTenant {
     /// The topic in which calls of its functions are announced from outside, and of no others.
     #[serde(default)]
     pub pre_triggers_topic: String,
+    /// The topic that its artifacts are in, and no others; empty: they are in its folder of `artifacts.directory`.
+    #[serde(default)]
+    pub artifacts_topic: String,
 }
 
 impl Tenants {
@@ -53,6 +56,11 @@ impl Tenants {
     /// The tenant with topics of its own whose the function is by its name.
     pub fn owner_of(&self, function: &FunctionName) -> Option<&NamedTenant> {
         self.with_topics().find(|tenant| function.as_str().starts_with(&tenant.prefix))
+    }
+
+    /// Topics of artifacts that are a tenant's own.
+    pub fn artifact_topics(&self) -> impl Iterator<Item = &str> {
+        self.with_topics().map(|tenant| tenant.artifacts_topic.as_str()).filter(|topic| !topic.is_empty())
     }
 
     pub(super) fn faults(&self) -> Vec<String> {
@@ -68,6 +76,9 @@ impl Tenants {
                 faults.push(format!(
                     "tenants.named: {tenant:?} needs all of prefix, functions-topic and pre-triggers-topic, or none"
                 ));
+            }
+            if !given[0] && !named.artifacts_topic.is_empty() {
+                faults.push(format!("tenants.named: {tenant:?} has an artifacts-topic, and so needs a prefix"));
             }
             // It names the folder of its artifacts too.
             if given[0] && !Artifact::is_folder(tenant) {
@@ -93,6 +104,8 @@ impl Tenants {
         let of_functions = self.with_topics().map(|tenant| ("tenants.named functions-topic", &*tenant.functions_topic));
         let of_notices =
             self.with_topics().map(|tenant| ("tenants.named pre-triggers-topic", &*tenant.pre_triggers_topic));
-        of_functions.chain(of_notices)
+        of_functions
+            .chain(of_notices)
+            .chain(self.artifact_topics().map(|topic| ("tenants.named artifacts-topic", topic)))
     }
 }

@@ -36,7 +36,7 @@ impl EmbeddedBroker {
         {
             cluster.create_topic(topic, PARTITIONS, 1)?;
         }
-        for topic in [&topics.functions, &topics.forecast_snapshots, &topics.function_status] {
+        for topic in [&topics.functions, &topics.artifacts, &topics.forecast_snapshots, &topics.function_status] {
             cluster.create_topic(topic, 1, 1)?;
         }
         cluster.create_topic(topics.function_logs_or_usual(), PARTITIONS, 1)?;
@@ -58,6 +58,8 @@ impl EmbeddedBroker {
         // The mock cluster's group protocol of Kafka 4 has no assignor of its own.
         config.kafka.properties.entry("group.protocol".to_owned()).or_insert_with(|| "classic".to_owned());
         config.pre_triggers.start = crate::config::PreTriggerStart::Earliest;
+        // What a partition keeps here is too little for artifacts.
+        config.artifacts.store = crate::config::Store::Directory;
         config.artifacts.directory = directory.join("artifacts");
         config.artifacts.file_roots.extend(std::path::absolute(directory));
         config.execute.cache_directory = directory.join("code");

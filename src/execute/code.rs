@@ -134,6 +134,11 @@ pub(super) fn keep(
     link(engine, kind, file, code, descriptors)
 }
 
+/// Whether machine code that was just compiled can be linked.
+pub(super) fn links(engine: &Engine, kind: FunctionKind, code: &[u8]) -> Result<(), CodeError> {
+    link(engine, kind, None, code, &Descriptors::default()).map(drop)
+}
+
 fn link(
     engine: &Engine,
     kind: FunctionKind,

@@ -4,6 +4,8 @@
 //! once, and not after a compilation. Whether types fit is found when the code is linked. Must not: compile, or refuse what
 //! the linker and the pool would take, but for the bounds on function bodies.
 
+mod wants;
+
 use std::collections::HashSet;
 
 use wasmparser::{
@@ -12,6 +14,7 @@ use wasmparser::{
     Payload, TableType, TypeBounds, TypeRef,
 };
 
+use self::wants::PREVIEW1;
 use super::engine::{MEMORIES_PER_MODULE, TABLE_ELEMENTS, TABLES_PER_GUEST};
 use crate::types::FunctionKind;
 
@@ -22,20 +25,8 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 const LOOPS_TIMES_LOCALS_MAX: u64 = 1_000_000;
 /// Bodies of fewer bytes cannot come near that bound.
 const BODY_BYTES_HARMLESS: usize = 2 << 10;
-/// The module of WASI's first preview.
-const PREVIEW1: &str = "wasi_snapshot_preview1";
 /// Components within components.
 const NESTING_MAX: usize = 32;
-/// The packages whose interfaces a component may import.
-const PACKAGES: [&str; 7] = [
-    "wasi:cli/",
-    "wasi:clocks/",
-    "wasi:filesystem/",
-    "wasi:io/",
-    "wasi:random/",
-    "wasi:sockets/",
-    "forewarm:function/",
-];
 
 /// What an artifact may be.
 pub(super) struct Bounds<'a> {
@@ -45,20 +36,27 @@ pub(super) struct Bounds<'a> {
     pub(super) preview1: &'a HashSet<String>,
 }
 
-/// Says why an artifact cannot become a function of this kind.
+/// Says why an artifact cannot become a function of this kind; where nothing is known against it, the bytes of the largest linear
+/// memory with which it begins.
 ///
 /// # Errors
 /// The reason, as a sentence about the artifact.
-pub(super) fn inspect(kind: FunctionKind, wasm: &[u8], bounds: &Bounds) -> Result<(), String> {
+pub(super) fn inspect(kind: FunctionKind, wasm: &[u8], bounds: &Bounds) -> Result<u64, String> {
     let mut look = Look::new(kind, bounds);
     for payload in Parser::new(0).parse_all(wasm) {
         look.at(payload.map_err(malformed)?)?;
     }
-    look.ended()
+    look.ended()?;
+    Ok(look.memory_bytes)
 }
 
 fn malformed(fault: BinaryReaderError) -> String {
-    format!("it is no valid WebAssembly: {}", fault.message())
+    format!("it is no valid WebAssembly: {}{}", fault.message(), cut_off(fault.message()))
+}
+
+/// What to think of where the parser says that its input ends within something.
+fn cut_off(words: &str) -> &'static str {
+    if words.contains("unexpected end") { "; the file may have been cut off: build or copy it again" } else { "" }
 }
 
 /// One module or component, while its payloads come.
@@ -82,7 +80,10 @@ struct Look<'a> {
     exported: Vec<(String, u32)>,
     imports_wasi: bool,
     exports_memory: bool,
-    is_wasi_command: bool,
+    /// An interface of another world that a component exports.
+    other_world: Option<String>,
+    /// The largest memory with which a module of it begins, in bytes.
+    memory_bytes: u64,
 }
 
 impl<'a> Look<'a> {
@@ -97,7 +98,8 @@ impl<'a> Look<'a> {
             exported: Vec::new(),
             imports_wasi: false,
             exports_memory: false,
-            is_wasi_command: false,
+            other_world: None,
+            memory_bytes: 0,
         }
     }
 
@@ -134,10 +136,16 @@ impl<'a> Look<'a> {
         if self.parts.is_empty() {
             match (self.kind, encoding) {
                 (FunctionKind::Command, Encoding::Component) => {
-                    return Err("it is a component, and the definition's kind is command".to_owned());
+                    return Err(
+                        "it is a component, and the definition's kind is command: make that component, or build a \
+                                module for wasm32-wasip1"
+                            .to_owned(),
+                    );
                 }
                 (FunctionKind::Component, Encoding::Module) => {
-                    return Err("it is a module, and the definition's kind is component".to_owned());
+                    return Err("it is a module, and the definition's kind is component: make that command, or make it a component \
+                                (wasm-tools component new)"
+                        .to_owned());
                 }
                 _ => {}
             }
@@ -170,9 +178,7 @@ impl<'a> Look<'a> {
                         return Err(format!("it imports {module}::{name}, which is no function: none is given here"));
                     };
                     if module != PREVIEW1 || !self.bounds.preview1.contains(name) {
-                        return Err(format!(
-                            "it imports {module}::{name}, which is not given here: a command gets {PREVIEW1}"
-                        ));
+                        return Err(wants::foreign_function(module, name));
                     }
                     self.imports_wasi = true;
                     self.functions.push(ty);
@@ -230,7 +236,10 @@ impl<'a> Look<'a> {
                     match export.kind {
                         ComponentExternalKind::Func => self.exported.push((export.name.name.to_owned(), export.index)),
                         ComponentExternalKind::Type => self.wants.push(true),
-                        _ => self.is_wasi_command |= export.name.name.starts_with("wasi:cli/run@"),
+                        _ if wants::is_of_another_world(export.name.name) => {
+                            self.other_world = Some(export.name.name.to_owned());
+                        }
+                        _ => {}
                     }
                 }
             }
@@ -249,16 +258,7 @@ impl<'a> Look<'a> {
             ComponentTypeRef::Instance(ty) => self.wants.get(ty as usize).copied().unwrap_or(true),
             _ => true,
         };
-        // WASI 0.2 alone: 0.3 has interfaces of the same names.
-        let given = PACKAGES.iter().any(|package| name.starts_with(package))
-            && (!name.starts_with("wasi:") || name.rsplit_once('@').is_some_and(|(_, at)| at.starts_with("0.2.")));
-        if wanted && !given {
-            return Err(format!(
-                "it imports {name}, which is not given here: a component gets WASI 0.2 (cli, clocks, io, random) and \
-                 forewarm:function/pre-triggers"
-            ));
-        }
-        Ok(())
+        if wanted && !wants::is_given(name) { Err(wants::foreign_interface(name)) } else { Ok(()) }
     }
 
     fn memory(&mut self, ty: &MemoryType) -> Result<(), String> {
@@ -271,9 +271,11 @@ impl<'a> Look<'a> {
         let (bytes, most) = (ty.initial.saturating_mul(page), self.bounds.memory_bytes_max);
         if bytes > most {
             return Err(format!(
-                "its memory begins with {bytes} bytes, and execute.instance-memory-bytes-max allows {most}"
+                "its memory begins with {bytes} bytes, and execute.instance-memory-bytes-max allows {most}: raise that on every \
+                 node, or build it with a smaller one"
             ));
         }
+        self.memory_bytes = self.memory_bytes.max(bytes);
         Ok(())
     }
 
@@ -330,7 +332,10 @@ impl<'a> Look<'a> {
             |name: &str| self.exported.iter().find(|(exported, _)| exported == name).map(|(_, index)| *index);
         match self.kind {
             FunctionKind::Command => {
-                let start = exported("_start").ok_or("it has no export `_start` that is a function")?;
+                let start = exported("_start").ok_or(
+                    "it has no export `_start` that is a function: a library (a reactor) has none; build a program with a \
+                     main, for wasm32-wasip1",
+                )?;
                 let ty = self.functions.get(start as usize);
                 let plain = ty.and_then(|ty| self.plain.get(*ty as usize)).copied();
                 if plain == Some(false) {
@@ -340,12 +345,10 @@ impl<'a> Look<'a> {
                     return Err(format!("it imports {PREVIEW1}, which needs an export `memory`, and has none"));
                 }
             }
-            FunctionKind::Component if self.is_wasi_command && exported("handle").is_none() => {
-                return Err("it is a WASI 0.2 command, and no component of the world forewarm:function/function; \
-                            commands are built for wasm32-wasip1"
-                    .to_owned());
-            }
             FunctionKind::Component => {
+                if let (Some(interface), None) = (&self.other_world, exported("handle")) {
+                    return Err(wants::another_world(interface));
+                }
                 let missing = ["init", "handle"].into_iter().find(|name| exported(name).is_none());
                 if let Some(name) = missing {
                     return Err(format!(
@@ -389,7 +392,7 @@ mod tests {
             "environ_sizes_get",
         ];
         let preview1 = preview1.into_iter().map(str::to_owned).collect();
-        inspect(kind, wasm, &Bounds { memory_bytes_max: 1 << 20, preview1: &preview1 })
+        inspect(kind, wasm, &Bounds { memory_bytes_max: 1 << 20, preview1: &preview1 }).map(drop)
     }
 
     fn refusal(kind: FunctionKind, text: &str) -> String {
@@ -401,11 +404,11 @@ mod tests {
         for guest in GUESTS.into_iter().chain([ECHO]) {
             let preview1 = HashSet::new();
             let bounds = Bounds { memory_bytes_max: 256 << 20, preview1: &preview1 };
-            assert_eq!(inspect(FunctionKind::Component, guest, &bounds), Ok(()));
+            assert!(inspect(FunctionKind::Component, guest, &bounds).is_ok_and(|memory_bytes| memory_bytes >= 1 << 16));
         }
         let bounds = super::super::code::preview1_names().unwrap();
         let bounds = Bounds { memory_bytes_max: 256 << 20, preview1: &bounds };
-        assert_eq!(inspect(FunctionKind::Command, WORDCOUNT, &bounds), Ok(()));
+        assert!(inspect(FunctionKind::Command, WORDCOUNT, &bounds).is_ok_and(|memory_bytes| memory_bytes >= 1 << 16));
     }
 
     #[test]
@@ -437,15 +440,24 @@ mod tests {
         }
         assert!(look(FunctionKind::Command, ECHO).unwrap_err().contains("it is a component"));
         assert!(look(FunctionKind::Command, b"#!/bin/sh").unwrap_err().contains("no valid WebAssembly"));
+        assert!(look(FunctionKind::Command, &WORDCOUNT[..WORDCOUNT.len() / 2]).unwrap_err().contains("cut off"));
     }
 
     #[test]
     fn a_component_is_refused_for_its_imports_and_its_exports_but_not_for_types() {
         let component = |text: &str| refusal(FunctionKind::Component, text);
         let said = component(r#"(component (import "wasi:http/types@0.2.0" (instance (export "f" (func)))))"#);
-        assert!(said.contains("wasi:http/types@0.2.0, which is not given"), "{said}");
+        assert!(
+            said.contains("wasi:http/types@0.2.0, which is not given") && said.contains("wasi:http is not served"),
+            "{said}"
+        );
         let said = component(r#"(component (import "wasi:cli/stdout@0.3.0" (instance (export "f" (func)))))"#);
-        assert!(said.contains("wasi:cli/stdout@0.3.0"), "{said}");
+        assert!(said.contains("wasi:cli/stdout@0.3.0") && said.contains("WASI 0.3 is not served"), "{said}");
+        let http = r#"(component (instance $i) (export "wasi:http/incoming-handler@0.2.0" (instance $i)))"#;
+        let run =
+            |version: &str| format!(r#"(component (instance $i) (export "wasi:cli/run@{version}" (instance $i)))"#);
+        assert!(component(http).contains("serves HTTP") && component(&run("0.2.3")).contains("a WASI 0.2 command"));
+        assert!(component(&run("0.3.0-rc-2025-09-16")).contains("a WASI 0.3 command"));
         // Types alone need nobody to give them.
         let said = component(r#"(component (import "my:own/types" (instance (type u32) (export "t" (type (eq 0))))))"#);
         assert!(said.contains("no export `init`"), "{said}");

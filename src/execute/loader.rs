@@ -284,7 +284,7 @@ impl Loader {
         let (wasm, preview1, memory_bytes_max) = (Arc::clone(wasm), Arc::clone(&self.preview1), self.memory_bytes_max);
         let look = move || inspect::inspect(kind, &wasm, &Bounds { memory_bytes_max, preview1: &preview1 });
         let looked = tokio::task::spawn_blocking(look).await?;
-        looked.map_err(|reason| LoadError::Unfit { kind: name(kind), reason })
+        looked.map(drop).map_err(|reason| LoadError::Unfit { kind: name(kind), reason })
     }
 
     /// Compiles in the quick lane where the artifact is small, and in the long one where that is not enough.
@@ -384,7 +384,8 @@ impl Loader {
     }
 }
 
-fn name(kind: FunctionKind) -> &'static str {
+/// A kind, as it is called in words.
+pub(super) fn name(kind: FunctionKind) -> &'static str {
     match kind {
         FunctionKind::Component => "component",
         FunctionKind::Command => "command module",

@@ -6,6 +6,7 @@
 
 mod announce;
 mod bindings;
+mod check;
 mod code;
 mod compile;
 mod dispatch;
@@ -34,6 +35,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Instant, SystemTime};
 
 pub use self::announce::Announce;
+pub use self::check::{Unfit, check};
 pub use self::compile::{Worker, reap_orphans};
 pub use self::dispatch::UNAVAILABLE;
 pub use self::function::{Call, Cancelled};

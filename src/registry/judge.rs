@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::config::{Config, LimitsConfig, NamedTenant, Tenants};
-use crate::types::{Artifact, FunctionDefinition, FunctionName};
+use crate::types::{Artifact, Chunks, FunctionDefinition, FunctionName};
 
 /// What the operator allows of definitions.
 #[derive(Clone, Debug, Default)]
@@ -14,19 +14,22 @@ pub struct Judge {
     /// None: whatever a definition asks for is allowed.
     limits: Option<LimitsConfig>,
     tenants: Tenants,
+    /// The topic of artifacts that all share.
+    artifacts_topic: String,
 }
 
 impl Judge {
     /// As the configuration says.
     pub fn new(config: &Config) -> Self {
-        Self { limits: Some(config.limits.clone()), tenants: config.tenants.clone() }
+        let artifacts_topic = config.topics.artifacts.clone();
+        Self { limits: Some(config.limits.clone()), tenants: config.tenants.clone(), artifacts_topic }
     }
 
     /// Knows where each tenant's functions are defined, and refuses only what is no sound definition in itself: for reading
     /// what others run.
     pub fn lenient(config: &Config) -> Self {
         let tenants = Tenants { required: false, ..config.tenants.clone() };
-        Self { limits: None, tenants }
+        Self { limits: None, tenants, artifacts_topic: config.topics.artifacts.clone() }
     }
 
     /// Most functions of one tenant, and of no tenant (inclusive).
@@ -91,18 +94,31 @@ impl Judge {
         faults
     }
 
-    /// What is wrong with whose artifact it is: nobody runs another tenant's by its digest.
+    /// What is wrong with whose artifact it is: nobody runs another tenant's by its digest. A function of a tenant with topics of its
+    /// own names that tenant's topic of artifacts, or its folder; every other function names the topic that all share, or no folder.
     fn foreign_artifact(&self, definition: &FunctionDefinition) -> Option<String> {
         let artifact = &definition.artifact;
-        match (self.tenants.owner_of(&definition.name), artifact.folder()) {
-            (None, None) => None,
-            (Some(owner), Some(folder)) if owner.tenant == folder => None,
-            (Some(owner), _) => {
-                let store = Artifact::STORE;
-                Some(format!("artifact.uri must be {store}{0}, the folder of tenant {0}", owner.tenant))
+        if let (Some(_), Err(fault)) = (artifact.topic(), artifact.uri.parse::<Chunks>()) {
+            return Some(format!("artifact.uri: {fault}"));
+        }
+        match (self.tenants.owner_of(&definition.name), artifact.folder(), artifact.topic()) {
+            (None, None, None) => None,
+            (None, None, Some(topic)) if topic == self.artifacts_topic => None,
+            (None, None, Some(_)) => {
+                Some(format!("artifact.uri must name the topic {} (topics.artifacts)", self.artifacts_topic))
             }
-            (None, Some(_)) => {
+            (None, Some(_), _) => {
                 Some("artifact.uri names the folder of a tenant, and the function is not that tenant's".to_owned())
+            }
+            (Some(owner), Some(folder), _) if owner.tenant == folder => None,
+            (Some(owner), None, Some(topic)) if owner.artifacts_topic == topic => None,
+            (Some(NamedTenant { tenant, artifacts_topic, .. }), _, _) => {
+                let store = Artifact::STORE;
+                let or = match artifacts_topic.as_str() {
+                    "" => String::new(),
+                    topic => format!(", or name its topic {topic}"),
+                };
+                Some(format!("artifact.uri must be {store}{tenant}, the folder of tenant {tenant}{or}"))
             }
         }
     }
@@ -252,11 +268,13 @@ mod tests {
             prefix: format!("{name}/"),
             functions_topic: format!("{name}-functions"),
             pre_triggers_topic: format!("{name}-pre-triggers"),
+            artifacts_topic: if name == "acme" { "acme-artifacts".to_owned() } else { String::new() },
             ..NamedTenant::default()
         };
         let named =
             vec![tenant("acme"), NamedTenant { tenant: "plain".to_owned(), ..NamedTenant::default() }, tenant("beta")];
-        let judge = Judge { tenants: Tenants { named, ..Tenants::default() }, ..Judge::default() };
+        let tenants = Tenants { named, ..Tenants::default() };
+        let judge = Judge { tenants, artifacts_topic: "artifacts".to_owned(), ..Judge::default() };
         let owner = |topic: &str, function: &str| {
             judge.owner(topic, &function.parse().unwrap()).map(|owner| owner.map(|owner| owner.tenant.as_str()))
         };
@@ -285,5 +303,13 @@ mod tests {
             assert_eq!(faults("acme/pay", Some("acme"), uri), 1, "{uri}");
         }
         assert_eq!((faults("pay", None, "store:acme"), faults("beta/x", Some("beta"), "store:acme")), (1, 1));
+        // Each topic of artifacts is its tenant's, and the shared one is that of all others.
+        let topics = ["kafka:artifacts/0/1-2", "kafka:acme-artifacts/0/1-2", "kafka:acme-functions/0/1-2"];
+        assert_eq!(topics.map(|uri| faults("pay", None, uri)), [0, 1, 1]);
+        assert_eq!(topics.map(|uri| faults("acme/pay", Some("acme"), uri)), [1, 0, 1]);
+        assert_eq!(topics.map(|uri| faults("beta/pay", Some("beta"), uri)), [1, 1, 1]);
+        for bad in ["kafka:artifacts", "kafka:artifacts/0/9-1", "kafka:artifacts/0/0-9999999"] {
+            assert_eq!(faults("pay", None, bad), 1, "{bad}");
+        }
     }
 }

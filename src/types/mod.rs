@@ -21,7 +21,7 @@ mod snapshot;
 mod status;
 mod time;
 
-pub use artifact::{Artifact, Sha256};
+pub use artifact::{Artifact, Chunks, Sha256};
 pub use condition::{Condition, ConditionKind};
 pub use demand::{Demand, Notice, PoolUsage, Reason, TargetPart, WarmTarget, YIELD_STEPS};
 pub use event::{

@@ -18,6 +18,7 @@ import time
 import traceback
 import uuid
 
+import artifacts
 import brokers
 import ceilings
 import delivery
@@ -39,7 +40,7 @@ from bench import ECHO, HOSTILE, Bench, Skipped
 from cluster import Broker
 
 # What takes the one broker away for long comes last.
-FAMILIES = [use, status, kept, faults, unreadable, operate, telemetry, logs, tenants, shares, ceilings, security, delivery, membership, scale, exactly_once, brokers]
+FAMILIES = [use, status, kept, artifacts, faults, unreadable, operate, telemetry, logs, tenants, shares, ceilings, security, delivery, membership, scale, exactly_once, brokers]
 SCENARIOS = {scenario.__name__: scenario for family in FAMILIES for scenario in family.SCENARIOS}
 
 

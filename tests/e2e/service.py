@@ -58,6 +58,8 @@ class Service:
             "admin": {"listen": "127.0.0.1:0"},
             # Definitions of the scenarios name guests where they lie, and files of their own folder.
             "artifacts": {
+                # By Kafka they travel in the scenarios that are about it.
+                "store": "directory",
                 "directory": str(self.directory / "artifacts"),
                 "file-roots": [str(GUESTS), str(self.directory.parent.resolve())],
             },

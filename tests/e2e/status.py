@@ -84,8 +84,11 @@ def what_is_so(bench):
     broken = bench.directory / "broken.wasm"
     broken.write_bytes(b"\0asm\x0d\0\1\0 no component")
 
-    # A bad artifact: the command that deployed it says so, with exit status 1.
-    status, out, said = run(service, "function", "deploy", "broken", broken, "--version", "1", "--wait")
+    # A bad artifact: the command that deployed it says so, with exit status 1; where it does not look itself, by a node's word.
+    status, out, said = run(service, "function", "deploy", "broken", broken, "--version", "1")
+    assert status == 1 and "no node can run it" in said and not out, (status, out, said)
+    assert states(service, "broken") == {}
+    status, out, said = run(service, "function", "deploy", "broken", broken, "--version", "1", "--unchecked")
     assert status == 1 and "broken is refused on node e2e-node" in said, (status, out, said)
     assert states(service, "broken") == {node: ("refused", "1", None)}
     explained = service.command("explain", "broken", "--admin", service.admin())
@@ -93,7 +96,7 @@ def what_is_so(bench):
     assert "its calls are rejected" in explained and "held" not in explained, explained
 
     # Without waiting: exit status 0, and the next step.
-    status, out, said = run(service, "function", "deploy", "good", ECHO, "--version", "1")
+    status, out, said = run(service, "function", "deploy", "good", ECHO, "--version", "1", "--no-wait")
     assert status == 0 and json.loads(out)["name"] == "good", (out, said)
     assert "forewarm function status good" in said, said
     wait_states(service, "good", {node: ("loaded", "1", "1")})
@@ -103,7 +106,7 @@ def what_is_so(bench):
     assert status == 0 and "is on every node that is there: e2e-node" in said, (status, out, said)
     assert states(service, "good") == {node: ("running", "2", "2")}
     # A bad version does not take its place, and that is said.
-    status, out, said = run(service, "function", "deploy", "good", broken, "--version", "3", "--floor", "1", "--wait")
+    status, out, said = run(service, "function", "deploy", "good", broken, "--version", "3", "--unchecked")
     assert status == 1 and "version 3 of good is refused" in said, said
     assert states(service, "good") == {node: ("refused", "3", "2")}
     told = ask(service, "functions/good")
@@ -158,16 +161,19 @@ def what_is_so(bench):
     stored.write_bytes(missing.read_bytes())
     wait_states(service, "missing", {node: ("running", "1", "1")})
     for name, wasm, version in (("broken", ECHO, "2"), ("good", ECHO, "4"), ("failing", HOSTILE, "2")):
-        run(service, "function", "deploy", name, wasm, "--version", version, "--floor", "2", "--wait")
+        run(service, "function", "deploy", name, wasm, "--version", version, "--floor", "2", "--unset-env", "FAIL_INIT")
         assert states(service, name) == {node: ("running", version, version)}
     until("no condition", lambda: not conditions(service))
     until("two instances", lambda: ask(service, "functions/failing")["ready"] == 2)
     explained = service.command("explain", "failing", "--admin", service.admin())
     assert explained.startswith("failing is held 2 ready: 2 by floor\n"), explained
 
-    # Removed: nobody says anything of it any more.
-    service.command("function", "remove", "broken")
-    wait_states(service, "broken", {})
+    # Removed: nobody says anything of it any more when the command ends; and what is not there is not removed.
+    status, _, said = run(service, "function", "remove", "broken")
+    assert status == 0 and "version 2 of function broken was removed" in said and f"  {node}: removed" in said, (status, said)
+    assert states(service, "broken") == {}
+    status, _, said = run(service, "function", "remove", "broken")
+    assert status == 1 and "is not registered: nothing was removed" in said, (status, said)
     assert run(service, "function", "status", "broken")[0] == 1
     assert service.stop() == 0
     # A node that ended says nothing of its functions any more.
@@ -184,7 +190,7 @@ def group_status(bench):
     for service in (first, second):
         service.wait_ready(True)
     # The second node has no such artifact.
-    status, _, said = run(first, "function", "deploy", "f", own(bench.directory, ECHO, "here"), "--version", "1", "--floor", "1")
+    status, _, said = run(first, "function", "deploy", "f", own(bench.directory, ECHO, "here"), "--version", "1", "--floor", "1", "--no-wait")
     assert status == 0, said
     wanted = {"e2e-node": ("running", "1", "1"), "e2e-node-1": ("unavailable", "1", None)}
     wait_states(first, "f", wanted)
@@ -209,8 +215,9 @@ def group_status(bench):
     until("the record of what is gone to go", lambda: b"e2e-node-1\0gone" not in live_keys(bench, "function-status"))
     # In order, so that it is not waited for.
     assert second.stop() == 0
-    status, _, said = run(first, "function", "deploy", "f", ECHO, "--version", "2", "--wait")
-    assert status == 0 and "every node that is there: e2e-node\n" in said, said
+    status, _, said = run(first, "function", "deploy", "f", ECHO, "--version", "2")
+    assert status == 0 and "every node that is there: e2e-node\n  e2e-node: running\n" in said, said
+    assert "kept, from version 1: warm.floor = 1" in said and "forewarm invoke f" in said, said
     assert first.stop() == 0
 
 

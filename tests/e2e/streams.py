@@ -20,6 +20,7 @@ ROLES = (
     "dead-letters",
     "guest-notices",
     "functions",
+    "artifacts",
     "pre-trigger-outcomes",
     "forecast-snapshots",
     "function-status",
@@ -95,7 +96,7 @@ class Topics:
 
     def new_topic(self, role):
         # As the service makes them itself: compacted topics have one partition, and with that one order.
-        if role in ("functions", "forecast-snapshots", "function-status"):
+        if role in ("functions", "artifacts", "forecast-snapshots", "function-status"):
             settings = {"num_partitions": 1, "config": {"cleanup.policy": "compact"}}
         else:
             settings = {"num_partitions": PARTITIONS}

@@ -247,10 +247,25 @@ fn judge(status: ExitStatus, words: &str, limits: Limits) -> Result<(), CompileE
             Err(CompileError::Host("a filter of system calls ends the process that compiles (signal 31)".to_owned()))
         }
         _ if OUT_OF_MEMORY.iter().any(|said| words.contains(said)) => Err(CompileError::Over(Limit::Memory, limits)),
-        (Some(code), _) if code == dataerr => Err(CompileError::Refused(words.to_owned())),
+        (Some(code), _) if code == dataerr => Err(CompileError::Refused(advised(words))),
         (Some(101), _) | (_, Some(_)) => Err(CompileError::Broke(format!("{status}: {}", first()))),
         _ => Err(CompileError::Host(format!("{status}: {}", first()))),
     }
+}
+
+/// The compiler's words, with what to do where it is about a proposal that is not given here.
+fn advised(words: &str) -> String {
+    let advice = match words {
+        _ if words.contains("exceptions proposal not enabled") => {
+            "WebAssembly's exceptions are not given here: build without exceptions and setjmp (wasi-sdk: -fno-exceptions, and \
+             no -mllvm -wasm-enable-sjlj; Rust: panic = \"abort\")"
+        }
+        _ if words.contains("not enabled") || words.contains("is disabled") => {
+            "this proposal of WebAssembly is not given here: build for wasm32-wasip1 with the compiler's usual features"
+        }
+        _ => return words.to_owned(),
+    };
+    format!("{words}; {advice}")
 }
 
 #[cfg(test)]
@@ -271,6 +286,8 @@ mod tests {
         let time = "compiling took more than 120 s of CPU time (execute.compile-cpu-time-max)";
         assert_eq!(said(signal(libc::SIGXCPU), ""), Err(time.to_owned()));
         assert_eq!(said(exit(EX_DATAERR), "bad magic"), Err("bad magic".to_owned()));
+        let exceptions = said(exit(EX_DATAERR), "exceptions proposal not enabled (at offset 0x47)").unwrap_err();
+        assert!(exceptions.contains("build without exceptions"), "{exceptions}");
         assert!(matches!(judge(signal(libc::SIGKILL), "", LIMITS), Err(CompileError::Killed)));
         assert!(matches!(judge(signal(libc::SIGSEGV), "", LIMITS), Err(CompileError::Broke(_))));
         assert!(matches!(judge(exit(101), "thread panicked", LIMITS), Err(CompileError::Broke(_))));

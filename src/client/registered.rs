@@ -1,0 +1,69 @@
+//! What stands under one function's name in the topic of functions.
+//!
+//! Other functions' records are passed over unread, so that whoever may read the topic need not understand them. Must not: judge a
+//! definition; the registry does.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::message::{BorrowedMessage, Message};
+
+use super::RequestError;
+use super::topic::{Start, Topic};
+use crate::codec::{Codec, NoSchemaRegistry};
+use crate::kafka::{ClientError, Connection, headers};
+use crate::types::{FunctionDefinition, FunctionName};
+
+/// How long one look for records waits.
+const POLL: Duration = Duration::from_millis(100);
+
+/// See the head of this file.
+#[derive(Debug)]
+pub enum Registered {
+    /// Nothing: it was never defined, or was removed.
+    No,
+    /// A definition.
+    Yes(Box<FunctionDefinition>),
+    /// A record that is no definition, or none that can be read here; with the reason.
+    Unreadable(String),
+}
+
+pub(super) fn read(
+    connection: &Connection,
+    topic: &str,
+    function: &FunctionName,
+    codec: &Codec,
+    patience: Duration,
+) -> Result<Registered, RequestError> {
+    let began = Instant::now();
+    let mut reader = match Topic::open(connection, topic, "functions", Start::Beginning) {
+        // Nobody has defined anything yet.
+        Err(RequestError::Client(ClientError::TopicMissing { .. })) => return Ok(Registered::No),
+        opened => opened?,
+    };
+    // The newest record counts, whichever partition it is in.
+    let mut newest = (None, Registered::No);
+    while !reader.at_end() {
+        if began.elapsed() > patience {
+            return Err(RequestError::Unread { topic: topic.to_owned(), waited: patience });
+        }
+        let came = reader.next(topic, POLL, |message| {
+            let is_it = message.key() == Some(function.as_str().as_bytes());
+            is_it.then(|| (message.timestamp().to_millis(), record(message, codec)))
+        })?;
+        if let Some(record) = came
+            && record.0 >= newest.0
+        {
+            newest = record;
+        }
+    }
+    Ok(newest.1)
+}
+
+fn record(message: &BorrowedMessage<'_>, codec: &Codec) -> Registered {
+    let Some(payload) = message.payload() else { return Registered::No };
+    let (headers, _) = headers::read(message);
+    match codec.decode(payload, headers::text(&headers, "content-type"), &NoSchemaRegistry) {
+        Ok(definition) => Registered::Yes(Box::new(definition)),
+        Err(fault) => Registered::Unreadable(fault.to_string()),
+    }
+}
