@@ -155,12 +155,12 @@ impl<O: Outcomes> Node<O> {
         let version = Arc::clone(&ready.version);
         let limits = &version.definition.limits;
         let limit = Duration::from_millis(limits.timeout_ms);
-        let Call { invocation, attempt, cancelled, .. } = &pending.call;
+        let Call { invocation, headers, attempt, cancelled, .. } = &pending.call;
         let left = invocation.deadline.map_or(limit, |deadline| deadline.since(wall_clock()));
         let until = taken_at + left.min(limit);
         let mut ended = tokio::select! {
             biased;
-            ended = ready.instance.call(invocation, *attempt, cancelled, until, limits.payload_out_bytes) => ended,
+            ended = ready.instance.call((invocation, headers), *attempt, cancelled, until, limits.payload_out_bytes) => ended,
             // A guest that computes comes by here at each epoch; one that waits in the host is woken.
             gone = version.ending.ended() => {
                 let (name, grace, code) = (&function.name, self.config.removal_grace, gone.code());

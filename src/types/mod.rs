@@ -9,6 +9,7 @@ mod event;
 mod explanation;
 mod function;
 mod group;
+pub mod headers;
 mod outcome;
 mod overflow;
 mod payload;
@@ -32,6 +33,7 @@ pub use function::{
     Reuse, WarmPolicy,
 };
 pub use group::{GONE_AFTER, Group};
+pub use headers::Headers;
 pub use outcome::{OutcomeKind, PreTriggerOutcome};
 pub use overflow::Overflow;
 pub use payload::Payload;
