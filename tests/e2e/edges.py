@@ -142,6 +142,11 @@ def json_by_hand(bench):
         letter = letters.wait_for(number + 1, 60)[-1]
         assert letter.header(f"{PREFIX}reason") == b"malformed", letter.headers
         assert said in letter.header(f"{PREFIX}detail").decode(), letter.headers
+    # A fingerprint that nobody knows is told as it stands in the message, so that whoever searches for it finds it.
+    bench.sender.send(bench.topics["invocations"], bytes.fromhex("c301" + "1032547698badcfe" + "00"))
+    bench.sender.flush()
+    detail = letters.wait_for(len(refused) + 1, 60)[-1].header(f"{PREFIX}detail").decode()
+    assert "fingerprint 1032547698badcfe" in detail and events.INVOCATION.fingerprint.hex() in detail, detail
     assert service.stop() == 0
     return f"{len(taken)} taken, {len(refused)} refused"
 
