@@ -2,6 +2,7 @@
 //!
 //! Must not: read a clock; it is asked about a time.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeZone, Utc};
@@ -106,12 +107,25 @@ impl Schedule {
         let has_star = self.cron.split_whitespace().skip(2).step_by(2).any(|field| field.contains(['*', '?']));
         let parser =
             CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).dom_and_dow(has_star).build();
-        let cron = parser.parse(&self.cron).map_err(|error| fault(error.to_string()))?;
+        let cron = parser.parse(&without_stars_in_lists(&self.cron)).map_err(|error| fault(error.to_string()))?;
         if !has_a_moment(&cron.pattern) {
             return Err(InvalidSchedule::Never { cron: shown(&self.cron) });
         }
         Ok(Windows { cron, timezone, duration: Duration::from_millis(self.duration_ms) })
     }
+}
+
+/// The parser knows a * that stands alone or before a step, and none as an item of a list, where crontab(5) has it.
+fn without_stars_in_lists(cron: &str) -> Cow<'_, str> {
+    if !cron.contains(',') {
+        return Cow::Borrowed(cron);
+    }
+    let item = |item| if item == "*" || item == "?" { "*/1" } else { item };
+    let field = |field: &str| match field.contains(',') {
+        true => field.split(',').map(item).collect::<Vec<_>>().join(","),
+        false => field.to_owned(),
+    };
+    Cow::Owned(cron.split_whitespace().map(field).collect::<Vec<_>>().join(" "))
 }
 
 /// Whether any day of any year, and any minute of it, matches. No search through years: a month is told by its number, its
