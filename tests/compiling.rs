@@ -111,7 +111,7 @@ impl Node {
             attributes: Default::default(),
         };
         let (received_at, cancelled) = (Instant::now(), Cancelled::default());
-        let call = Call { invocation, ticket: (), received_at, attempt: 1, cancelled };
+        let call = Call { invocation, headers: Vec::new(), ticket: (), received_at, attempt: 1, cancelled };
         assert!(self.executor.submit(call).is_ok(), "function {name} is known");
     }
 

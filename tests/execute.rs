@@ -186,7 +186,8 @@ impl Bench {
             invoked_at: Timestamp::ZERO,
             attributes: Default::default(),
         };
-        let call = Call { invocation, ticket, received_at: Instant::now(), attempt: 1, cancelled: cancelled.clone() };
+        let (headers, received_at, cancelled) = (Vec::new(), Instant::now(), cancelled.clone());
+        let call = Call { invocation, headers, ticket, received_at, attempt: 1, cancelled };
         assert!(self.executor.submit(call).is_ok(), "function {name} is known");
     }
 

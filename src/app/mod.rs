@@ -43,7 +43,7 @@ pub use crate::execute::wall_clock;
 use crate::execute::{ExecuteError, Executor, Parts, Runtime};
 use crate::ingest::pre_triggers::PreTriggers;
 use crate::ingest::{self, IngestError, Invocations};
-use crate::kafka::tail::{Passed, Start};
+use crate::kafka::tail::Passed;
 use crate::kafka::{ClientError, Connection, Watch, Witness, WitnessThread, set_batch_bytes_max};
 use crate::publish::{self, FunctionLogs};
 use crate::registry::{self, Judge, Registry, RegistryError, RegistryEvent, SchemaRegistry, SchemaRegistrySettings};
@@ -211,9 +211,9 @@ impl Service {
             ingest::snapshots::read(&connection, &config.topics.forecast_snapshots, Arc::clone(&codec), settings);
         outbox.forget_stale_snapshots(found.stale, found.more_stale);
         observations.tell(Event::SnapshotsRead(found.snapshots));
-        let start = match config.pre_triggers.start {
-            PreTriggerStart::Earliest => Start::Beginning,
-            PreTriggerStart::Window => Start::Since(wall_clock() - config.forecast.window_max),
+        let window_max = match config.pre_triggers.start {
+            PreTriggerStart::Earliest => None,
+            PreTriggerStart::Window => Some(config.forecast.window_max),
         };
         let announced = Announced {
             tenants: Arc::new(config.tenants.clone()),
@@ -228,7 +228,7 @@ impl Service {
                 let (codec, writers, mut announced) = (Arc::clone(&codec), Arc::clone(&writers), announced.clone());
                 let sink = move |event| announced.take(&origin, event);
                 let bounds = ingest_settings(&config).message;
-                PreTriggers::start(&connection, topic, start, codec, writers, bounds, sink)
+                PreTriggers::start(&connection, topic, (wall_clock(), window_max), codec, writers, bounds, sink)
             })
             .collect::<Result<Vec<_>, _>>()?;
         let intake = Intake {

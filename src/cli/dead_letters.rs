@@ -132,7 +132,10 @@ fn whole(letter: &Letter) -> String {
     let key = letter.key.as_deref().map_or_else(|| "-".to_owned(), |key| bytes(key).to_string());
     let _ = writeln!(text, "key       {key}");
     for (name, value) in letter.message_headers() {
-        let _ = writeln!(text, "header    {}: {}", Shown::of(name), bytes(&value));
+        let _ = match value {
+            Some(value) => writeln!(text, "header    {}: {}", Shown::of(name), bytes(&value)),
+            None => writeln!(text, "header    {} (null)", Shown::of(name)),
+        };
     }
     let _ = match &letter.payload {
         Some(payload) => writeln!(text, "value     {} bytes: {}", payload.len(), bytes(payload)),
@@ -168,12 +171,13 @@ mod tests {
         let foreign = "x\u{1b}[2J\r\nfrom      invocations 9:9\u{9b}\u{202e}";
         let of_the_letter =
             ["topic", "detail", "reason", "function", "invocation-id", "status", "attempts", "backtrace"];
-        let headers = of_the_letter.map(|name| (format!("forewarm.dead-letter.{name}"), foreign.as_bytes().to_vec()));
+        let headers =
+            of_the_letter.map(|name| (format!("forewarm.dead-letter.{name}"), Some(foreign.as_bytes().to_vec())));
         let letter = Letter {
             id: LetterId { partition: 0, offset: 7 },
             at: None,
             key: Some(foreign.into()),
-            headers: headers.into_iter().chain([(foreign.to_owned(), foreign.into())]).collect(),
+            headers: headers.into_iter().chain([(foreign.to_owned(), Some(foreign.into()))]).collect(),
             payload: Some(foreign.into()),
             redriven: false,
         };

@@ -276,7 +276,7 @@ impl Client {
                 let message_headers = letter.message_headers();
                 let (key, payload) = (letter.key.as_deref(), letter.payload.as_deref());
                 send(producer, letter.topic(), None, key, payload, &message_headers)?;
-                let mark = [(HEADER_REDRIVEN.to_owned(), letter.message().into_bytes())];
+                let mark = [(HEADER_REDRIVEN.to_owned(), Some(letter.message().into_bytes()))];
                 // Beside the letter, so that retention takes the letter first.
                 send(producer, &self.topics.dead_letters, Some(letter.id.partition), key, None, &mark)?;
             }
@@ -295,7 +295,7 @@ fn send(
     partition: Option<i32>,
     key: Option<&[u8]>,
     payload: Option<&[u8]>,
-    headers: &[(String, Vec<u8>)],
+    headers: &[(String, Option<Vec<u8>>)],
 ) -> Result<(), KafkaError> {
     let mut record = BaseRecord::<[u8], [u8]>::to(topic);
     (record.partition, record.key, record.payload, record.headers) = (partition, key, payload, headers::write(headers));
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn letters_of_one_message_name_it_alike() {
-        let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+        let header = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
         let letter = |offset, at: &str| Letter {
             id: LetterId { partition: 0, offset },
             at: None,
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn the_message_loses_the_labels_of_the_letter_and_nothing_else() {
-        let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+        let header = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
         let letter = Letter {
             id: LetterId { partition: 0, offset: 0 },
             at: None,

@@ -237,8 +237,8 @@ impl Client {
     ) -> Result<(), RequestError> {
         let payload = self.codec.encode(event, self.format)?;
         let content_type = if self.format == WireFormat::Json { CONTENT_TYPE_JSON } else { CONTENT_TYPE_AVRO };
-        let mut all = vec![("content-type".to_owned(), content_type.as_bytes().to_vec())];
-        all.extend_from_slice(extra);
+        let mut all = vec![("content-type".to_owned(), Some(content_type.as_bytes().to_vec()))];
+        all.extend(extra.iter().map(|(name, value)| (name.clone(), Some(value.clone()))));
         let mut record = BaseRecord::<[u8], [u8]>::to(topic).payload(&payload);
         if let Some(key) = key {
             record = record.key(key);

@@ -4,16 +4,23 @@
 //! written as a float; a payload that is any JSON value and not a text. Each value is looked at where it lies: no tree is made.
 //! Must not: know of framing, nor judge what a value means.
 
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::fmt;
+use std::str::Utf8Error;
 
 use serde::de::value::{BorrowedStrDeserializer, StringDeserializer};
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    Deserialize, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+};
 use serde::forward_to_deserialize_any;
 use serde_json::value::RawValue;
 
 use super::CONTENT_TYPE_JSON;
 use super::fault::Fault;
+use crate::types::Timestamp;
 
 /// How deep values may be nested (inclusive). None of our events needs more than three, and each step takes stack.
 const DEPTH_MAX: u32 = 32;
@@ -21,12 +28,25 @@ const DEPTH_MAX: u32 = 32;
 const SHOWN: usize = 40;
 /// The largest whole number up to which a float holds every whole number exactly: 2^53.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+/// What some editors put before a text in UTF-8. It says nothing.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The event in `text`. Where `payload` names a field, its value may be any JSON value: an array, a number, a truth value or an
 /// object other than `{"base64": …}` stands for its own text, whose content type is JSON where none is given.
 pub(super) fn read<'de, T: Deserialize<'de>>(text: &'de [u8], payload: Option<&'static str>) -> Result<T, Fault> {
-    let raw: &RawValue = serde_json::from_slice(text).map_err(|fault| Fault::new(fault.to_string()))?;
-    T::deserialize(Value { seen: Seen::Json(raw), depth: 0, payload })
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    let text = std::str::from_utf8(text).map_err(|fault| not_utf8(text, fault))?;
+    let raw: &RawValue = serde_json::from_str(text).map_err(|fault| Fault::new(fault.to_string()))?;
+    T::deserialize(Value { seen: Seen::Json(raw), depth: 0, payload, wanted: None })
+}
+
+/// JSON is UTF-8 (RFC 8259); Latin-1 and texts that were cut through a character are not.
+#[cold]
+fn not_utf8(text: &[u8], fault: Utf8Error) -> Fault {
+    let at = fault.valid_up_to();
+    let before = String::from_utf8_lossy(&text[at.saturating_sub(SHOWN)..at]);
+    let seen = text.get(at).copied().unwrap_or_default();
+    Fault::new(format!("the byte {seen:02x} is seen at {at}, behind {before:?}, and text in UTF-8 is wanted"))
 }
 
 /// A value that was not read yet.
@@ -42,6 +62,8 @@ struct Value<'de> {
     seen: Seen<'de>,
     depth: u32,
     payload: Option<&'static str>,
+    /// What the value is wanted to be, where its type does not say it all.
+    wanted: Option<&'static str>,
 }
 
 impl fmt::Display for Seen<'_> {
@@ -163,7 +185,7 @@ impl<'de> Value<'de> {
         if self.depth >= DEPTH_MAX {
             return Err(Fault::new(format!("nested deeper than {DEPTH_MAX}")));
         }
-        Ok(Self { seen, depth: self.depth + 1, payload: None })
+        Ok(Self { seen, depth: self.depth + 1, payload: None, wanted: None })
     }
 
     fn entries(&self) -> Result<Vec<(Cow<'de, str>, Seen<'de>)>, Fault> {
@@ -241,19 +263,23 @@ impl<'de> Deserialize<'de> for Entries<'de> {
     }
 }
 
-/// Methods that read one kind of plain value.
-macro_rules! plain {
-    ($($method:ident)*) => {$(
+/// Methods that read a whole number within the range of its type.
+macro_rules! whole {
+    ($($method:ident $type:ty)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-            match self.seen.number("a whole number")? {
-                Number::Signed(number) => visitor.visit_i64(number),
-                Number::Unsigned(number) => visitor.visit_u64(number),
-                Number::Float(number) if number.fract() == 0.0 && number.abs() <= EXACT_MAX => {
-                    #[expect(clippy::cast_possible_truncation, reason = "whole, and within the exact range")]
-                    visitor.visit_i64(number as i64)
-                }
-                Number::Float(_) => Err(self.seen.unwanted("a whole number")),
-            }
+            let unwanted = || match self.wanted {
+                Some(wanted) => self.seen.unwanted(wanted),
+                None => self.seen.unwanted(&format!("a whole number from {} to {}", <$type>::MIN, <$type>::MAX)),
+            };
+            let number = match self.seen.number("a whole number") {
+                Ok(Number::Signed(number)) => i128::from(number),
+                Ok(Number::Unsigned(number)) => i128::from(number),
+                #[expect(clippy::cast_possible_truncation, reason = "whole, and within the exact range")]
+                Ok(Number::Float(number)) if number.fract() == 0.0 && number.abs() <= EXACT_MAX => number as i128,
+                Ok(Number::Float(_)) | Err(_) => return Err(unwanted()),
+            };
+            let number = <$type>::try_from(number).map_err(|_| unwanted())?;
+            number.into_deserializer().$method(visitor)
         }
     )*};
 }
@@ -276,7 +302,10 @@ impl<'de> Deserializer<'de> for Value<'de> {
         }
     }
 
-    plain! { deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 }
+    whole! {
+        deserialize_i8 i8 deserialize_i16 i16 deserialize_i32 i32 deserialize_i64 i64
+        deserialize_u8 u8 deserialize_u16 u16 deserialize_u32 u32 deserialize_u64 u64
+    }
 
     fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.seen.number("a number")? {
@@ -311,8 +340,9 @@ impl<'de> Deserializer<'de> for Value<'de> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
-        visitor.visit_newtype_struct(self)
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fault> {
+        let wanted = (name == Timestamp::WIRE_NAME).then_some("a whole number of milliseconds since 1970-01-01 UTC");
+        visitor.visit_newtype_struct(Self { wanted, ..self })
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
@@ -400,96 +430,5 @@ impl<'de> MapAccess<'de> for Fields<'de> {
         };
         let value = self.value.within(seen)?;
         seed.deserialize(value).map_err(|fault| fault.within(&name))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::{Invocation, Payload, PreTrigger, Timestamp};
-
-    fn call(json: &str) -> Result<Invocation, String> {
-        read(json.as_bytes(), Some("payload")).map_err(|fault| fault.to_string())
-    }
-
-    fn with(field: &str) -> Result<Invocation, String> {
-        call(&format!(r#"{{"id": "i", "function": "f", "invoked_at": 5, {field}}}"#))
-    }
-
-    #[test]
-    fn null_is_as_if_it_were_absent() {
-        let event = with(r#""payload": null, "tenant": null, "attributes": null, "content_type": null"#).unwrap();
-        assert_eq!((event.payload, event.content_type), (Payload::default(), None));
-        assert_eq!(call(r#"{"id": null, "function": "f"}"#).unwrap_err(), "field id: it must be there");
-        assert_eq!(
-            with(r#""attributes": {"a": null}"#).unwrap_err(),
-            "field attributes.a: null is seen, and a text is wanted"
-        );
-    }
-
-    #[test]
-    fn whole_numbers_may_be_written_as_floats() {
-        for (json, wanted) in [("1.7e12", 1_700_000_000_000), ("5.0", 5), ("-3", -3), ("9007199254740992.0", 1 << 53)] {
-            assert_eq!(
-                with(&format!(r#""deadline": {json}"#)).unwrap().deadline,
-                Some(Timestamp::from_millis(wanted)),
-                "{json}"
-            );
-        }
-        for json in ["1.5", "1e300", "18446744073709551616"] {
-            let fault = with(&format!(r#""deadline": {json}"#)).unwrap_err();
-            assert_eq!(fault, format!("field deadline: the number {json} is seen, and a whole number is wanted"));
-        }
-        assert_eq!(
-            with(r#""deadline": "5""#).unwrap_err(),
-            r#"field deadline: the text "5" is seen, and a whole number is wanted"#
-        );
-        let notice = |confidence: &str| {
-            let json = format!(
-                r#"{{"id": "n", "source": "s", "function": "f", "emitted_at": 5, "confidence": {confidence}}}"#
-            );
-            read::<PreTrigger>(json.as_bytes(), None).map(|event| event.confidence).map_err(|fault| fault.to_string())
-        };
-        assert_eq!(notice("1"), Ok(1.0));
-        assert_eq!(
-            notice("true"),
-            Err("field confidence: the truth value true is seen, and a number is wanted".to_owned())
-        );
-    }
-
-    #[test]
-    fn a_payload_may_be_any_value() {
-        for json in [r#"{"name": "Ann", "base64": "AA=="}"#, "[1, 2]", "5", "true", "{}", r#"{"base64": 5}"#] {
-            let event = with(&format!(r#""payload": {json}"#)).unwrap();
-            assert_eq!(event.payload, Payload(json.as_bytes().to_vec()));
-            assert_eq!(event.content_type.as_deref(), Some("application/json"), "{json}");
-        }
-        let event = with(r#""content_type": "application/vnd.acme+json", "payload": [1]"#).unwrap();
-        assert_eq!(event.content_type.as_deref(), Some("application/vnd.acme+json"));
-        assert_eq!(with(r#""payload": {"base64": "/wA="}"#).unwrap().payload, Payload(vec![0xff, 0]));
-        assert_eq!(with(r#""payload": "text""#).unwrap().content_type, None);
-        assert!(with(r#""payload": {"base64": "?"}"#).unwrap_err().starts_with("field payload: payload.base64:"));
-    }
-
-    #[test]
-    fn half_a_character_is_named() {
-        for half in [r"\ud83d", r"a\uDE00b", r"\ud83d\ud83d", r"\ud83dx"] {
-            let fault = with(&format!(r#""payload": "{half}""#)).unwrap_err();
-            assert!(fault.starts_with("field payload: half a character is seen"), "{half}: {fault}");
-        }
-        let event = with(r#""payload": "\ud83d\ude00\n""#).unwrap();
-        assert_eq!(event.payload, Payload("😀\n".as_bytes().to_vec()));
-    }
-
-    #[test]
-    fn the_event_itself_is_an_object_and_no_deeper_than_it_need_be() {
-        assert_eq!(call("[]").unwrap_err(), "an array is seen, and an object is wanted");
-        assert!(call("{").unwrap_err().contains("EOF"), "{}", call("{").unwrap_err());
-        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(with(&format!(r#""payload": {deep}"#)).is_ok() || with(&format!(r#""payload": {deep}"#)).is_err());
-        assert!(
-            with(&format!(r#""other": {}"#, "[".repeat(50) + &"]".repeat(50))).is_ok(),
-            "passed over where it lies"
-        );
     }
 }

@@ -312,6 +312,20 @@ fn a_union_at_the_top_is_read_by_the_branch_that_was_written() {
         assert!(fault.to_string().contains(found), "{branch}: {fault}");
     }
     assert_eq!(read::<Invocation>(&union, &[]).unwrap_err().reason(), "other_event");
+    // Another kind, in another namespace, behind a branch that is no record and beside a type that both records use.
+    let text = |name: &str| format!(r#"{{"name": "{name}", "type": "string"}}"#);
+    let kind = r#"{"name": "kind", "type": {"type": "enum", "name": "Kind", "symbols": ["A", "B"]}}"#;
+    let record = |name: &str, fields: &[String]| {
+        format!(r#"{{"type": "record", "name": "{name}", "namespace": "org.shop", "fields": [{}]}}"#, fields.join(", "))
+    };
+    let tick = record("Tick", &[kind.to_owned()]);
+    let of_kind = r#"{"name": "sort", "type": "org.shop.Kind"}"#.to_owned();
+    let notice = record("PreTrigger", &[text("id"), of_kind, text("source"), text("function")]);
+    let union = format!(r#"["string", {tick}, {notice}]"#);
+    let event: PreTrigger = read(&union, &[4, 2, b'n', 2, 2, b's', 2, b'f']).unwrap();
+    assert_eq!((event.id.as_str(), event.source.as_str(), event.function.as_str()), ("n", "s", "f"));
+    let fault = read::<PreTrigger>(&union, &[2, 2]).unwrap_err();
+    assert!(fault.to_string().contains("Tick"), "{fault}");
 }
 
 #[test]
@@ -326,4 +340,18 @@ fn an_event_without_a_time_of_its_own_has_its_record_s() {
     let json = br#"{"id": "n", "source": "s", "function": "f", "emitted_at": 0}"#;
     let event: PreTrigger = codec.decode_recorded(json, JSON, &NoSchemaRegistry, recorded_at).unwrap();
     assert_eq!((event.emitted_at, event.expires_at()), (recorded_at, Timestamp::from_millis(30_077)));
+}
+
+#[test]
+fn fingerprints_are_told_as_they_stand_in_the_message() {
+    let codec = Codec::new();
+    let message = [0xc3, 0x01, 0x10, 0x32, 0x54, 0x76, 0x98, 0xba, 0xdc, 0xfe, 0x00];
+    let fault = codec.decode::<Invocation>(&message, None, &NoSchemaRegistry).unwrap_err().to_string();
+    let current: String =
+        codec.fingerprint(EventKind::Invocation).to_le_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    for told in ["fingerprint 1032547698badcfe is", &format!("current one has {current})")] {
+        assert!(fault.contains(told), "{told}: {fault}");
+    }
+    let table = include_str!("../../schemas/README.md");
+    assert!(table.contains(&format!("| `invocation.avsc` | `{current}` |")), "{current}");
 }

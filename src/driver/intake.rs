@@ -15,7 +15,7 @@ use crate::forecast::Share;
 use crate::forecast::chains::Evidence;
 use crate::ingest::{Claim, Received, Sink};
 use crate::telemetry::{Metrics, Tracing};
-use crate::types::Invocation;
+use crate::types::{Invocation, headers};
 
 /// Takes what ingest decoded.
 pub struct Intake {
@@ -39,7 +39,7 @@ pub struct Intake {
 
 impl Sink for Intake {
     fn received(&mut self, received: Received) {
-        let Received { position, key, headers, bytes, received_at, content, original, is_refused } = received;
+        let Received { position, key, mut headers, bytes, received_at, content, original, is_refused } = received;
         let invocation = match content {
             Ok(invocation) => invocation,
             Err(poison) => {
@@ -51,6 +51,9 @@ impl Sink for Intake {
         let evidence = evidence(&headers, key.as_deref());
         self.observations.see(Event::InvocationArrived { function: invocation.function.clone(), evidence });
         let span = self.tracing.start(&headers, &invocation.function, &self.topic, &position);
+        let headers_left_out = headers::pass_on(&mut headers);
+        self.metrics.call_headers_left_out.add(headers_left_out as u64);
+        self.metrics.call_headers_not_text.add(headers::not_text(&headers) as u64);
         let ticket = Ticket {
             position: Some(position),
             bytes,
@@ -58,11 +61,12 @@ impl Sink for Intake {
             span,
             original,
             overflowed: is_refused,
+            headers_left_out,
             ..Ticket::default()
         };
         // Those of one partition end together, when it goes away.
         let cancelled = self.partitions.entry(position.partition).or_insert_with(Cancelled::not_yet).clone();
-        let call = Call { invocation, ticket, received_at, attempt: 1, cancelled };
+        let call = Call { invocation, headers, ticket, received_at, attempt: 1, cancelled };
         if is_refused {
             return self.delivery.overflowed(call);
         }
@@ -122,10 +126,11 @@ impl Sink for Intake {
 }
 
 /// What a call belongs to, as hashes: its trace, by the trace id of its `traceparent`, and its message key.
-fn evidence(headers: &[(String, Vec<u8>)], key: Option<&[u8]>) -> Evidence {
+fn evidence(headers: &[(String, Option<Vec<u8>>)], key: Option<&[u8]>) -> Evidence {
     let header = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("traceparent"));
     // version "-" trace-id "-" parent-id "-" flags, in hex (W3C Trace Context); ids of zeros are no ids.
-    let trace = header.and_then(|(_, value)| value.get(3..35)).filter(|id| id.iter().any(|&digit| digit != b'0'));
+    let trace =
+        header.and_then(|(_, value)| value.as_ref()?.get(3..35)).filter(|id| id.iter().any(|&digit| digit != b'0'));
     Evidence { trace: trace.map(hash), key: key.map(hash) }
 }
 
@@ -142,7 +147,8 @@ mod tests {
     #[test]
     fn calls_of_one_trace_or_key_have_the_same_evidence() {
         let of = |trace: &str, key: Option<&[u8]>| {
-            let headers = vec![("Traceparent".to_owned(), format!("00-{trace}-b7ad6b7169203331-01").into_bytes())];
+            let headers =
+                vec![("Traceparent".to_owned(), Some(format!("00-{trace}-b7ad6b7169203331-01").into_bytes()))];
             evidence(&headers, key)
         };
         let one = of("0af7651916cd43dd8448eb211c80319c", Some(b"order-7"));
@@ -150,6 +156,6 @@ mod tests {
         assert_ne!(one.trace, of("1af7651916cd43dd8448eb211c80319c", None).trace);
         assert_eq!(of(&"0".repeat(32), None), Evidence::default());
         assert_eq!(evidence(&[], None), Evidence::default());
-        assert_eq!(evidence(&[("traceparent".to_owned(), b"00-short".to_vec())], None), Evidence::default());
+        assert_eq!(evidence(&[("traceparent".to_owned(), Some(b"00-short".to_vec()))], None), Evidence::default());
     }
 }

@@ -22,6 +22,7 @@ use crate::publish::{
     TransactionSettings,
 };
 use crate::telemetry::{CallSpan, Metrics};
+use crate::types::headers::{HEADER_LEFT_OUT, HEADER_OF_THE_KEY, add_passed_on, remove_passed_on};
 use crate::types::{
     ForecastSnapshot, FunctionName, FunctionStatus, InvocationError, InvocationResult, Position, PreTrigger,
     PreTriggerOutcome, Status,
@@ -68,6 +69,8 @@ pub struct Ticket {
     pub was_held: bool,
     /// Whether there was no room for it.
     pub overflowed: bool,
+    /// How many headers of its message had no room to go along with it.
+    pub headers_left_out: usize,
 }
 
 /// What an outbox is made of.
@@ -299,7 +302,7 @@ impl Outbox {
 
     /// Sends an event that no call waits for.
     fn announce_event<E: codec::Event>(&self, destination: Destination, key: Vec<u8>, event: &E, format: WireFormat) {
-        let headers = vec![("content-type".to_owned(), content_type_of(format).as_bytes().to_vec())];
+        let headers = vec![("content-type".to_owned(), Some(content_type_of(format).as_bytes().to_vec()))];
         match self.settings.codec.encode(event, format) {
             Ok(payload) => {
                 let record = Record { destination, key: Some(key), headers, payload: Some(payload) };
@@ -367,8 +370,9 @@ impl Outcomes for Arc<Outbox> {
             }
         }
         metrics.result(result.status, result.start_kind, result.prepare_us, result.execute_us);
-        let Ticket { position, bytes, key, span, terms, original, overflowed, .. } = call.ticket;
-        let headers = span.result_headers(content_type_of(*format));
+        let Ticket { position, bytes, key, span, terms, original, overflowed, headers_left_out, .. } = call.ticket;
+        let mut headers = span.result_headers(content_type_of(*format));
+        add_passed_on(&mut headers, call.headers, headers_left_out);
         span.end(result.status, result.start_kind);
         if let Some(position) = position {
             let original = original.filter(|_| used_up || overflowed);
@@ -417,19 +421,20 @@ impl Deliveries for Replies {
         let codec = &outbox.settings.codec;
         let result: InvocationResult =
             codec.decode(record.payload.as_deref()?, content_type(record), &OurSchemas(codec)).ok()?;
-        let Record { key, headers, .. } = record.clone();
+        let Record { key, mut headers, .. } = record.clone();
         match (refusal, key) {
             // A compacted topic takes no record without a key.
             (Refusal::Invalid(_), None) => {
+                headers.retain(|(name, _)| name != HEADER_OF_THE_KEY);
                 outbox.result_record(&result, Some(result.invocation_id.clone().into_bytes()), headers)
             }
             (_, key) if result.payload.is_some() => {
                 outbox.result_record(&without_payload(result, &refusal.to_string()), key, headers)
             }
-            // Now it is what the caller chose that is too much.
+            // Now it is what the caller chose that is too much: the call's headers, and then its key.
+            (Refusal::TooLarge, key) if remove_passed_on(&mut headers) => outbox.result_record(&result, key, headers),
             (Refusal::TooLarge, Some(key)) => {
-                let content_type = content_type_of(outbox.settings.format).as_bytes().to_vec();
-                let headers = vec![("content-type".to_owned(), content_type)];
+                headers.retain(|(name, _)| name == "content-type" || name == HEADER_LEFT_OUT);
                 outbox.result_record(&without_key(result, key.len()), None, headers)
             }
             // Without all that it is as small as it can be said.

@@ -162,12 +162,12 @@ impl<O: Outcomes> Node<O> {
         let version = Arc::clone(&ready.version);
         let limits = &version.definition.limits;
         let limit = Duration::from_millis(limits.timeout_ms);
-        let Call { invocation, attempt, cancelled, .. } = &pending.call;
+        let Call { invocation, headers, attempt, cancelled, .. } = &pending.call;
         let left = invocation.deadline.map_or(limit, |deadline| deadline.since(wall_clock()));
         let until = taken_at + left.min(limit);
         let log = ready.instance.log().clone();
         let say = |lines| self.write_out(function, of_call(&version.definition, invocation, *attempt, lines));
-        let call = ready.instance.call(invocation, *attempt, cancelled, until, limits.payload_out_bytes);
+        let call = ready.instance.call((invocation, headers), *attempt, cancelled, until, limits.payload_out_bytes);
         let mut ended = tokio::select! {
             biased;
             ended = overheard(call, &log, say) => ended,

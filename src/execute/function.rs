@@ -16,13 +16,15 @@ use super::slots::Slot;
 use super::status::Story;
 use super::wall_clock;
 use crate::pool::{Breaker, Purpose};
-use crate::types::{FunctionDefinition, FunctionName, Invocation, StartKind, WarmReason};
+use crate::types::{FunctionDefinition, FunctionName, Headers, Invocation, StartKind, WarmReason};
 
 /// A call as it is handed to the executor. `T` is the caller's own: it comes back with the outcome.
 #[derive(Debug)]
 pub struct Call<T> {
     /// What to call, and with what.
     pub invocation: Invocation,
+    /// Headers of its message that the guest sees, as far as they are text.
+    pub headers: Headers,
     /// Comes back with the outcome.
     pub ticket: T,
     /// When the node had the event in hand.

@@ -21,7 +21,8 @@ use super::function::Cancelled;
 use super::host::{self, Grace, Host, Preview2, TimedOut};
 use super::memory::Account;
 use super::stdio::CallLog;
-use crate::types::{FunctionDefinition, Invocation, Payload, Status};
+use crate::types::headers::attributes;
+use crate::types::{FunctionDefinition, Headers, Invocation, Payload, Status};
 
 /// The pages that the kernel gives at once.
 const PAGE_BYTES: usize = 4_096;
@@ -116,7 +117,7 @@ impl Instance {
     /// Runs one call until it answers, fails, or `deadline` has passed.
     pub(super) async fn call(
         &mut self,
-        invocation: &Invocation,
+        (invocation, headers): (&Invocation, &Headers),
         attempt: u32,
         cancelled: &Cancelled,
         deadline: Instant,
@@ -126,8 +127,7 @@ impl Instance {
             Self::Component(store, guest) => {
                 begin(store, cancelled, deadline);
                 store.data_mut().announcer.begin(invocation);
-                let attributes: Vec<(&str, &str)> =
-                    invocation.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+                let attributes = attributes(&invocation.attributes, headers);
                 let call = GuestInvocation {
                     id: &invocation.id,
                     function: invocation.function.as_str(),

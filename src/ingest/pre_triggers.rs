@@ -10,9 +10,15 @@
 //!   it: with N nodes there are up to N copies. A reader that wants one of each keeps the first.
 //!
 //! What is written while no node runs is therefore counted and gets no dead letter.
+//!
+//! **Where reading begins.** A pre-trigger counts while its own window is open, whatever the timestamp of its record is: a
+//! sender may give seconds for milliseconds, or carry on the time of an event. So besides what is young by its record, the last
+//! [`READ_BACK`] records of each partition are read, and of those whose records are older than that, such whose own window is
+//! over by now are passed over without a word.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::{KEY_BYTES_KEPT, MessageBounds, Poison, is_beyond};
 use crate::codec::{Codec, WriterSchemas};
@@ -22,6 +28,8 @@ use crate::kafka::{ClientError, Connection, Health};
 use crate::types::{Offset, PreTrigger, Timestamp};
 
 const THREAD: &str = "pre-triggers";
+/// How many records before a partition's end are read at the start whatever their timestamps say.
+pub const READ_BACK: u32 = 10_000;
 /// How often a pre-trigger is tried whose writer's schema cannot be had, over about 3 seconds. It holds up those behind it,
 /// and is worth less with every second.
 const ATTEMPTS_MAX: u32 = 6;
@@ -66,7 +74,8 @@ pub struct PreTriggers {
 }
 
 impl PreTriggers {
-    /// Begins to read `topic` at `start`, which is best [`Start::Since`] now less the longest window of a pre-trigger.
+    /// Begins to read `topic`: from its beginning, or where `window_max` is given, what may still be open `now` where no window
+    /// is longer than that.
     ///
     /// `sink` is called on the thread `pre-triggers` and answers whether it had room. It must not wait for it.
     ///
@@ -75,7 +84,7 @@ impl PreTriggers {
     pub fn start(
         connection: &Connection,
         topic: &str,
-        start: Start,
+        (now, window_max): (Timestamp, Option<Duration>),
         codec: Arc<Codec>,
         writers: Arc<dyn WriterSchemas>,
         bounds: MessageBounds,
@@ -91,7 +100,11 @@ impl PreTriggers {
             counters: Arc::clone(&counters),
             caught_up: false,
             attempts: 0,
+            gave_up: false,
+            now,
+            young_from: window_max.map(|window_max| now - window_max),
         };
+        let start = reader.young_from.map_or(Start::Beginning, |time| Start::Since { time, records: READ_BACK });
         let tail = Tail::start(connection, topic, THREAD, start, reader)?;
         Ok(Self { tail, counters })
     }
@@ -137,6 +150,23 @@ struct Reader<S> {
     caught_up: bool,
     /// Attempts at the message at hand, so far.
     attempts: u32,
+    /// Whether the last schema that was asked for could not be had.
+    gave_up: bool,
+    /// When reading began.
+    now: Timestamp,
+    /// Records with a timestamp below this are older than any window that is open; None where reading began at the beginning.
+    young_from: Option<Timestamp>,
+}
+
+impl<S> Reader<S> {
+    fn is_old(&self, timestamp: Option<Timestamp>) -> bool {
+        !self.caught_up && self.young_from.is_some_and(|from| timestamp.is_none_or(|timestamp| timestamp < from))
+    }
+}
+
+/// Whether a pre-trigger says nothing any more. A withdrawal always says something: the notice that it withdraws may be open.
+fn is_over(pre_trigger: &PreTrigger, now: Timestamp) -> bool {
+    pre_trigger.expected_invocations > 0 && pre_trigger.expires_at() <= now
 }
 
 impl<S: FnMut(PreTriggerEvent) -> bool + Send + 'static> Follower for Reader<S> {
@@ -152,14 +182,20 @@ impl<S: FnMut(PreTriggerEvent) -> bool + Send + 'static> Follower for Reader<S> 
             }
             Err(error) => (Headers::new(), Err(error)),
         };
+        let is_old = self.is_old(message.timestamp);
         let event = match decoded {
+            Ok(pre_trigger) if is_old && is_over(&pre_trigger, self.now) => {
+                self.attempts = 0;
+                return Step::Done;
+            }
             Ok(pre_trigger) => PreTriggerEvent::Received(pre_trigger),
             Err(error) if error.retryable() => {
                 self.attempts += 1;
-                if self.attempts < ATTEMPTS_MAX {
+                // Thousands of old ones would keep those behind them for hours.
+                if self.attempts < ATTEMPTS_MAX && !(is_old && self.gave_up) {
                     return Step::Again;
                 }
-                self.attempts = 0;
+                (self.attempts, self.gave_up) = (0, true);
                 self.counters.schema_unavailable.fetch_add(1, Ordering::Relaxed);
                 return Step::Done;
             }
@@ -186,7 +222,7 @@ impl<S: FnMut(PreTriggerEvent) -> bool + Send + 'static> Follower for Reader<S> 
                 }
             }
         };
-        self.attempts = 0;
+        (self.attempts, self.gave_up) = (0, false);
         let is_notice = matches!(event, PreTriggerEvent::Received(_));
         if !(self.sink)(event) {
             self.counters.dropped.fetch_add(1, Ordering::Relaxed);
@@ -198,5 +234,26 @@ impl<S: FnMut(PreTriggerEvent) -> bool + Send + 'static> Follower for Reader<S> 
 
     fn caught_up(&mut self) {
         self.caught_up = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::NoSchemaRegistry;
+
+    #[test]
+    fn a_window_that_is_open_counts_and_a_withdrawal_always_does() {
+        let notice = |json: &str| {
+            Codec::new().decode::<PreTrigger>(json.as_bytes(), Some("application/json"), &NoSchemaRegistry)
+        };
+        let base = r#""id": "n", "source": "s", "function": "f", "emitted_at": 1000"#;
+        let is_over = |fields: &str, now| {
+            super::is_over(&notice(&format!("{{{base}{fields}}}")).unwrap(), Timestamp::from_millis(now))
+        };
+        let window = r#", "window_ms": 500"#;
+        assert_eq!([1_499, 1_500].map(|now| is_over(window, now)), [false, true]);
+        assert!(!is_over(r#", "window_ms": 500, "not_before": 8000"#, 8_499));
+        assert!(!is_over(r#", "window_ms": 500, "expected_invocations": 0"#, 9_000));
     }
 }

@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_message_counts_for_what_is_held_of_it() {
-        let headers: Headers = vec![(String::new(), Vec::new()); 1_000];
+        let headers: Headers = vec![(String::new(), None); 1_000];
         assert_eq!(held_bytes(10, 100, &Headers::new(), false), MESSAGE_BYTES + 110);
         assert_eq!(held_bytes(10, 100, &Headers::new(), true), MESSAGE_BYTES + 210);
         assert_eq!(held_bytes(0, 0, &headers, false), MESSAGE_BYTES + 48_000);

@@ -4,8 +4,7 @@
 
 use rdkafka::message::{BorrowedMessage, Header, OwnedHeaders};
 
-/// Headers in the order of the message; a name may come more than once. A value that is null becomes an empty one.
-pub type Headers = Vec<(String, Vec<u8>)>;
+pub use crate::types::Headers;
 
 /// Most headers, and most bytes of their names and values together, that are taken (both inclusive).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,16 +36,16 @@ pub fn read(message: &BorrowedMessage<'_>) -> (Headers, usize) {
 }
 
 /// Bytes of names and values.
-pub fn bytes(headers: &[(String, Vec<u8>)]) -> usize {
-    headers.iter().map(|(name, value)| name.len() + value.len()).sum()
+pub fn bytes(headers: &[(String, Option<Vec<u8>>)]) -> usize {
+    headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len)).sum()
 }
 
 /// What headers take in memory: their place in the list, and their texts with what an allocator needs for each.
-pub fn bytes_in_memory(headers: &[(String, Vec<u8>)]) -> usize {
+pub fn bytes_in_memory(headers: &[(String, Option<Vec<u8>>)]) -> usize {
     const LEAST: usize = 32;
     let of = |len: usize| if len == 0 { 0 } else { (len + 8).next_multiple_of(16).max(LEAST) };
-    let texts: usize = headers.iter().map(|(name, value)| of(name.len()) + of(value.len())).sum();
-    texts + std::mem::size_of_val(headers)
+    let texts = headers.iter().map(|(name, value)| of(name.len()) + of(value.as_ref().map_or(0, Vec::len)));
+    texts.sum::<usize>() + std::mem::size_of_val(headers)
 }
 
 pub(super) use raw::read_raw;
@@ -110,16 +109,15 @@ mod raw {
                 if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR || name.is_null() {
                     break;
                 }
-                let value: &[u8] =
-                    if value.is_null() { &[] } else { std::slice::from_raw_parts(value.cast::<u8>(), len) };
+                let value = (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast::<u8>(), len));
                 (CStr::from_ptr(name).to_bytes(), value)
             };
-            bytes = bytes.saturating_add(name.len() + value.len());
+            bytes = bytes.saturating_add(name.len() + value.map_or(0, <[u8]>::len));
             if bytes > bounds.bytes_max {
                 return Err(Overfull { count: Some(count), bytes });
             }
             match std::str::from_utf8(name) {
-                Ok(name) => read.push((name.to_owned(), value.to_vec())),
+                Ok(name) => read.push((name.to_owned(), value.map(<[u8]>::to_vec))),
                 Err(_) => left_out += 1,
             }
         }
@@ -132,16 +130,16 @@ mod raw {
 
         /// Headers with these names and values, as librdkafka keeps them, read back.
         pub(in crate::kafka::headers) fn through_librdkafka(
-            headers: &[(&[u8], &[u8])],
+            headers: &[(&[u8], Option<&[u8]>)],
             bounds: Bounds,
         ) -> Result<(Headers, usize), Overfull> {
             // SAFETY: a list of our own, destroyed once; librdkafka copies what is added.
             unsafe {
                 let list = sys::rd_kafka_headers_new(headers.len());
                 for (name, value) in headers {
-                    let (name_len, value_len) =
-                        (isize::try_from(name.len()).unwrap(), isize::try_from(value.len()).unwrap());
-                    sys::rd_kafka_header_add(list, name.as_ptr().cast(), name_len, value.as_ptr().cast(), value_len);
+                    let (name_len, value_len) = (name.len().cast_signed(), value.map_or(0, <[u8]>::len).cast_signed());
+                    let value = value.map_or(ptr::null(), <[u8]>::as_ptr);
+                    sys::rd_kafka_header_add(list, name.as_ptr().cast(), name_len, value.cast(), value_len);
                 }
                 let read = read_list(list, bounds);
                 sys::rd_kafka_headers_destroy(list);
@@ -152,22 +150,24 @@ mod raw {
 }
 
 /// Headers of a message to send; None where there are none.
-pub fn write(headers: &[(String, Vec<u8>)]) -> Option<OwnedHeaders> {
+pub fn write(headers: &[(String, Option<Vec<u8>>)]) -> Option<OwnedHeaders> {
     if headers.is_empty() {
         return None;
     }
     let empty = OwnedHeaders::new_with_capacity(headers.len());
-    Some(headers.iter().fold(empty, |written, (key, value)| written.insert(Header { key, value: Some(value) })))
+    Some(headers.iter().fold(empty, |written, (key, value)| written.insert(Header { key, value: value.as_ref() })))
 }
 
-/// The value of the last header named `name`, whose letters may be upper or lower case, where it is UTF-8.
-pub fn text<'a>(headers: &'a [(String, Vec<u8>)], name: &str) -> Option<&'a str> {
+/// The value of the last header named `name`, whose letters may be upper or lower case, where it is UTF-8 and not null.
+pub fn text<'a>(headers: &'a [(String, Option<Vec<u8>>)], name: &str) -> Option<&'a str> {
     let (_, value) = headers.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
-    std::str::from_utf8(value).ok()
+    std::str::from_utf8(value.as_deref()?).ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::message::Headers as _;
+
     use super::raw::tests::through_librdkafka;
     use super::*;
 
@@ -175,26 +175,34 @@ mod tests {
 
     #[test]
     fn headers_survive_and_the_last_of_a_name_counts() {
+        let header = |name: &str, value: &[u8]| (name.to_owned(), Some(value.to_vec()));
+        let null = ("n".to_owned(), None);
         let headers: Headers =
-            vec![("a".to_owned(), b"1".to_vec()), ("A".to_owned(), b"2".to_vec()), ("b".to_owned(), vec![0xff])];
-        let raw: Vec<_> = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect();
+            vec![header("a", b"1"), header("A", b"2"), header("b", &[0xff]), null, header("n", b""), header("b", b"")];
+        let raw: Vec<_> = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_deref())).collect();
         assert_eq!(through_librdkafka(&raw, ANY), Ok((headers.clone(), 0)));
+        let headers: Headers = headers[..4].to_vec();
         assert_eq!(text(&headers, "a"), Some("2"));
         assert_eq!(text(&headers, "b"), None);
         assert_eq!(text(&headers, "c"), None);
-        assert!(write(&headers).is_some());
+        assert_eq!(text(&headers, "n"), None);
+        let written = write(&headers).unwrap();
+        let written: Vec<_> =
+            written.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect();
+        assert_eq!(written, headers);
         assert!(write(&[]).is_none());
     }
 
     #[test]
     fn names_that_are_no_text_are_left_out_and_counted_and_panic_nowhere() {
-        let read = through_librdkafka(&[(b"\xff\xfe", b"1"), (b"ok", b"2"), (b"caf\xe9", b"")], ANY);
-        assert_eq!(read, Ok((vec![("ok".to_owned(), b"2".to_vec())], 2)));
+        let read = through_librdkafka(&[(b"\xff\xfe", Some(b"1")), (b"ok", Some(b"2")), (b"caf\xe9", None)], ANY);
+        assert_eq!(read, Ok((vec![("ok".to_owned(), Some(b"2".to_vec()))], 2)));
     }
 
     #[test]
     fn nothing_is_taken_of_headers_that_are_too_many_or_too_large() {
-        let four: &[(&[u8], &[u8])] = &[(b"a", b""), (b"b", b""), (b"\xff", b""), (b"c", b"12345")];
+        let four: &[(&[u8], Option<&[u8]>)] =
+            &[(b"a", Some(b"")), (b"b", None), (b"\xff", None), (b"c", Some(b"12345"))];
         let bounds = |count_max, bytes_max| Bounds { count_max, bytes_max };
         assert_eq!(through_librdkafka(four, bounds(4, 9)).map(|(read, left_out)| (read.len(), left_out)), Ok((3, 1)));
         assert_eq!(through_librdkafka(four, bounds(3, 9)), Err(Overfull { count: Some(4), bytes: 0 }));
@@ -203,7 +211,8 @@ mod tests {
 
     #[test]
     fn empty_headers_count_for_what_they_take() {
-        let headers: Headers = (0..1_000).map(|nth| (if nth == 0 { "a" } else { "" }.to_owned(), Vec::new())).collect();
+        let headers: Headers =
+            (0..1_000).map(|nth| (if nth == 0 { "a" } else { "" }.to_owned(), Some(Vec::new()))).collect();
         assert_eq!((bytes(&headers), bytes_in_memory(&headers)), (1, 48 * 1_000 + 32));
     }
 }

@@ -56,8 +56,14 @@ const FENCE_SEEK_AFTER: Duration = Duration::from_millis(100);
 pub enum Start {
     /// At the oldest message of every partition.
     Beginning,
-    /// At the first message whose timestamp is not below this.
-    Since(Timestamp),
+    /// At the first message whose timestamp is not below `time`, and in each partition no later than `records` offsets before
+    /// its end: timestamps are their senders', and may say anything.
+    Since {
+        /// The timestamp.
+        time: Timestamp,
+        /// The offsets.
+        records: u32,
+    },
     /// At what is written from now on.
     End,
 }
@@ -368,13 +374,15 @@ impl<F: Follower> Reader<F> {
             began.push((partition, low, high));
         }
         let since = match start {
-            Start::Since(time) => Some(self.offsets_since(&new, time).map_err(wrap)?),
+            Start::Since { time, records } => Some((self.offsets_since(&new, time).map_err(wrap)?, records)),
             Start::Beginning | Start::End => None,
         };
         let first = self.partitions.is_empty();
         for (partition, low, high) in began {
             let next = match &since {
-                Some(since) => since.get(&partition).copied().unwrap_or(high).max(low),
+                Some((since, records)) => {
+                    since.get(&partition).copied().unwrap_or(high).min(high - i64::from(*records)).max(low)
+                }
                 None if start == Start::End => high,
                 None => low,
             };

@@ -99,7 +99,8 @@ impl DeadLetter<'_> {
     pub fn into_record(self) -> Record {
         let mut headers = self.headers;
         headers.retain(|(name, _)| !name.starts_with(HEADER_PREFIX));
-        let mut add = |name: &str, value: &dyn Display| headers.push((name.to_owned(), value.to_string().into_bytes()));
+        let mut add =
+            |name: &str, value: &dyn Display| headers.push((name.to_owned(), Some(value.to_string().into_bytes())));
         add(HEADER_TOPIC, &self.topic);
         add(HEADER_PARTITION, &self.partition);
         add(HEADER_OFFSET, &self.offset);
@@ -130,7 +131,7 @@ impl DeadLetter<'_> {
 /// gone already, without the sender's headers and key. None where only our own headers are left.
 pub(super) fn smaller(mut record: Record) -> Option<Record> {
     if let Some(payload) = record.payload.take() {
-        record.headers.push((HEADER_OMITTED.to_owned(), payload.len().to_string().into_bytes()));
+        record.headers.push((HEADER_OMITTED.to_owned(), Some(payload.len().to_string().into_bytes())));
         return Some(record);
     }
     let before = record.headers.len();
@@ -150,7 +151,7 @@ mod tests {
             offset: Offset(41),
             timestamp: Some(Timestamp::from_millis(1_700_000_000_000)),
             key: Some(b"k".to_vec()),
-            headers: vec![("a".to_owned(), b"1".to_vec()), (HEADER_REASON.to_owned(), b"before".to_vec())],
+            headers: vec![("a".to_owned(), Some(b"1".to_vec())), (HEADER_REASON.to_owned(), Some(b"before".to_vec()))],
             payload: Some(vec![0xff; 7]),
             omitted: None,
             reason: "malformed",
@@ -163,7 +164,7 @@ mod tests {
 
     fn text(record: &Record, name: &str) -> Vec<String> {
         let of_name = record.headers.iter().filter(|(header, _)| header == name);
-        of_name.map(|(_, value)| String::from_utf8(value.clone()).unwrap()).collect()
+        of_name.map(|(_, value)| String::from_utf8(value.clone().unwrap()).unwrap()).collect()
     }
 
     #[test]

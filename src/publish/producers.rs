@@ -394,9 +394,8 @@ fn client(config: &ClientConfig, shared: &Arc<Shared>) -> Result<Client, KafkaEr
 
 /// Bytes of a record in a request, or somewhat more.
 fn size(record: &Record) -> usize {
-    let header = |(name, value): &(String, Vec<u8>)| name.len() + value.len() + HEADER_OVERHEAD;
-    let headers: usize = record.headers.iter().map(header).sum();
     let of = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + of(value) + HEADER_OVERHEAD).sum();
     RECORD_OVERHEAD + of(&record.key) + of(&record.payload) + headers
 }
 
@@ -488,7 +487,7 @@ mod tests {
 
     #[test]
     fn a_record_is_counted_with_all_of_it() {
-        let headers = vec![("name".to_owned(), vec![1; 6])];
+        let headers = vec![("name".to_owned(), Some(vec![1; 6]))];
         let record = Record { destination: Destination::Results, key: Some(vec![1; 3]), headers, payload: None };
         assert_eq!(size(&record), 70 + 3 + 4 + 6 + 12);
     }

@@ -92,6 +92,8 @@ table! {
     Gauge in_flight "forewarm.in_flight" "{call}" "Calls whose outcome the brokers have not stored yet.";
     Counter redelivered "forewarm.redelivered" "{message}" "Calls read again that were done already, and not run again.";
     Counter headers_left_out "forewarm.headers_left_out" "{header}" "Headers whose names are not UTF-8.";
+    Counter call_headers_left_out "forewarm.call_headers_left_out" "{header}" "Headers of calls that had no room to go along to the function and the result.";
+    Counter call_headers_not_text "forewarm.call_headers_not_text" "{header}" "Headers of calls that functions do not see, because their values are not UTF-8.";
     Counter commits "forewarm.commits" "{commit}" "Commits of progress.";
     Counter commit_failures "forewarm.commit_failures" "{commit}" "Commits that failed and are made again.";
     Counter completions_fenced "forewarm.completions_fenced" "{call}" "Outcomes that came after their partition had gone.";

@@ -9,7 +9,7 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracer;
 
-use crate::types::{FunctionName, InvocationResult, Position, StartKind, Status};
+use crate::types::{FunctionName, Headers, InvocationResult, Position, StartKind, Status};
 
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
@@ -28,18 +28,18 @@ pub struct CallSpan(Option<Box<Inner>>);
 #[expect(clippy::large_enum_variant, reason = "lives in a box of its own, which is only made where there is a context")]
 enum Inner {
     /// The caller's headers.
-    Carried(Vec<(String, Vec<u8>)>),
+    Carried(Headers),
     /// A span of ours, below the caller's.
     Ours(opentelemetry_sdk::trace::Span),
 }
 
 /// Headers as the propagator reads them. A header that is not UTF-8 is not there for it.
-struct Headers<'a>(&'a [(String, Vec<u8>)]);
+struct Read<'a>(&'a [(String, Option<Vec<u8>>)]);
 
-impl Extractor for Headers<'_> {
+impl Extractor for Read<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         let (_, value) = self.0.iter().find(|(name, _)| name.eq_ignore_ascii_case(key))?;
-        std::str::from_utf8(value).ok()
+        std::str::from_utf8(value.as_deref()?).ok()
     }
 
     fn keys(&self) -> Vec<&str> {
@@ -55,12 +55,12 @@ impl Tracing {
     /// Begins the span of a call that was read from `topic` with `headers`.
     pub fn start(
         &self,
-        headers: &[(String, Vec<u8>)],
+        headers: &[(String, Option<Vec<u8>>)],
         function: &FunctionName,
         topic: &str,
         position: &Position,
     ) -> CallSpan {
-        let read = Headers(headers);
+        let read = Read(headers);
         let parent =
             read.get(TRACEPARENT).map(|_| TraceContextPropagator::new().extract_with_context(&Context::new(), &read));
         let parent = parent.filter(|context| context.span().span_context().is_valid());
@@ -70,7 +70,7 @@ impl Tracing {
             let state = parent.span().span_context().trace_state().header();
             let carried = [(TRACEPARENT, read.get(TRACEPARENT).unwrap_or_default()), (TRACESTATE, &state)];
             let carried = carried.into_iter().filter(|(_, value)| !value.is_empty());
-            let carried = carried.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).collect();
+            let carried = carried.map(|(name, value)| (name.to_owned(), Some(value.as_bytes().to_vec()))).collect();
             return CallSpan(Some(Box::new(Inner::Carried(carried))));
         };
         let attributes = [
@@ -93,8 +93,8 @@ impl Tracing {
 
 impl CallSpan {
     /// The headers of the call's result: its content type and its trace context.
-    pub fn result_headers(&self, content_type: &str) -> Vec<(String, Vec<u8>)> {
-        let mut headers = vec![("content-type".to_owned(), content_type.as_bytes().to_vec())];
+    pub fn result_headers(&self, content_type: &str) -> Headers {
+        let mut headers = vec![("content-type".to_owned(), Some(content_type.as_bytes().to_vec()))];
         match self.0.as_deref() {
             None => {}
             Some(Inner::Carried(carried)) => headers.extend_from_slice(carried),
@@ -105,7 +105,7 @@ impl CallSpan {
                 let mut injected: Vec<_> = carrier
                     .into_iter()
                     .filter(|(_, value)| !value.is_empty())
-                    .map(|(name, value)| (name, value.into_bytes()))
+                    .map(|(name, value)| (name, Some(value.into_bytes())))
                     .collect();
                 injected.sort_unstable();
                 headers.extend(injected);
@@ -157,14 +157,15 @@ mod tests {
 
     fn start(tracing: &Tracing, headers: &[(&str, &str)]) -> CallSpan {
         let headers: Vec<_> =
-            headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
+            headers.iter().map(|(name, value)| ((*name).to_owned(), Some(value.as_bytes().to_vec()))).collect();
         let position = Position { partition: 1, offset: Offset(2), generation: Generation(3) };
         tracing.start(&headers, &FunctionName::new("f").unwrap(), "calls", &position)
     }
 
     fn header(span: &CallSpan, name: &str) -> Option<String> {
         let headers = span.result_headers("text/plain");
-        headers.into_iter().find(|(key, _)| key == name).map(|(_, value)| String::from_utf8(value).unwrap())
+        let (_, value) = headers.into_iter().find(|(key, _)| key == name)?;
+        Some(String::from_utf8(value?).unwrap())
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod event;
 mod explanation;
 mod function;
 mod group;
+pub mod headers;
 mod log;
 mod outcome;
 mod overflow;
@@ -33,6 +34,7 @@ pub use function::{
     Reuse, WarmPolicy,
 };
 pub use group::{GONE_AFTER, Group};
+pub use headers::Headers;
 pub use log::{FunctionLog, LeftOut, LogBatch, LogLine, LogStream};
 pub use outcome::{OutcomeKind, PreTriggerOutcome};
 pub use overflow::Overflow;

@@ -2,6 +2,7 @@
 //!
 //! Must not: read a clock; it is asked about a time.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeZone, Utc};
@@ -102,16 +103,29 @@ impl Schedule {
         if self.cron.len() > Self::CRON_LEN_MAX {
             return Err(fault(format!("it has {} bytes, more than {}", self.cron.len(), Self::CRON_LEN_MAX)));
         }
-        // As in crontab(5): a day field with a * in it does not restrict, so both fields must match.
-        let has_star = self.cron.split_whitespace().skip(2).step_by(2).any(|field| field.contains('*'));
+        // As in crontab(5): a day field with a * in it does not restrict, so both fields must match. The parser takes ? for *.
+        let has_star = self.cron.split_whitespace().skip(2).step_by(2).any(|field| field.contains(['*', '?']));
         let parser =
             CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).dom_and_dow(has_star).build();
-        let cron = parser.parse(&self.cron).map_err(|error| fault(error.to_string()))?;
+        let cron = parser.parse(&without_stars_in_lists(&self.cron)).map_err(|error| fault(error.to_string()))?;
         if !has_a_moment(&cron.pattern) {
             return Err(InvalidSchedule::Never { cron: shown(&self.cron) });
         }
         Ok(Windows { cron, timezone, duration: Duration::from_millis(self.duration_ms) })
     }
+}
+
+/// The parser knows a * that stands alone or before a step, and none as an item of a list, where crontab(5) has it.
+fn without_stars_in_lists(cron: &str) -> Cow<'_, str> {
+    if !cron.contains(',') {
+        return Cow::Borrowed(cron);
+    }
+    let item = |item| if item == "*" || item == "?" { "*/1" } else { item };
+    let field = |field: &str| match field.contains(',') {
+        true => field.split(',').map(item).collect::<Vec<_>>().join(","),
+        false => field.to_owned(),
+    };
+    Cow::Owned(cron.split_whitespace().map(field).collect::<Vec<_>>().join(" "))
 }
 
 /// Whether any day of any year, and any minute of it, matches. No search through years: a month is told by its number, its
@@ -225,7 +239,7 @@ mod tests {
 
     #[test]
     fn what_begins_at_all_is_told_without_a_search_and_as_a_search_tells_it() {
-        let days = ["*", "29", "30", "31", "L", "LW", "31W", "1-7", "*/2", "28,30"];
+        let days = ["*", "?", "29", "30", "31", "L", "LW", "31W", "1-7", "*/2", "28,30"];
         let months = ["*", "2", "4", "2,6", "1"];
         let weekdays = ["*", "1", "1#5", "5#L", "+1#2", "+0", "+1#5", "*/3"];
         for day in days {
@@ -235,7 +249,7 @@ mod tests {
                     let windows = schedule(&cron, "UTC", 1).windows();
                     let Ok(windows) = windows else {
                         // The search itself, which finds nothing in 400 years.
-                        let has_star = day.contains('*') || weekday.contains('*');
+                        let has_star = day.contains(['*', '?']) || weekday.contains('*');
                         let parser = CronParser::builder().dom_and_dow(has_star).build();
                         let found = parser.parse(&cron).unwrap().find_next_occurrence(&Utc.timestamp_nanos(0), false);
                         assert!(found.is_err(), "{cron}: {found:?}");
@@ -253,6 +267,28 @@ mod tests {
         let windows = schedule("0 0 */2 * 1", "UTC", 1).windows().unwrap();
         assert_eq!(windows.begins_after(at("2026-01-01T00:00:00Z")), Some(at("2026-01-05T00:00:00Z")));
         assert_eq!(windows.begins_after(at("2026-01-05T00:00:00Z")), Some(at("2026-01-19T00:00:00Z")));
+        // Both in March 2026, where the 1st is a Sunday; with neither, either is enough.
+        let days = |day: &str, weekday: &str| {
+            let windows = schedule(&format!("30 6 {day} 3 {weekday}"), "UTC", 1).windows().unwrap();
+            let first = at("2026-03-01T06:30:00Z");
+            (1..=14)
+                .filter(|day| windows.open_until(first + Duration::from_hours(24 * (day - 1))).is_some())
+                .collect::<Vec<_>>()
+        };
+        for (day, weekday, expected) in [
+            ("*/3", "2", vec![10]),
+            ("?/3", "2", vec![10]),
+            ("5,*/4", "0,3-4", vec![1, 5]),
+            ("*", "6", vec![7, 14]),
+            ("?", "6", vec![7, 14]),
+            ("8-14", "*/3", vec![8, 11, 14]),
+            ("8-14", "6,*", (8..=14).collect()),
+            ("3,*", "1", vec![2, 9]),
+            ("3", "1", vec![2, 3, 9]),
+            ("2-4", "SAT", vec![2, 3, 4, 7, 14]),
+        ] {
+            assert_eq!(days(day, weekday), expected, "{day} and {weekday}");
+        }
     }
 
     #[test]

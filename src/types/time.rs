@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::{Duration, SystemTime};
 
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A point in time, in microseconds since the Unix epoch (UTC). May be negative: producers' clocks are not ours.
@@ -16,6 +17,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    /// The name of what stands on the wire, as Avro calls it; readers are asked for a value of this name.
+    pub const WIRE_NAME: &str = "timestamp-millis";
     /// The epoch itself.
     pub const ZERO: Self = Self(0);
 
@@ -98,7 +101,22 @@ impl Serialize for Timestamp {
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        i64::deserialize(deserializer).map(Self::from_millis)
+        struct Millis;
+
+        impl<'de> Visitor<'de> for Millis {
+            type Value = Timestamp;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number of milliseconds since 1970-01-01 UTC")
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Timestamp, D::Error> {
+                i64::deserialize(deserializer).map(Timestamp::from_millis)
+            }
+        }
+
+        // By its name, so that a reader can say which unit is wanted.
+        deserializer.deserialize_newtype_struct(Self::WIRE_NAME, Millis)
     }
 }
 

@@ -22,6 +22,7 @@ import artifacts
 import brokers
 import ceilings
 import delivery
+import edges
 import exactly_once
 import faults
 import kept
@@ -40,7 +41,7 @@ from bench import ECHO, HOSTILE, Bench, Skipped
 from cluster import Broker
 
 # What takes the one broker away for long comes last.
-FAMILIES = [use, status, kept, artifacts, faults, unreadable, operate, telemetry, logs, tenants, shares, ceilings, security, delivery, membership, scale, exactly_once, brokers]
+FAMILIES = [use, status, kept, artifacts, edges, faults, unreadable, operate, telemetry, logs, tenants, shares, ceilings, security, delivery, membership, scale, exactly_once, brokers]
 SCENARIOS = {scenario.__name__: scenario for family in FAMILIES for scenario in family.SCENARIOS}
 
 

@@ -43,7 +43,7 @@ fn result(key: &str, payload: Vec<u8>) -> Record {
     Record {
         destination: Destination::Results,
         key: Some(key.as_bytes().to_vec()),
-        headers: vec![("h".to_owned(), b"v".to_vec())],
+        headers: vec![("h".to_owned(), Some(b"v".to_vec()))],
         payload: Some(payload),
     }
 }
@@ -66,7 +66,7 @@ fn letter(payload: Vec<u8>) -> Record {
         offset: Offset(5),
         timestamp: None,
         key: None,
-        headers: vec![("a".to_owned(), b"1".to_vec())],
+        headers: vec![("a".to_owned(), Some(b"1".to_vec())), ("null".to_owned(), None)],
         payload: Some(payload),
         omitted: None,
         reason: "malformed",

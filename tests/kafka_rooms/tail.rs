@@ -204,7 +204,7 @@ fn pre_triggers_come_from_the_window_on_and_only_new_malformed_ones_are_handed_o
         let reader = PreTriggers::start(
             &connection,
             &topic,
-            Start::Beginning,
+            (Timestamp::ZERO, None),
             codec,
             Arc::new(NoSchemaRegistry),
             bounds(),
@@ -220,7 +220,7 @@ fn pre_triggers_come_from_the_window_on_and_only_new_malformed_ones_are_handed_o
             PreTriggerEvent::Malformed { poison, partition, offset, key, headers } => {
                 assert_eq!(poison.payload.as_deref(), Some(&b"new and malformed"[..]));
                 assert_eq!((partition, offset, key.as_deref()), (0, Offset(2), Some(&b"k"[..])));
-                assert_eq!(headers, [("a".to_owned(), b"1".to_vec())]);
+                assert_eq!(headers, [("a".to_owned(), Some(b"1".to_vec()))]);
             }
             other => panic!("{other:?}"),
         }
@@ -245,14 +245,23 @@ fn pre_triggers_from_before_the_window_are_not_read() {
     let seen = Arc::new(Mutex::default());
     let follower = Keys { seen: Arc::clone(&seen), again: 0 };
     let connection = brokers.connection(&unique("group"));
-    let since = Start::Since(Timestamp::from_millis(1_500_000));
-    let tail = Tail::start(&connection, &topic, "tail", since, follower).unwrap();
+    let since = |millis, records| Start::Since { time: Timestamp::from_millis(millis), records };
+    let tail = Tail::start(&connection, &topic, "tail", since(1_500_000, 0), follower).unwrap();
     eventually("it has caught up", || tail.is_caught_up());
     assert_eq!(*seen.lock().unwrap(), ["young", "end"]);
-    let nothing_since = Start::Since(Timestamp::from_millis(3_000_000));
     let follower = Keys { seen: Arc::default(), again: 0 };
-    let empty = Tail::start(&connection, &topic, "empty", nothing_since, follower).unwrap();
+    let empty = Tail::start(&connection, &topic, "empty", since(3_000_000, 0), follower).unwrap();
     eventually("it has nothing to catch up on", || empty.is_caught_up());
+    // However old they say they are.
+    for (records, expected) in
+        [(1, vec!["young", "end"]), (2, vec!["old", "young", "end"]), (9, vec!["old", "young", "end"])]
+    {
+        let seen = Arc::new(Mutex::default());
+        let follower = Keys { seen: Arc::clone(&seen), again: 0 };
+        let tail = Tail::start(&connection, &topic, "last", since(3_000_000, records), follower).unwrap();
+        eventually("it has caught up", || tail.is_caught_up());
+        assert_eq!(*seen.lock().unwrap(), expected, "the last {records}");
+    }
 }
 
 #[test]
