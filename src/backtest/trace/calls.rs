@@ -45,6 +45,8 @@ const DURATION: [(&str, f64); 10] = [
     ("durationns", 1e-6),
     ("durationmilliseconds", 1.0),
 ];
+/// What columns of run times have in their names.
+const RUN_TIMES: [&str; 4] = ["duration", "runtime", "elapsed", "latency"];
 /// What is said where the first line names no columns, or not enough of them.
 const WANTED: &str = "the first line may name the columns: timestamp, function, and where it is known duration_ms";
 
@@ -69,19 +71,30 @@ impl Columns {
     const WITHOUT_A_HEAD: Self = Self { at: 0, function: 1, run: Some(2), run_unit_ms: 1.0, len: None };
 
     /// What the first line says, where it is a head.
-    fn of(head: &Table) -> Option<Self> {
+    ///
+    /// # Errors
+    /// Where it has run times in a unit that is not known: taken for none they would not be missed.
+    fn of(head: &Table) -> Result<Option<Self>, String> {
         let fields: Vec<String> = head.fields().map(plain).collect();
         let place = |name: &str| fields.iter().position(|field| field == name);
-        let at = TIMESTAMP.iter().find_map(|name| place(name))?;
-        let function = FUNCTION.iter().find_map(|name| place(name))?;
+        let at = TIMESTAMP.iter().find_map(|name| place(name));
+        let function = FUNCTION.iter().find_map(|name| place(name));
+        let (Some(at), Some(function)) = (at, function) else { return Ok(None) };
         let run = DURATION.iter().find_map(|(name, unit_ms)| Some((place(name)?, *unit_ms)));
-        Some(Self {
+        let unknown = fields.iter().position(|field| RUN_TIMES.iter().any(|word| field.contains(word)));
+        if let Some(unknown) = unknown.filter(|_| run.is_none()) {
+            return Err(format!(
+                "the column {:?} is not known: run times are read from duration_ms, duration_s, duration_us or duration_ns",
+                head.field(unknown)
+            ));
+        }
+        Ok(Some(Self {
             at,
             function,
             run: run.map(|(place, _)| place),
             run_unit_ms: run.map_or(1.0, |(_, unit_ms)| unit_ms),
             len: Some(head.len()),
-        })
+        }))
     }
 }
 
@@ -142,7 +155,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Call>, Error> {
                 continue;
             }
             // Files that were joined have their heads in the middle.
-            if let Some(head) = Columns::of(table) {
+            if let Some(head) = Columns::of(table).map_err(|what| lines.fault(what))? {
                 *columns = head;
                 continue;
             }

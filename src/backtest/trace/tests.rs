@@ -205,6 +205,11 @@ fn faults_in_calls_are_named_with_their_line() {
         "./calls.csv, line 1: timestamp is \"Zeit\": it must be like 2026-11-23T09:00:00.25Z, or seconds, ms, µs or ns since \
          1970; the first line may name the columns: timestamp, function, and where it is known duration_ms"
     );
+    assert_eq!(
+        read_calls("time,function,Billed Duration [h]\n1,f,2\n").unwrap_err(),
+        "./calls.csv, line 1: the column \"Billed Duration [h]\" is not known: run times are read from duration_ms, duration_s, \
+         duration_us or duration_ns"
+    );
     // A head of which one column is known, and one of another language with a column more.
     for (head, what) in [
         ("timestamp,fonction,duree", "timestamp is \"timestamp\": "),
