@@ -5,6 +5,7 @@
 //!
 //! Must not: tell the control plane what it could not know, or know how it decides.
 
+pub mod keep_alive;
 #[cfg(test)]
 mod tests;
 
@@ -79,6 +80,17 @@ enum Due {
     Ready { function: usize, reason: WarmReason },
     /// A call ended.
     Ended { function: usize, instance: Instance, kind: StartKind, run: Duration },
+}
+
+/// How a call began that has come at `since`.
+fn start_kind(instance: &Instance, since: Timestamp) -> StartKind {
+    if instance.uses > 0 {
+        StartKind::Warm
+    } else if instance.ready_at <= since {
+        StartKind::Prewarmed
+    } else {
+        StartKind::Linked
+    }
 }
 
 struct Replay<'a> {
@@ -173,12 +185,13 @@ impl<'a> Replay<'a> {
     fn ends(&mut self, now: Timestamp, due: Due) {
         match due {
             Due::Ready { function, reason } => {
-                let instance = Instance { reason, ready_at: now, uses: 0 };
+                let instance = Instance { reason, ready_at: now, idle_since: now, uses: 0 };
                 if let Some(pair) = self.shelves[function].prepared(instance) {
                     self.starts(now, function, pair);
                 }
             }
-            Due::Ended { function, instance, kind, run } => {
+            Due::Ended { function, mut instance, kind, run } => {
+                instance.idle_since = now;
                 self.in_flight -= 1;
                 let name = self.name(function);
                 let (status, start_kind) = (Status::Ok, Some(kind));
@@ -195,13 +208,7 @@ impl<'a> Replay<'a> {
     }
 
     fn starts(&mut self, now: Timestamp, function: usize, (instance, waiting): (Instance, Waiting<Coming>)) {
-        let kind = if instance.uses > 0 {
-            StartKind::Warm
-        } else if instance.ready_at <= waiting.since {
-            StartKind::Prewarmed
-        } else {
-            StartKind::Linked
-        };
+        let kind = start_kind(&instance, waiting.since);
         let Coming { run, is_announced } = waiting.call;
         let first_use = (instance.uses == 0).then_some(&instance.reason);
         self.ledger.started(function, (kind, now.since(waiting.since)), is_announced, first_use);

@@ -4,25 +4,33 @@
 //! Must not: make or replay anything itself; `workload` and `events` do.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde::Serialize;
 
-use super::events::{self, Settings};
+use super::events::{self, Settings, keep_alive};
+use super::holding::{self, Holding};
 use super::ledger::{Account, Cause, NOTICES_TO_LEARN, Outcome, Starts};
 use super::trace::Call;
 use super::workload::{Bursts, Chains, Workload};
+use super::{BASELINE, BASELINE_MINUTES, policy::OURS};
 use crate::types::Reuse;
+
+/// How long keep-alive keeps.
+const KEEP: Duration = Duration::from_secs(60 * BASELINE_MINUTES as u64);
 
 /// How recorded calls went.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CallReport {
-    /// How they began.
-    pub starts: Starts,
-    /// The share of them that found an instance ready.
-    pub ready_share: Option<f64>,
+    /// With the control plane.
+    pub ours: Holding,
+    /// With each instance kept for ten minutes after its last use.
+    pub keep_alive: Holding,
+    /// The ready instance-seconds that the control plane held, relative to those of keep-alive; absent where that held none.
+    pub held_ratio: Option<f64>,
     /// How long the replay lasted, in seconds.
     pub lasted_s: f64,
-    /// What was prepared and held, by cause.
+    /// What the control plane prepared and held, by cause.
     pub causes: Vec<CauseReport>,
 }
 
@@ -123,18 +131,31 @@ pub struct EdgeReport {
     pub acted: u64,
 }
 
-/// Replays recorded calls, ordered by time, of functions with the default policy.
+/// Replays recorded calls, ordered by time, of functions with the default policy: through the control plane, and beside it with
+/// keep-alive.
 pub fn recorded(calls: &[Call], reuse: Reuse, settings: &Settings) -> CallReport {
-    let outcome = events::run(&Workload::recorded(calls, reuse), settings);
+    let workload = Workload::recorded(calls, reuse);
+    let outcome = events::run(&workload, settings);
     let cause = |(cause, account): (&Cause, &Account)| CauseReport {
         cause: cause.to_string(),
         prepared: account.prepared,
         never_used: account.prepared - account.used,
         held_s: account.held_s,
     };
+    let ours = Holding::of(OURS, &outcome);
+    let kept = keep_alive::run(&workload, KEEP, settings.prepare);
+    let keep_alive = Holding {
+        policy: BASELINE.to_string(),
+        starts: kept.starts,
+        ready_share: kept.starts.ready_share(),
+        prepared: kept.prepared,
+        never_used: kept.never_used,
+        held_s: kept.held_s,
+    };
     CallReport {
-        starts: outcome.unannounced,
-        ready_share: outcome.unannounced.ready_share(),
+        held_ratio: share(ours.held_s, keep_alive.held_s),
+        ours,
+        keep_alive,
         lasted_s: outcome.lasted_s,
         causes: outcome.accounts.iter().map(cause).collect(),
     }
@@ -225,9 +246,11 @@ fn sum(outcome: &Outcome, of: impl Fn(&Cause) -> bool) -> (u64, u64) {
 impl CallReport {
     /// The report as plain text.
     pub fn table(&self) -> String {
-        let mut text = format!("Recorded calls, {:.0} s\n\n{}\n", self.lasted_s, sentence(&self.starts));
+        let mut text = format!("Recorded calls, {:.0} s\n\n", self.lasted_s);
+        text.push_str(&holding::table(&[&self.ours, &self.keep_alive]));
+        // Writing into a String cannot fail.
+        let _ = writeln!(text, "\nOf ours, which held {} times as much:", number(self.held_ratio, 2));
         for CauseReport { cause, prepared, never_used, held_s } in &self.causes {
-            // Writing into a String cannot fail.
             let _ = writeln!(
                 text,
                 "for {cause}: prepared {prepared}, {never_used} served no call; held {held_s:.0} instance-seconds"
@@ -313,8 +336,6 @@ fn number(value: Option<f64>, digits: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::workload::Sender;
     use super::*;
     use crate::types::Timestamp;
@@ -326,9 +347,13 @@ mod tests {
         let mut settings = Settings::default();
         settings.forecast.newcomer_share = 0.0;
         let report = recorded(&[call], Reuse::Reuse, &settings);
-        assert_eq!((report.starts.linked, report.ready_share), (1, Some(0.0)));
-        let told = "1 calls: 0 warm, 0 prewarmed, 1 waited (0.4 s in all); 0.0 % found an instance ready\n";
-        assert!(report.table().contains(told), "{}", report.table());
+        assert_eq!((report.ours.starts.linked, report.ours.ready_share), (1, Some(0.0)));
+        assert_eq!((report.keep_alive.starts.linked, report.keep_alive.prepared), (1, 1));
+        assert_eq!(report.held_ratio, None, "keep-alive held nothing before the end of the only call");
+        let rows: Vec<Vec<String>> =
+            report.table().lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect();
+        assert_eq!(rows[3][..7], ["ours", "1", "0", "0", "1", "0.4", "0.00"]);
+        assert_eq!(rows[4][..9], ["fixed:10m", "1", "0", "0", "1", "0.4", "0.00", "1", "0"]);
         assert!(report.table().contains("\nfor waiting calls: prepared 1, 0 served no call; "), "{}", report.table());
     }
 

@@ -1,13 +1,15 @@
 //! The judge: replays one function's minutes against one policy, and adds functions up.
 //!
 //! At the start of minute m a policy sets W(m) from what it saw before m; n(m) is what the minute needs ([`Minute::need`]).
-//! Then, over all minutes,
+//! Then, over all minutes that are measured,
 //!
 //! - cold = Σ max(0, n − W): instances that were missing, each a cold start;
 //! - idle = Σ max(0, W − n): instance-minutes held in vain;
 //! - loads = Σ max(0, W(m) − max(W(m−1), n(m−1))) + cold: instances made, ahead or at a call.
 //!
 //! Must not: know which policy it judges.
+
+use std::ops::Range;
 
 use super::policy::Policy;
 use super::trace::Function;
@@ -32,26 +34,30 @@ impl Tally {
     }
 }
 
-/// Replays a function's first `minutes` minutes to all policies, side by side. With `single` needs are clipped at one
-/// instance, before a policy sees them. `watch` gets each policy's place, each minute's need and the instances held.
+/// Replays a function's minutes, from 0 to the end of `measured` (exclusive), to all policies, side by side; the tallies are of
+/// the `measured` minutes alone. With `single` needs are clipped at one instance, before a policy sees them. `watch` gets each
+/// policy's place, each minute's need and the instances held, for all minutes.
 pub fn replay(
     function: &Function,
-    minutes: u32,
+    measured: Range<u32>,
     single: bool,
     policies: &mut [Box<dyn Policy>],
     mut watch: impl FnMut(usize, u32, u32),
 ) -> Vec<Tally> {
-    let mut tallies = vec![(Tally { calls: function.calls, ..Tally::default() }, 0); policies.len()];
-    for (minute, mut seen) in (0..).zip(function.minutes(minutes)) {
+    let mut tallies = vec![(Tally::default(), 0); policies.len()];
+    for (minute, mut seen) in (0..).zip(function.minutes(measured.end)) {
         if single {
             seen.need = seen.need.min(1);
         }
         for (place, (policy, (tally, there))) in policies.iter_mut().zip(&mut tallies).enumerate() {
             let (need, warm) = (seen.need, policy.warm(minute));
-            let cold = u64::from(need.saturating_sub(warm));
-            tally.cold += cold;
-            tally.idle += u64::from(warm.saturating_sub(need));
-            tally.loads += u64::from(warm.saturating_sub(*there)) + cold;
+            if measured.contains(&minute) {
+                let cold = u64::from(need.saturating_sub(warm));
+                tally.calls += u64::from(seen.count);
+                tally.cold += cold;
+                tally.idle += u64::from(warm.saturating_sub(need));
+                tally.loads += u64::from(warm.saturating_sub(*there)) + cold;
+            }
             *there = warm.max(need);
             watch(place, need, warm);
         }
@@ -123,9 +129,19 @@ pub fn cold_at(sweep: &[(f64, f64)], idle: f64) -> Option<f64> {
     Some(cold_below + (cold_above - cold_below) * (idle - idle_below) / (idle_above - idle_below))
 }
 
+/// The same within a given idle time: beyond the upper end of the sweep, which idles less than it may, its end counts. `None`
+/// where all of the sweep idles longer.
+pub fn cold_within(sweep: &[(f64, f64)], idle: f64) -> Option<f64> {
+    let longest = sweep.iter().map(|(at, _)| *at).fold(f64::NEG_INFINITY, f64::max);
+    cold_at(sweep, idle.min(longest))
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::policy::Fixed;
+    use super::super::trace::{Call, Trace};
     use super::*;
+    use crate::types::Timestamp;
 
     #[test]
     fn quantiles_lie_between_the_nearest() {
@@ -145,6 +161,27 @@ mod tests {
         assert_eq!(cold_at(&sweep, 0.79), None);
         assert_eq!(cold_at(&sweep, 1.21), None);
         assert_eq!(cold_at(&[], 1.0), None);
+        let within = |idle| cold_within(&sweep, idle);
+        assert_eq!([within(0.79), within(0.9), within(9.0)], [None, Some(75.0), Some(40.0)]);
+        assert_eq!(cold_within(&[], 1.0), None);
+    }
+
+    #[test]
+    fn minutes_before_those_measured_are_seen_and_not_counted() {
+        let call = |minute: i64| Call {
+            at: Timestamp::from_millis(minute * 60_000),
+            function: "f".parse().unwrap(),
+            run: std::time::Duration::ZERO,
+        };
+        let trace = Trace::from_calls("t", &[0, 3, 4, 9].map(call)).unwrap();
+        let tally = |measured| {
+            let mut policies: Vec<Box<dyn Policy>> = vec![Box::new(Fixed::new(3))];
+            replay(&trace.sets[0].functions[0], measured, false, &mut policies, |_, _, _| ())[0]
+        };
+        // Held in the minutes 1 to 7; cold are the minutes 0 and 9.
+        assert_eq!(tally(0..10), Tally { calls: 4, cold: 2, idle: 5, loads: 2 });
+        assert_eq!(tally(4..10), Tally { calls: 2, cold: 1, idle: 3, loads: 1 });
+        assert_eq!(tally(10..10), Tally::default());
     }
 
     #[test]

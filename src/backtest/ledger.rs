@@ -40,7 +40,17 @@ impl Starts {
         (self.calls() > 0).then(|| (self.warm + self.prewarmed) as f64 / self.calls() as f64)
     }
 
-    fn add(&mut self, kind: StartKind, waited: Duration) {
+    /// These and others together.
+    pub(super) fn and(&self, others: &Self) -> Self {
+        Self {
+            warm: self.warm + others.warm,
+            prewarmed: self.prewarmed + others.prewarmed,
+            linked: self.linked + others.linked,
+            waited_s: self.waited_s + others.waited_s,
+        }
+    }
+
+    pub(super) fn add(&mut self, kind: StartKind, waited: Duration) {
         match kind {
             StartKind::Warm => self.warm += 1,
             StartKind::Prewarmed => self.prewarmed += 1,

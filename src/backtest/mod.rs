@@ -9,12 +9,16 @@
 //!
 //! Must not: print, read a clock, or know how the product forecasts.
 
+pub mod ablation;
 mod error;
 pub mod events;
 pub mod findings;
 pub mod fit;
+pub mod held_back;
+pub mod holding;
 pub mod judge;
 pub mod ledger;
+mod measured;
 pub mod policy;
 mod random;
 pub mod report;
@@ -29,6 +33,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::Error;
+pub use measured::MeasureFrom;
 pub use policy::{Kind, Policy, Priced, Setup};
 pub use report::Report;
 pub use trace::{Minute, Trace};
@@ -38,8 +43,11 @@ use self::policy::{Fixed, HybridHistogram, Nothing, Oracle};
 use self::report::{Group, Timeline};
 use self::trace::{Function, Set};
 
+/// Prices of a sweep where none is named, in seconds: from hardly holding anything to hardly dropping anything.
+const PRICES_S: [u64; 14] = [120, 180, 300, 420, 600, 900, 1_200, 1_800, 2_700, 3_600, 5_400, 7_200, 10_800, 14_400];
 /// The policy that ratios are relative to.
-const BASELINE: Kind = Kind::Fixed { minutes: 10 };
+const BASELINE: Kind = Kind::Fixed { minutes: BASELINE_MINUTES };
+const BASELINE_MINUTES: u32 = 10;
 /// Policies, and prices, of one backtest (inclusive).
 const ENTRANTS_MAX: usize = 64;
 /// Functions of a set whose timeline is shown where none is named.
@@ -57,11 +65,19 @@ pub struct Options {
     /// The policies, each at most once.
     pub policies: Vec<Kind>,
     /// The prices at which each policy that has one is replayed: how much idle time of one instance a cold start is worth.
+    /// Often [`prices`].
     pub prices: Vec<Duration>,
+    /// Where the measured part of each set begins.
+    pub measure_from: MeasureFrom,
     /// Whether a function needs one instance at most.
     pub single: bool,
     /// Functions whose timeline the report shows; empty: those of each set that had most cold starts.
     pub timelines: Vec<String>,
+}
+
+/// The prices of a sweep where none is named.
+pub fn prices() -> Vec<Duration> {
+    PRICES_S.map(Duration::from_secs).to_vec()
 }
 
 /// Reads a trace and replays it.
@@ -88,12 +104,13 @@ pub fn replay(trace: &Trace, options: &Options, priced: &[Priced<'_>]) -> Result
     let mut sets = Vec::new();
     let mut tallies = Vec::new();
     for set in &trace.sets {
+        let measured = options.measure_from.of(set)?;
         let baseline = [Entrant { kind: BASELINE, price: None, priced: None }];
         let of = |entrants: &[Entrant<'_>]| -> Vec<Vec<Tally>> {
             let mut tallies = vec![Vec::with_capacity(set.functions.len()); entrants.len()];
             for function in &set.functions {
                 let mut policies = policies(entrants, set, function, options.single);
-                let found = replay_function(function, set.minutes, options.single, &mut policies, |_, _, _| ());
+                let found = replay_function(function, measured.clone(), options.single, &mut policies, |_, _, _| ());
                 tallies.iter_mut().zip(found).for_each(|(tallies, found)| tallies.push(found));
             }
             tallies
@@ -103,6 +120,7 @@ pub fn replay(trace: &Trace, options: &Options, priced: &[Priced<'_>]) -> Result
         sets.push(report::Set {
             name: set.name.clone(),
             minutes: set.minutes,
+            measured_from_minute: measured.start,
             groups: groups(set, &entrants, &baseline, &of_set),
             timelines: Vec::new(),
         });
@@ -116,7 +134,7 @@ pub fn replay(trace: &Trace, options: &Options, priced: &[Priced<'_>]) -> Result
     });
     let shown = shown.unwrap_or(0);
     for ((set, of_set), reported) in trace.sets.iter().zip(&tallies).zip(&mut report.sets) {
-        reported.timelines = timelines(set, &entrants[shown], &of_set[shown], options);
+        reported.timelines = timelines(set, &entrants[shown], &of_set[shown], options)?;
     }
     Ok(report)
 }
@@ -199,7 +217,8 @@ fn groups(set: &Set, entrants: &[Entrant<'_>], baseline: &[Tally], tallies: &[Ve
 }
 
 /// What one policy did over time, for the functions named, or for those with most cold starts.
-fn timelines(set: &Set, entrant: &Entrant<'_>, tallies: &[Tally], options: &Options) -> Vec<Timeline> {
+fn timelines(set: &Set, entrant: &Entrant<'_>, tallies: &[Tally], options: &Options) -> Result<Vec<Timeline>, Error> {
+    let measured = options.measure_from.of(set)?;
     let mut shown: Vec<usize> = if options.timelines.is_empty() {
         let mut worst_first: Vec<usize> = (0..set.functions.len()).filter(|&i| tallies[i].cold > 0).collect();
         worst_first.sort_by_key(|&function| std::cmp::Reverse(tallies[function].cold));
@@ -215,7 +234,7 @@ fn timelines(set: &Set, entrant: &Entrant<'_>, tallies: &[Tally], options: &Opti
         let function = &set.functions[function];
         let (mut needs, mut warm) = (Vec::new(), Vec::new());
         let mut policies = policies(std::slice::from_ref(entrant), set, function, options.single);
-        let tallies = replay_function(function, set.minutes, options.single, &mut policies, |_, need, held| {
+        let tallies = replay_function(function, measured.clone(), options.single, &mut policies, |_, need, held| {
             needs.push(need);
             warm.push(held);
         });
@@ -231,7 +250,7 @@ fn timelines(set: &Set, entrant: &Entrant<'_>, tallies: &[Tally], options: &Opti
             warm,
         }
     };
-    shown.into_iter().map(timeline).collect()
+    Ok(shown.into_iter().map(timeline).collect())
 }
 
 fn functions_of(trace: &Trace) -> impl Iterator<Item = &Function> {

@@ -67,8 +67,8 @@ pub enum Kind {
     Priced(String),
 }
 
-/// The longest time of `fixed:`, in minutes (inclusive): 60 days.
-const FIXED_MINUTES_MAX: u64 = 60 * 24 * 60;
+/// The longest time that is read, in minutes (inclusive): 60 days.
+const MINUTES_MAX: u64 = 60 * 24 * 60;
 
 impl FromStr for Kind {
     type Err = String;
@@ -81,19 +81,21 @@ impl FromStr for Kind {
             "oracle" => Ok(Self::Oracle),
             "none" => Ok(Self::None),
             _ => match text.strip_prefix("fixed:") {
-                Some(time) => whole_minutes(time).map(|minutes| Self::Fixed { minutes }),
+                Some(time) => whole_minutes(time).map(|minutes| Self::Fixed { minutes }).ok_or_else(|| {
+                    format!("{text} is no policy: give whole minutes from 1m to 60days, like fixed:10m")
+                }),
                 None => Ok(Self::Priced(text.to_owned())),
             },
         }
     }
 }
 
-fn whole_minutes(text: &str) -> Result<u32, String> {
-    let wanted = || format!("fixed:{text} is no policy: give whole minutes from 1m to 60days, like fixed:10m");
-    let time = humantime::parse_duration(text).map_err(|_| wanted())?;
+/// Reads a time of whole minutes, from 1m to 60days (inclusive).
+pub(super) fn whole_minutes(text: &str) -> Option<u32> {
+    let time = humantime::parse_duration(text).ok()?;
     let minutes = time.as_secs() / 60;
     let is_whole = time == Duration::from_secs(minutes * 60);
-    u32::try_from(minutes).ok().filter(|_| is_whole && (1..=FIXED_MINUTES_MAX).contains(&minutes)).ok_or_else(wanted)
+    u32::try_from(minutes).ok().filter(|_| is_whole && (1..=MINUTES_MAX).contains(&minutes))
 }
 
 impl fmt::Display for Kind {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Error;
-use super::judge::{Score, cold_at};
+use super::judge::{Score, cold_at, cold_within};
 
 /// The group of all functions of a set.
 pub const ALL: &str = "all";
@@ -38,6 +38,8 @@ pub struct Set {
     pub name: String,
     /// How long it is.
     pub minutes: u32,
+    /// The first minute that is measured, from 0; policies see the minutes before it, too.
+    pub measured_from_minute: u32,
     /// All functions first, then each class by name.
     pub groups: Vec<Group>,
     /// What one policy did over time.
@@ -51,7 +53,7 @@ pub struct Group {
     pub class: String,
     /// How many functions.
     pub functions: usize,
-    /// All their calls.
+    /// All their calls in the measured minutes.
     pub calls: u64,
     /// What fixed:10m came to, to which ratios are relative.
     pub baseline: Baseline,
@@ -125,9 +127,9 @@ pub struct Timeline {
     pub policy: String,
     /// At which price, in seconds.
     pub price_s: Option<f64>,
-    /// Calls.
+    /// Calls in the measured minutes.
     pub calls: u64,
-    /// Cold starts.
+    /// Cold starts in the measured minutes.
     pub cold: u64,
     /// Instances needed in each minute.
     pub needs: Vec<u32>,
@@ -225,9 +227,27 @@ impl Report {
         Self { single, sets, advice, advice_text }
     }
 
+    /// What fixed:10m came to over all sets: cold starts, and idle minutes.
+    pub fn baseline(&self) -> (u64, u64) {
+        baseline(&self.sets)
+    }
+
+    /// The cold starts of a policy's price sweep over all sets, within so many idle minutes; `None` where it idles longer at
+    /// every price.
+    pub fn cold_within(&self, policy: &str, idle_minutes: u64) -> Option<f64> {
+        let sweep = sweep(&self.sets, policy);
+        let points: Vec<(f64, f64)> = sweep.iter().map(|swept| (swept.idle as f64, swept.cold as f64)).collect();
+        cold_within(&points, idle_minutes as f64)
+    }
+
     /// The report as plain text.
     pub fn table(&self) -> String {
         table::render(self)
+    }
+
+    /// The report as plain text, without its advice.
+    pub fn policies_table(&self) -> String {
+        table::render_policies(self)
     }
 
     /// The report as one page that needs no other file.
@@ -239,21 +259,47 @@ impl Report {
     }
 }
 
+/// What a policy at one price came to over all sets.
+struct Swept {
+    price_s: f64,
+    cold: u64,
+    idle: u64,
+}
+
+/// The groups of all functions, of each set.
+fn all(sets: &[Set]) -> impl Iterator<Item = &Group> {
+    sets.iter().flat_map(|set| set.groups.iter().find(|group| group.class == ALL))
+}
+
+/// Cold starts and idle minutes of fixed:10m over all sets.
+fn baseline(sets: &[Set]) -> (u64, u64) {
+    all(sets).fold((0, 0), |(cold, idle), group| (cold + group.baseline.cold, idle + group.baseline.idle_minutes))
+}
+
+/// A policy's price sweep over all sets, by price.
+fn sweep(sets: &[Set], policy: &str) -> Vec<Swept> {
+    let Some(first) = all(sets).next() else { return Vec::new() };
+    let at = |price_s| {
+        let rows = all(sets).flat_map(|group| group.sweep(policy)).filter(|row| row.price_s == price_s);
+        let none = Swept { price_s: price_s.unwrap_or(0.0), cold: 0, idle: 0 };
+        rows.fold(none, |swept, row| Swept {
+            cold: swept.cold + row.cold,
+            idle: swept.idle + row.idle_minutes,
+            ..swept
+        })
+    };
+    first.sweep(policy).map(|row| at(row.price_s)).collect()
+}
+
 /// Over all sets: of the first policy with a price, the price with the fewest cold starts among those that idle no longer
 /// than fixed:10m; where all idle longer, the one that idles least.
 fn advice(sets: &[Set]) -> Option<Advice> {
-    let all: Vec<&Group> = sets.iter().flat_map(|set| set.groups.iter().find(|group| group.class == ALL)).collect();
-    let first = *all.first()?;
-    let baseline_cold = all.iter().map(|group| group.baseline.cold).sum();
-    let baseline_idle: u64 = all.iter().map(|group| group.baseline.idle_minutes).sum();
+    let first = all(sets).next()?;
+    let (baseline_cold, baseline_idle) = baseline(sets);
     let policy = *first.priced().first()?;
-    let sums = first.sweep(policy).map(|row| {
-        let rows = || all.iter().flat_map(|group| group.sweep(policy)).filter(|other| other.price_s == row.price_s);
-        let (cold, idle) = (rows().map(|row| row.cold).sum::<u64>(), rows().map(|row| row.idle_minutes).sum::<u64>());
-        (cold, idle, row.price_s.unwrap_or(0.0))
-    });
     let excess = |idle: u64| idle.saturating_sub(baseline_idle);
-    let (cold, idle, price_s) = sums.min_by_key(|(cold, idle, _)| (excess(*idle), *cold, *idle))?;
+    let sums = sweep(sets, policy).into_iter();
+    let Swept { price_s, cold, idle } = sums.min_by_key(|swept| (excess(swept.idle), swept.cold, swept.idle))?;
     Some(Advice { policy: policy.to_owned(), price_s, cold, baseline_cold, idle_ratio: ratio(idle, baseline_idle) })
 }
 

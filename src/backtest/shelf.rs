@@ -17,6 +17,8 @@ pub(super) struct Instance {
     pub(super) reason: WarmReason,
     /// When its preparation ended.
     pub(super) ready_at: Timestamp,
+    /// When it last became ready, for the first time or after a call.
+    pub(super) idle_since: Timestamp,
     /// Calls that it served.
     pub(super) uses: u32,
 }
@@ -104,6 +106,13 @@ impl<C> Shelf<C> {
         let reason =
             |nth| self.target.reason_for(nth).cloned().unwrap_or(WarmReason { kind: WarmKind::History, detail: None });
         Changes { on_demand, ahead: (1..=change.prepare).map(|nth| reason(have + nth)).collect() }
+    }
+
+    /// Takes out the instances that have been idle since `moment` (inclusive) or longer.
+    pub(super) fn expire(&mut self, moment: Timestamp) -> Vec<Instance> {
+        // The most recently used one is last.
+        let expired = self.ready.iter().take_while(|instance| instance.idle_since <= moment).count();
+        self.ready.drain(..expired).collect()
     }
 
     /// Sets what is wanted; the caller then reconciles.

@@ -13,6 +13,7 @@ fn azure(single: bool, policies: &[&str]) -> Options {
     Options {
         path: Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/traces/azure-2019"),
         sets: vec![],
+        measure_from: MeasureFrom::Beginning,
         policies: policies.iter().map(|policy| policy.parse().unwrap()).collect(),
         prices: vec![],
         single,

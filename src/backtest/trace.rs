@@ -149,7 +149,7 @@ impl Trace {
     /// A folder has `functions.csv` (columns `fid`, `set`, `minutes`, `total`, `dur_avg_ms`, and where known `cls`, `owner`;
     /// others are passed over) and for each set `counts_SET….txt` or `.txt.gz`, a line per function: `fid minute:count …`.
     /// A file is a CSV of calls, `timestamp,function[,duration_ms]`, plain or gzip, in any order; its first line may name the columns,
-    /// in any case and order. Times are RFC 3339, or seconds, ms, µs or ns since 1970. It makes one set, named by the file.
+    /// in any case and order; commas, semicolons or tabs part them. Times are RFC 3339, or seconds, ms, µs or ns since 1970. It makes one set, named by the file.
     ///
     /// # Errors
     /// Where a file cannot be read, is not of that form, or is beyond the bounds.
@@ -201,6 +201,15 @@ impl Trace {
             Function::new(name.clone(), None, None, minutes as u32, batches)
         });
         Ok(Self { sets: vec![Set { name: name.to_owned(), minutes: minutes as u32, functions: functions.collect() }] })
+    }
+
+    /// The functions for which `wanted` holds, alone, and the sets that have any of them.
+    pub fn only_functions(&self, wanted: impl Fn(&Function) -> bool) -> Self {
+        let some = |set: &Set| {
+            let functions: Vec<Function> = set.functions.iter().filter(|function| wanted(function)).cloned().collect();
+            (!functions.is_empty()).then(|| Set { name: set.name.clone(), minutes: set.minutes, functions })
+        };
+        Self { sets: self.sets.iter().filter_map(some).collect() }
     }
 
     /// The named sets alone; all where none is named.

@@ -9,24 +9,24 @@ use anyhow::Context;
 use crate::backtest::events::Settings;
 use crate::backtest::policy::{OURS, Ours};
 use crate::backtest::trace::{Function, Trace};
-use crate::backtest::workload::{Bursts, Chains, Sender};
-use crate::backtest::{Kind, Options, Policy, Priced, Setup, findings, fit, replay};
+use crate::backtest::workload::{Bursts, Chains, Sender, Workload};
+use crate::backtest::{Kind, MeasureFrom, Options, Policy, Priced, Setup, ablation, findings, fit, prices, replay};
 use crate::forecast::history::Model;
 use crate::types::Reuse;
-
-/// Prices that are tried where none is named, in seconds: from hardly holding anything to hardly dropping anything.
-const PRICES_S: [u64; 14] = [120, 180, 300, 420, 600, 900, 1_200, 1_800, 2_700, 3_600, 5_400, 7_200, 10_800, 14_400];
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     recorded: super::recorded::Arguments,
     /// A made workload with a known truth instead, through the whole control plane in virtual time.
-    #[arg(long, conflicts_with_all = ["trace", "topic", "policies", "prices", "single", "cross_validate", "html"])]
+    #[arg(long, conflicts_with_all = ["trace", "topic", "policies", "prices", "single", "cross_validate", "html", "measure_from"])]
     made: Option<Made>,
     /// With single calls (a CSV, or --topic): replay them through the whole control plane, ticks and all.
-    #[arg(long, conflicts_with_all = ["made", "policies", "prices", "single", "cross_validate", "timelines", "html", "sets"])]
+    #[arg(long, conflicts_with_all = ["made", "policies", "prices", "single", "cross_validate", "timelines", "html", "sets", "measure_from"])]
     events: bool,
+    /// With --made or --events: replay it once more without each mechanism of the control plane, and print a row for each.
+    #[arg(long)]
+    ablate: bool,
     /// The policies: ours, fixed:TIME, hybrid-histogram, oracle, none.
     #[arg(long = "policy", value_name = "POLICY", value_delimiter = ',', default_values = ["ours", "fixed:10m", "hybrid-histogram", "oracle"])]
     policies: Vec<Kind>,
@@ -39,6 +39,9 @@ pub(super) struct Arguments {
     /// Fit a model to each part's complement, so that no owner's functions are judged by a model that has seen them.
     #[arg(long, value_name = "PARTS", value_parser = clap::value_parser!(u32).range(2..=20))]
     cross_validate: Option<u32>,
+    /// Measure each set from there to its end alone: a share of its minutes, or a time. 50% shows the steady state.
+    #[arg(long, value_name = "SHARE%|TIME", default_value = "0%")]
+    measure_from: MeasureFrom,
     /// Show these functions over time in the page.
     #[arg(long = "timeline", value_name = "FUNCTION")]
     timelines: Vec<String>,
@@ -72,12 +75,17 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         ..Settings::default()
     };
     if let Some(made) = arguments.made {
-        return replay_made(made, &settings, arguments.json);
+        return replay_made(made, &settings, arguments);
     }
     if arguments.events {
-        let report = findings::recorded(&arguments.recorded.calls()?, Reuse::Reuse, &settings);
+        let calls = arguments.recorded.calls()?;
+        if arguments.ablate {
+            return ablate(&Workload::recorded(&calls, Reuse::Reuse), &settings, arguments.json);
+        }
+        let report = findings::recorded(&calls, Reuse::Reuse, &settings);
         return show(&report, &report.table(), arguments.json);
     }
+    anyhow::ensure!(!arguments.ablate, "--ablate replays single calls: give --made or --events with it");
     let trace = arguments.recorded.trace()?;
     let models = match arguments.cross_validate {
         None => vec![crate::app::model(&config.forecast)?],
@@ -92,11 +100,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         path: arguments.recorded.trace.clone().unwrap_or_default(),
         sets: arguments.recorded.sets.clone(),
         policies: arguments.policies.clone(),
-        prices: if arguments.prices.is_empty() {
-            PRICES_S.map(Duration::from_secs).to_vec()
-        } else {
-            arguments.prices.clone()
-        },
+        measure_from: arguments.measure_from,
+        prices: if arguments.prices.is_empty() { prices() } else { arguments.prices.clone() },
         single: arguments.single,
         timelines: arguments.timelines.clone(),
     };
@@ -107,19 +112,34 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     show(&report, &report.table(), arguments.json)
 }
 
-fn replay_made(made: Made, settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
+fn replay_made(
+    made: Made,
+    settings: &Settings,
+    Arguments { json, ablate: is_ablation, .. }: &Arguments,
+) -> anyhow::Result<ExitCode> {
     let liar = Sender { name: "liar".to_owned(), episodes: 200, misses: 0.2, lies: 0.9 };
     let mut bursts = Bursts::default();
     match made {
         Made::Chains => {
+            if *is_ablation {
+                return ablate(&Chains::default().make(), settings, *json);
+            }
             let report = findings::chains(&Chains::default(), settings);
-            return show(&report, &report.table(), json);
+            return show(&report, &report.table(), *json);
         }
         Made::Liar => bursts.senders.push(liar),
         Made::Bursts => {}
     }
+    if *is_ablation {
+        return ablate(&bursts.make(), settings, *json);
+    }
     let report = findings::bursts(&bursts, settings);
-    show(&report, &report.table(), json)
+    show(&report, &report.table(), *json)
+}
+
+fn ablate(workload: &Workload, settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
+    let study = ablation::run(workload, settings);
+    show(&study, &study.table(), json)
 }
 
 fn show(report: &impl serde::Serialize, table: &str, json: bool) -> anyhow::Result<ExitCode> {

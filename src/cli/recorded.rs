@@ -45,7 +45,14 @@ impl Arguments {
     /// The calls one by one, in the order of their time.
     pub(super) fn calls(&self) -> anyhow::Result<Vec<Call>> {
         match &self.trace {
-            Some(path) => Ok(Trace::read_calls(path)?),
+            Some(path) => {
+                anyhow::ensure!(
+                    !path.is_dir(),
+                    "{} is a folder, which has counts by minute: --events needs single calls, as a CSV or --topic has them",
+                    path.display()
+                );
+                Ok(Trace::read_calls(path)?)
+            }
             None if self.topic => from_topic(&self.client.connect()?),
             None => anyhow::bail!(Self::NONE),
         }

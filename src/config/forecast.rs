@@ -37,8 +37,8 @@ pub struct ForecastConfig {
     pub source_functions_max: NonZeroU32,
     /// What part of `notices_max`, and of the notices of one function, one source may hold, 0.0 (exclusive) to 1.0.
     pub notices_source_share_max: f64,
-    /// The same for all sources of one tenant together, which may also hold that part of `sources_max`. A pre-trigger
-    /// without a tenant counts against its source alone.
+    /// The same for all sources of one tenant together, which may also hold that part of `sources_max`. Pre-triggers without a
+    /// tenant are one tenant's together, here and for `tenant_budget`.
     pub notices_tenant_share_max: f64,
     /// Instance time (instances × time) that the notices of a source may ask for at once, and once more for each of its
     /// notices whose calls came.

@@ -34,7 +34,7 @@ pub(super) fn render(report: &Report) -> Result<String, Error> {
                 page,
                 "<h{level}>{}</h{level}>\n<p>{}</p>\n",
                 escaped(&place),
-                escaped(&size(group, set.minutes, report.single))
+                escaped(&size(group, set, report.single))
             );
             page.push_str(&plot::cold_against_idle(&place, group)?);
             push_table(&mut page, &COLUMNS, group.rows.iter().map(cells));

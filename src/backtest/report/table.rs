@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::{ALL, EqualIdle, Group, Report, Row, price_text};
+use super::{ALL, EqualIdle, Group, Report, Row, Set, price_text};
 
 /// The columns of the table of policies.
 pub(super) const COLUMNS: [&str; 8] =
@@ -15,12 +15,20 @@ pub(super) const EQUAL_IDLE_COLUMNS: [&str; 6] =
 
 /// The whole report.
 pub(super) fn render(report: &Report) -> String {
+    let mut text = render_policies(report);
+    text.push_str(&report.advice_text);
+    text.push('\n');
+    text
+}
+
+/// The tables of all sets.
+pub(super) fn render_policies(report: &Report) -> String {
     let mut text = String::new();
     for set in &report.sets {
         for group in &set.groups {
             let place = place(&set.name, group);
             // Writing into a String cannot fail.
-            let _ = writeln!(text, "{place}: {}\n", size(group, set.minutes, report.single));
+            let _ = writeln!(text, "{place}: {}\n", size(group, set, report.single));
             push(&mut text, &COLUMNS, group.rows.iter().map(cells));
             if !group.at_equal_idle.is_empty() {
                 let _ = writeln!(text, "{place}, at equal idle time:\n");
@@ -28,8 +36,6 @@ pub(super) fn render(report: &Report) -> String {
             }
         }
     }
-    text.push_str(&report.advice_text);
-    text.push('\n');
     text
 }
 
@@ -39,9 +45,13 @@ pub(super) fn place(set: &str, group: &Group) -> String {
 }
 
 /// How much was replayed.
-pub(super) fn size(group: &Group, minutes: u32, single: bool) -> String {
+pub(super) fn size(group: &Group, set: &Set, single: bool) -> String {
     let clipped = if single { ", one instance a function" } else { "" };
-    format!("{} functions, {} calls, {minutes} minutes{clipped}", group.functions, group.calls)
+    let minutes = match set.measured_from_minute {
+        0 => format!("{} minutes", set.minutes),
+        from => format!("{} minutes measured after {from} that are not", set.minutes - from),
+    };
+    format!("{} functions, {} calls, {minutes}{clipped}", group.functions, group.calls)
 }
 
 /// The cells of one row, as [`COLUMNS`] has them.

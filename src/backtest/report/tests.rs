@@ -22,7 +22,7 @@ fn report() -> Report {
         needs: vec![0, 2, 1],
         warm: vec![0, 1, 1],
     }];
-    let set = Set { name: "a&b".to_owned(), minutes: 3, groups: vec![group], timelines };
+    let set = Set { name: "a&b".to_owned(), minutes: 3, measured_from_minute: 0, groups: vec![group], timelines };
     Report::new(false, vec![set])
 }
 

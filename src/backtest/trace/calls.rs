@@ -2,6 +2,7 @@
 //!
 //! Must not: sum calls up; that is the parent's.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -15,31 +16,85 @@ use crate::types::{FunctionName, Timestamp};
 /// The longest run time that is taken, in milliseconds (inclusive): a week.
 const RUN_MS_MAX: f64 = 7.0 * 24.0 * 3_600_000.0;
 
-/// What the columns are called, in any case; the first is what they are called here.
-const TIMESTAMP: [&str; 5] = ["timestamp", "time", "at", "start_timestamp", "invoked_at"];
-const FUNCTION: [&str; 4] = ["function", "function_name", "func", "name"];
-const DURATION: [&str; 3] = ["duration_ms", "duration", "run_ms"];
+/// What the columns are called, as [`plain`] has it; the first is what they are called here.
+const TIMESTAMP: [&str; 12] = [
+    "timestamp",
+    "time",
+    "datetime",
+    "date",
+    "ts",
+    "at",
+    "starttimestamp",
+    "starttime",
+    "startedat",
+    "start",
+    "invokedat",
+    "eventtime",
+];
+const FUNCTION: [&str; 6] = ["function", "functionname", "func", "functionid", "fn", "name"];
+/// The same with how many milliseconds one is.
+const DURATION: [(&str, f64); 10] = [
+    ("durationms", 1.0),
+    ("duration", 1.0),
+    ("runms", 1.0),
+    ("executems", 1.0),
+    ("durations", 1e3),
+    ("durationseconds", 1e3),
+    ("durationus", 1e-3),
+    ("executeus", 1e-3),
+    ("durationns", 1e-6),
+    ("durationmilliseconds", 1.0),
+];
+/// What columns of run times have in their names.
+const RUN_TIMES: [&str; 4] = ["duration", "runtime", "elapsed", "latency"];
+/// What is said where the first line names no columns, or not enough of them.
+const WANTED: &str = "the first line may name the columns: timestamp, function, and where it is known duration_ms";
+
+/// A column's name without what is written in one way here and in another one there: `Function Name`, `functionName`,
+/// `@timestamp`.
+fn plain(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+}
 
 /// Which column is which. Without a first line that says so: timestamp, function, and where there is a third, duration_ms.
 struct Columns {
     at: usize,
     function: usize,
-    run_ms: Option<usize>,
+    run: Option<usize>,
+    /// How many milliseconds a run time of 1 is.
+    run_unit_ms: f64,
     /// How many there are where a first line says so; else 2 or 3.
     len: Option<usize>,
 }
 
 impl Columns {
-    const WITHOUT_A_HEAD: Self = Self { at: 0, function: 1, run_ms: Some(2), len: None };
+    const WITHOUT_A_HEAD: Self = Self { at: 0, function: 1, run: Some(2), run_unit_ms: 1.0, len: None };
 
     /// What the first line says, where it is a head.
-    fn of(head: &Table) -> Option<Self> {
-        let place = |names: &[&str]| {
-            let named = |name: &&str| head.fields().position(|field| field.eq_ignore_ascii_case(name));
-            names.iter().find_map(named)
-        };
-        let (at, function) = (place(&TIMESTAMP)?, place(&FUNCTION)?);
-        Some(Self { at, function, run_ms: place(&DURATION), len: Some(head.len()) })
+    ///
+    /// # Errors
+    /// Where it has run times in a unit that is not known: taken for none they would not be missed.
+    fn of(head: &Table) -> Result<Option<Self>, String> {
+        let fields: Vec<String> = head.fields().map(plain).collect();
+        let place = |name: &str| fields.iter().position(|field| field == name);
+        let at = TIMESTAMP.iter().find_map(|name| place(name));
+        let function = FUNCTION.iter().find_map(|name| place(name));
+        let (Some(at), Some(function)) = (at, function) else { return Ok(None) };
+        let run = DURATION.iter().find_map(|(name, unit_ms)| Some((place(name)?, *unit_ms)));
+        let unknown = fields.iter().position(|field| RUN_TIMES.iter().any(|word| field.contains(word)));
+        if let Some(unknown) = unknown.filter(|_| run.is_none()) {
+            return Err(format!(
+                "the column {:?} is not known: run times are read from duration_ms, duration_s, duration_us or duration_ns",
+                head.field(unknown)
+            ));
+        }
+        Ok(Some(Self {
+            at,
+            function,
+            run: run.map(|(place, _)| place),
+            run_unit_ms: run.map_or(1.0, |(_, unit_ms)| unit_ms),
+            len: Some(head.len()),
+        }))
     }
 }
 
@@ -94,18 +149,20 @@ pub(super) fn read(path: &Path) -> Result<Vec<Call>, Error> {
         let is_first = table.is_none();
         let (table, columns) = table.get_or_insert_with(|| (Table::beginning_with(line), Columns::WITHOUT_A_HEAD));
         let split = table.split(line);
-        // Files that were joined have their heads in the middle.
-        if split.is_ok()
-            && let Some(head) = Columns::of(table)
-        {
-            *columns = head;
-            continue;
+        if split.is_ok() {
+            // Spreadsheets leave rows without any value.
+            if table.is_delimiter_line() || table.fields().all(str::is_empty) {
+                continue;
+            }
+            // Files that were joined have their heads in the middle.
+            if let Some(head) = Columns::of(table).map_err(|what| lines.fault(what))? {
+                *columns = head;
+                continue;
+            }
         }
         let call = split.and_then(|()| call(table, columns, &mut names)).map_err(|what| {
             let is_head = is_first && table.fields().all(|field| field.parse::<f64>().is_err());
-            let hint =
-                if is_head { "; the first line may name the columns: timestamp, function, duration_ms" } else { "" };
-            lines.fault(format!("{what}{hint}"))
+            lines.fault(if is_head { format!("{what}; {WANTED}") } else { what })
         })?;
         if calls.len() == CALLS_MAX {
             return Err(lines.fault(format!("there are more than {CALLS_MAX} calls: give a part of them")));
@@ -127,16 +184,19 @@ fn call(table: &Table, columns: &Columns, names: &mut Names) -> Result<Call, Str
         };
         return Err(format!("{} fields: {wanted}", table.len()));
     }
-    let run_ms = columns.run_ms.map_or("", |column| table.field(column));
-    let run_ms = if run_ms.is_empty() { 0.0 } else { field(run_ms, "duration_ms", "a number of milliseconds")? };
+    let (at, run) = (table.field(columns.at), columns.run.map_or("", |column| table.field(column)));
+    // Where a comma does not part fields, it may part a number from its fraction.
+    let (at, run) = match table.delimiter() {
+        ',' => (Cow::Borrowed(at), Cow::Borrowed(run)),
+        _ => (Cow::Owned(at.replace(',', ".")), Cow::Owned(run.replace(',', "."))),
+    };
+    let at = timestamp(&at)?;
+    let run = if run.is_empty() { 0.0 } else { field(&run, "duration_ms", "a number of milliseconds")? };
+    let run_ms = run * columns.run_unit_ms;
     if !(0.0..=RUN_MS_MAX).contains(&run_ms) {
         return Err(format!("duration_ms is {run_ms}: it must be from 0 to {RUN_MS_MAX}"));
     }
-    Ok(Call {
-        at: timestamp(table.field(columns.at))?,
-        function: names.of(table.field(columns.function))?,
-        run: Duration::from_secs_f64(run_ms / 1_000.0),
-    })
+    Ok(Call { at, function: names.of(table.field(columns.function))?, run: Duration::from_secs_f64(run_ms / 1_000.0) })
 }
 
 /// Reads a time: RFC 3339, or a number since 1970 of seconds (below 10¹¹: until the year 5138), milliseconds, microseconds or
@@ -155,13 +215,14 @@ fn timestamp(text: &str) -> Result<Timestamp, String> {
     }
     // `humantime` reads UTC alone: an offset from it is taken off first.
     let (local, ahead_s) = offset(text).unwrap_or((text, 0));
-    let utc = humantime::parse_rfc3339_weak(local.trim_end_matches(['Z', 'z'])).map_err(|_| wanted())?;
+    let utc = ["Z", "z", "UTC", "GMT"].iter().find_map(|zone| local.strip_suffix(zone)).unwrap_or(local);
+    let utc = humantime::parse_rfc3339_weak(utc.trim_end()).map_err(|_| wanted())?;
     let since = utc.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| wanted())?;
     let micros = i64::try_from(since.as_micros()).map_err(|_| wanted())?;
     Ok(Timestamp::from_micros(micros - ahead_s * 1_000_000))
 }
 
-/// Cuts `+02:00`, `+0200` or `+02` off the end: what stands before it, and how many seconds the local time is ahead of UTC.
+/// Cuts `+02:00`, `+0200` or `+02` off the end, with a space before it or without: what stands before it, and how many seconds the local time is ahead of UTC.
 fn offset(text: &str) -> Option<(&str, i64)> {
     let sign = text.rfind(['+', '-'])?;
     // A date has signs, too; the time of day stands between it and the offset.
@@ -181,5 +242,5 @@ fn offset(text: &str) -> Option<(&str, i64)> {
     }
     let (hours, minutes): (u8, u8) = (hours.parse().ok()?, minutes.parse().ok()?);
     (hours < 24 && minutes < 60)
-        .then_some((&text[..sign], ahead * (i64::from(hours) * 3_600 + i64::from(minutes) * 60)))
+        .then_some((text[..sign].trim_end(), ahead * (i64::from(hours) * 3_600 + i64::from(minutes) * 60)))
 }

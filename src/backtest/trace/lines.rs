@@ -16,6 +16,9 @@ const LINE_BYTES_MAX: usize = 4 << 20;
 /// How gzip begins (RFC 1952).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
+/// How a file in UTF-16 begins, in either order of bytes.
+const UTF_16: [[u8; 2]; 2] = [[0xff, 0xfe], [0xfe, 0xff]];
+
 /// The lines of one file.
 pub(super) struct Lines {
     path: PathBuf,
@@ -58,10 +61,17 @@ impl Lines {
                 break;
             }
         }
-        let text = std::str::from_utf8(&self.line)
-            .map_err(|_| self.fault("the line is not UTF-8: is this the right file?".to_owned()))?;
-        // Some programs put a byte order mark in front.
-        Ok(Some(text.trim_start_matches('\u{feff}').trim()))
+        let text = std::str::from_utf8(&self.line).map_err(|_| {
+            let is_utf_16 = self.number == 1 && UTF_16.iter().any(|mark| self.line.starts_with(mark));
+            let what = if is_utf_16 {
+                "the file is UTF-16: save it as UTF-8"
+            } else {
+                "the line is not UTF-8: is this the right file?"
+            };
+            self.fault(what.to_owned())
+        })?;
+        // Some programs put a byte order mark in front. A tab at an end is an empty field of a table.
+        Ok(Some(text.trim_start_matches('\u{feff}').trim_matches([' ', '\r', '\n'])))
     }
 
     /// An error about the line that was read last.

@@ -20,12 +20,16 @@ pub(super) struct Table {
 
 impl Table {
     /// For a file that begins with this line.
+    ///
+    /// Some spreadsheets name the delimiter in a line of its own, `sep=;`.
     pub(super) fn beginning_with(line: &str) -> Self {
         let outside_quotes =
             |delimiter: char| line.split('"').step_by(2).flat_map(|part| part.matches(delimiter)).count();
+        let named = line.strip_prefix("sep=").and_then(|named| named.parse().ok());
+        let named = named.filter(|delimiter| DELIMITERS.contains(delimiter));
         // The first of equals is the comma.
-        let delimiter = DELIMITERS.into_iter().rev().max_by_key(|delimiter| outside_quotes(*delimiter)).unwrap_or(',');
-        let delimiter = u8::try_from(delimiter).unwrap_or(b',');
+        let most_often = DELIMITERS.into_iter().rev().max_by_key(|delimiter| outside_quotes(*delimiter));
+        let delimiter = u8::try_from(named.or(most_often).unwrap_or(',')).unwrap_or(b',');
         Self { delimiter, reader: reader(delimiter), text: Vec::new(), ends: vec![0; FIELDS_MAX], fields: 0 }
     }
 
@@ -74,6 +78,13 @@ impl Table {
     /// All of them.
     pub(super) fn fields(&self) -> impl Iterator<Item = &str> {
         (0..self.fields).map(|nth| self.field(nth))
+    }
+
+    /// Whether the line that was taken apart last says nothing but which delimiter the table has.
+    pub(super) fn is_delimiter_line(&self) -> bool {
+        self.len() <= 2
+            && self.field(0).strip_prefix("sep=").is_some_and(|named| named.len() <= 1)
+            && self.field(1).is_empty()
     }
 
     /// What stands between two fields.

@@ -124,6 +124,12 @@ fn columns_are_found_by_the_first_line_in_any_case_and_order() {
         "Timestamp,Function,Duration_ms\n1,f,281\n",
         "duration_ms;tenant;FUNCTION;timestamp\n281;a,b;f;1\n",
         "time\tfunction_name\tregion\tduration_ms\n1\tf\t\t281\n",
+        "@timestamp,Function Name,Duration (ms)\r\n1,f,281\r\n,,\r\n",
+        "startedAt;functionName;duration_s\n1;f;0,281\n",
+        "tenant\ttimestamp\tfunction\tduration_ms\n\t1\tf\t281\n",
+        "sep=\t\ntimestamp\tfunction\tduration_ms\n1\tf\t281\n",
+        "sep=;\nts;fn;execute_us\n1,0;f;281000\n",
+        "\u{feff}sep=,\n\nTIMESTAMP,FUNCTION,DURATION,\n\n1,f,281,\n\n",
         // Two files, joined.
         "timestamp,function,duration_ms\n1,f,281\ntimestamp,function,duration_ms\n",
     ] {
@@ -146,6 +152,10 @@ fn times_may_have_any_unit_and_zone() {
         "2023-11-15T03:43:20+0530",
         "2023-11-14T20:13:20-02",
         "2023-11-14 22:13:20",
+        "2023-11-14 22:13:20 UTC",
+        "2023-11-14T22:13:20.000000000z",
+        "2023-11-15 00:13:20.0 +02:00",
+        "2023-11-14 20:13:20 -0200",
     ] {
         let calls = read_calls(&format!("{time},f\n")).unwrap_or_else(|fault| panic!("{time}: {fault}"));
         assert_eq!(calls[0].0, 1_700_000_000_000, "{time}");
@@ -193,8 +203,23 @@ fn faults_in_calls_are_named_with_their_line() {
     assert_eq!(
         read_calls("Zeit;Funktion\n1;f\n").unwrap_err(),
         "./calls.csv, line 1: timestamp is \"Zeit\": it must be like 2026-11-23T09:00:00.25Z, or seconds, ms, µs or ns since \
-         1970; the first line may name the columns: timestamp, function, duration_ms"
+         1970; the first line may name the columns: timestamp, function, and where it is known duration_ms"
     );
+    assert_eq!(
+        read_calls("time,function,Billed Duration [h]\n1,f,2\n").unwrap_err(),
+        "./calls.csv, line 1: the column \"Billed Duration [h]\" is not known: run times are read from duration_ms, duration_s, \
+         duration_us or duration_ns"
+    );
+    // A head of which one column is known, and one of another language with a column more.
+    for (head, what) in [
+        ("timestamp,fonction,duree", "timestamp is \"timestamp\": "),
+        ("Uhrzeit,Name,Region,Dauer", "4 fields: "),
+        ("Zeit", "1 fields: "),
+    ] {
+        let fault = read_calls(&format!("{head}\n1,f,2\n")).unwrap_err();
+        let wanted = "; the first line may name the columns: timestamp, function, and where it is known duration_ms";
+        assert!(fault.starts_with(&format!("./calls.csv, line 1: {what}")) && fault.ends_with(wanted), "{fault}");
+    }
     let says = |line: &str| read_calls(&format!("timestamp,function,duration_ms\n1,f\n{line}\n")).unwrap_err();
     assert_eq!(says("1,f,x"), "./calls.csv, line 3: duration_ms is \"x\": it must be a number of milliseconds");
     assert_eq!(says("1,f,-1"), "./calls.csv, line 3: duration_ms is -1: it must be from 0 to 604800000");
