@@ -7,7 +7,8 @@ use std::sync::{Arc, LazyLock};
 
 use apache_avro::Schema;
 use forewarm::codec::{
-    CONTENT_TYPE_JSON, Codec, DecodeError, EncodeError, Event, EventKind, SchemaLookup, WireFormat, WriterSchemas,
+    CONTENT_TYPE_JSON, Codec, DecodeError, EncodeError, Event, EventKind, SchemaKey, SchemaLookup, WireFormat,
+    WriterSchema, WriterSchemas,
 };
 use forewarm::types::{
     ForecastSnapshot, FunctionDefinition, FunctionStatus, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome,
@@ -43,11 +44,13 @@ pub static WRITERS: LazyLock<Writers> = LazyLock::new(|| {
 });
 
 impl WriterSchemas for Writers {
-    fn by_id(&self, id: u32) -> Result<Arc<Schema>, SchemaLookup> {
-        match id {
-            8 => Err(SchemaLookup::Unavailable("not now".repeat(100))),
-            9 => Err(SchemaLookup::Invalid("not one".repeat(100))),
-            id => self.0.get(id as usize).cloned().ok_or(SchemaLookup::Unknown),
+    fn find(&self, key: SchemaKey) -> Result<WriterSchema, SchemaLookup> {
+        match key {
+            SchemaKey::Id(8) => Err(SchemaLookup::Unavailable("not now".repeat(100))),
+            SchemaKey::Id(9) => Err(SchemaLookup::Invalid("not one".repeat(100))),
+            SchemaKey::Id(10) => Ok(WriterSchema::Json),
+            SchemaKey::Id(id) => self.0.get(id as usize).cloned().map(WriterSchema::Avro).ok_or(SchemaLookup::Unknown),
+            SchemaKey::Guid(_) => Err(SchemaLookup::Unknown),
         }
     }
 }

@@ -160,10 +160,14 @@ pub fn write(headers: &[(String, Vec<u8>)]) -> Option<OwnedHeaders> {
     Some(headers.iter().fold(empty, |written, (key, value)| written.insert(Header { key, value: Some(value) })))
 }
 
-/// The value of the last header named `name`, whose letters may be upper or lower case, where it is UTF-8.
+/// The value of the last header named `name`, whose letters may be upper or lower case.
+pub fn value<'a>(headers: &'a [(String, Vec<u8>)], name: &str) -> Option<&'a [u8]> {
+    headers.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_slice())
+}
+
+/// [`value`], where it is UTF-8.
 pub fn text<'a>(headers: &'a [(String, Vec<u8>)], name: &str) -> Option<&'a str> {
-    let (_, value) = headers.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
-    std::str::from_utf8(value).ok()
+    std::str::from_utf8(value(headers, name)?).ok()
 }
 
 #[cfg(test)]

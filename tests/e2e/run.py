@@ -25,6 +25,7 @@ import exactly_once
 import faults
 import kept
 import membership
+import neighbours
 import operate
 import scale
 import security
@@ -38,7 +39,7 @@ from bench import ECHO, HOSTILE, Bench, Skipped
 from cluster import Broker
 
 # What takes the one broker away for long comes last.
-FAMILIES = [use, status, kept, faults, unreadable, operate, telemetry, tenants, shares, ceilings, security, delivery, membership, scale, exactly_once, brokers]
+FAMILIES = [use, status, kept, faults, unreadable, operate, telemetry, neighbours, tenants, shares, ceilings, security, delivery, membership, scale, exactly_once, brokers]
 SCENARIOS = {scenario.__name__: scenario for family in FAMILIES for scenario in family.SCENARIOS}
 
 
