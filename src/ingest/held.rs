@@ -85,14 +85,14 @@ impl Held {
     pub(super) fn retry(
         &mut self,
         now: Instant,
-        mut attempt: impl FnMut(Undecoded, Duration) -> Result<(), (Undecoded, String)>,
+        mut attempt: impl FnMut(Undecoded, Duration) -> Option<(Undecoded, String)>,
     ) {
         self.queues.retain(|_, queue| {
             if now < queue.retry_at {
                 return true;
             }
             while let Some(message) = queue.messages.pop_front() {
-                if let Err((message, cause)) = attempt(message, now.duration_since(queue.since)) {
+                if let Some((message, cause)) = attempt(message, now.duration_since(queue.since)) {
                     queue.messages.push_front(message);
                     queue.backoff = (queue.backoff * 2).min(BACKOFF_MAX);
                     queue.retry_at = now + queue.backoff;
@@ -175,7 +175,7 @@ mod tests {
         held.retry(now, |message, _| {
             let offset = message.position.offset.0;
             tried.push(offset);
-            if works(offset) { Ok(()) } else { Err((message, "not yet".to_owned())) }
+            (!works(offset)).then(|| (message, "not yet".to_owned()))
         });
         tried
     }
@@ -232,7 +232,7 @@ mod tests {
         let mut waited = Vec::new();
         held.retry(at, |message, lasts| {
             waited.push((message.position.offset.0, lasts));
-            if message.position.offset.0 == 17 { Ok(()) } else { Err((message, String::new())) }
+            (message.position.offset.0 != 17).then(|| (message, String::new()))
         });
         assert_eq!(waited, [(17, STANDS_AFTER), (18, Duration::ZERO)]);
         assert_eq!(held.standing(at, |_| true), 0);

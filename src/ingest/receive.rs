@@ -161,7 +161,7 @@ impl<S: Sink> Intake<S> {
         held.retry(now, |message, waited| {
             let decoded = match self.decode(message.payload.as_deref(), &message.headers, message.timestamp) {
                 Ok(decoded) => decoded,
-                Err(error) if after.is_zero() || waited < after => return Err((message, error.to_string())),
+                Err(error) if after.is_zero() || waited < after => return Some((message, error.to_string())),
                 Err(error) => {
                     let Position { partition, offset, .. } = message.position;
                     let (topic, offset, waited_s) = (&*self.topic, offset.0, waited.as_secs());
@@ -170,7 +170,7 @@ impl<S: Sink> Intake<S> {
                 }
             };
             let Undecoded { position, key, headers, payload, timestamp, bytes, received_at } = message;
-            let Some(is_refused) = self.admit(position, bytes, &decoded) else { return Ok(()) };
+            let Some(is_refused) = self.admit(position, bytes, &decoded) else { return None };
             let keeps = self.keeps(&decoded, is_refused);
             let (original, content) = match decoded {
                 Ok(call) => {
@@ -182,7 +182,7 @@ impl<S: Sink> Intake<S> {
                 }
             };
             self.hand_on(Received { position, key, headers, bytes, received_at, content, original, is_refused });
-            Ok(())
+            None
         });
         self.held = held;
     }
