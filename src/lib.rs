@@ -40,6 +40,8 @@ pub mod driver;
 #[cfg(feature = "service")]
 pub mod execute;
 #[cfg(feature = "service")]
+pub mod http;
+#[cfg(feature = "service")]
 pub mod ingest;
 #[cfg(feature = "service")]
 pub mod kafka;

@@ -165,13 +165,26 @@ fn secrets_are_not_shown() {
         "sasl.oauthbearer.assertion.private.key.passphrase",
     ];
     let secrets: String = secrets.iter().map(|name| format!("\"{name}\" = \"hush\"\n")).collect();
-    let text =
-        format!("[kafka]\nschema-registry-url = \"{urls}\"\n[kafka.properties]\n\"sasl.username\" = \"me\"\n{secrets}");
-    let config = loaded(&text, &[]).unwrap();
+    let refused = loaded(&format!("[kafka]\nschema-registry-url = \"{urls}\"\n"), &[]).unwrap_err();
+    assert_eq!(refused.faults.len(), 2, "{refused}");
+    for (fault, host) in refused.faults.iter().zip(["registry:8081", "other:8081"]) {
+        assert!(fault.contains(host) && fault.contains("schema-registry.password-file"), "{fault}");
+        assert!(!fault.contains("hush"), "{fault}");
+    }
+    let registry = "[kafka]\nschema-registry-url = \"https://registry:8081\"\n";
+    let text = format!("{registry}[kafka.properties]\n\"sasl.username\" = \"me\"\n{secrets}");
+    let given = [
+        ("FOREWARM__SCHEMA_REGISTRY__USER", "me"),
+        ("FOREWARM__SCHEMA_REGISTRY__PASSWORD", "hush"),
+        ("FOREWARM__TELEMETRY__OTLP_HEADERS__X_API_KEY", "hush"),
+    ];
+    let config = loaded(&text, &given).unwrap();
     assert_eq!(config.kafka.properties["sasl.password"], "hush");
+    assert_eq!(config.schema_registry.password, "hush");
+    assert_eq!(config.telemetry.otlp_headers["x-api-key"], "hush");
     for shown in [config.to_string(), format!("{config:?}"), format!("{:?}", config.redacted())] {
         assert!(!shown.contains("hush"), "{shown}");
-        assert!(shown.contains("registry:8081") && shown.contains("other:8081"), "{shown}");
+        assert!(shown.contains("registry:8081") && shown.contains("x-api-key"), "{shown}");
     }
     assert!(config.to_string().contains("\"sasl.username\" = \"me\""), "{config}");
 }

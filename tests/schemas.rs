@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use apache_avro::Schema;
 use forewarm::codec::{
-    Codec, DecodeError, Event, EventKind, NoSchemaRegistry, SchemaLookup, WireFormat, WriterSchemas,
+    Codec, DecodeError, Event, EventKind, NoSchemaRegistry, SchemaKey, SchemaLookup, WireFormat, WriterSchema,
+    WriterSchemas,
 };
 use forewarm::types::{
     ForecastSnapshot, FunctionDefinition, FunctionLog, FunctionStatus, Invocation, InvocationResult, PreTrigger,
@@ -262,8 +263,8 @@ fn a_reader_takes_what_an_older_writer_wrote() {
 struct OneSchema(Arc<Schema>);
 
 impl WriterSchemas for OneSchema {
-    fn by_id(&self, id: u32) -> Result<Arc<Schema>, SchemaLookup> {
-        if id == 7 { Ok(Arc::clone(&self.0)) } else { Err(SchemaLookup::Unknown) }
+    fn find(&self, key: SchemaKey) -> Result<WriterSchema, SchemaLookup> {
+        if key == SchemaKey::Id(7) { Ok(WriterSchema::Avro(Arc::clone(&self.0))) } else { Err(SchemaLookup::Unknown) }
     }
 }
 

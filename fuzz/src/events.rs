@@ -7,7 +7,8 @@ use std::sync::{Arc, LazyLock};
 
 use apache_avro::Schema;
 use forewarm::codec::{
-    CONTENT_TYPE_JSON, Codec, DecodeError, EncodeError, Event, EventKind, SchemaLookup, WireFormat, WriterSchemas,
+    CONTENT_TYPE_JSON, Codec, DecodeError, EncodeError, Event, EventKind, SchemaKey, SchemaLookup, WireFormat,
+    WriterSchema, WriterSchemas,
 };
 use forewarm::types::{
     ForecastSnapshot, FunctionDefinition, FunctionLog, FunctionStatus, Invocation, InvocationResult, PreTrigger,
@@ -26,6 +27,8 @@ pub const OLDER_INVOCATION_ID: u32 = NEWER_RESULT_ID + 1;
 const UNAVAILABLE_ID: u32 = NEWER_RESULT_ID + 2;
 /// The id of a schema that is none.
 const INVALID_ID: u32 = NEWER_RESULT_ID + 3;
+/// The id of a JSON Schema.
+const JSON_ID: u32 = NEWER_RESULT_ID + 4;
 
 /// A result's schema of a later release: a field more, an enum symbol more.
 pub const NEWER_RESULT: &str = include_str!("../../schemas/examples/invocation-result.newer.avsc");
@@ -48,11 +51,13 @@ pub static WRITERS: LazyLock<Writers> = LazyLock::new(|| {
 });
 
 impl WriterSchemas for Writers {
-    fn by_id(&self, id: u32) -> Result<Arc<Schema>, SchemaLookup> {
-        match id {
-            UNAVAILABLE_ID => Err(SchemaLookup::Unavailable("not now".repeat(100))),
-            INVALID_ID => Err(SchemaLookup::Invalid("not one".repeat(100))),
-            id => self.0.get(id as usize).cloned().ok_or(SchemaLookup::Unknown),
+    fn find(&self, key: SchemaKey) -> Result<WriterSchema, SchemaLookup> {
+        match key {
+            SchemaKey::Id(UNAVAILABLE_ID) => Err(SchemaLookup::Unavailable("not now".repeat(100))),
+            SchemaKey::Id(INVALID_ID) => Err(SchemaLookup::Invalid("not one".repeat(100))),
+            SchemaKey::Id(JSON_ID) => Ok(WriterSchema::Json),
+            SchemaKey::Id(id) => self.0.get(id as usize).cloned().map(WriterSchema::Avro).ok_or(SchemaLookup::Unknown),
+            SchemaKey::Guid(_) => Err(SchemaLookup::Unknown),
         }
     }
 }

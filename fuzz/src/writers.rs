@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use apache_avro::Schema;
-use forewarm::codec::{Event, SchemaLookup, WriterSchemas};
+use forewarm::codec::{Event, SchemaKey, SchemaLookup, WriterSchema, WriterSchemas};
 use forewarm::types::{
     ForecastSnapshot, FunctionDefinition, FunctionLog, FunctionStatus, Invocation, InvocationResult, PreTrigger,
     PreTriggerOutcome,
@@ -18,8 +18,8 @@ use super::input::Input;
 struct OneSchema(Arc<Schema>);
 
 impl WriterSchemas for OneSchema {
-    fn by_id(&self, _: u32) -> Result<Arc<Schema>, SchemaLookup> {
-        Ok(Arc::clone(&self.0))
+    fn find(&self, _: SchemaKey) -> Result<WriterSchema, SchemaLookup> {
+        Ok(WriterSchema::Avro(Arc::clone(&self.0)))
     }
 }
 

@@ -41,6 +41,7 @@ use crate::control::{Control, Event};
 use crate::driver::{ControlPlane, Delivery, Failure, Intake, Observations, Outbox, OutboxSettings, Unknown};
 pub use crate::execute::wall_clock;
 use crate::execute::{ExecuteError, Executor, Parts, Runtime};
+use crate::http;
 use crate::ingest::pre_triggers::PreTriggers;
 use crate::ingest::{self, IngestError, Invocations};
 use crate::kafka::tail::Passed;
@@ -54,8 +55,6 @@ use crate::types::ConditionKind;
 const SHUTDOWN_OVERDUE: Duration = Duration::from_secs(20);
 /// How long lines of functions may take to be stored at the end, where the way down leaves so much.
 const LOGS_END: Duration = Duration::from_secs(2);
-/// How long one request to the schema registry may take.
-const SCHEMA_REGISTRY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +82,9 @@ pub enum StartError {
     /// The admin interface.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// A neighbour that is asked over HTTP, by its files.
+    #[error("{}", .0.join("; "))]
+    Http(Vec<String>),
     /// A thread.
     #[error("a thread could not be started: {0}")]
     Thread(#[from] std::io::Error),
@@ -129,6 +131,10 @@ impl Service {
     /// Where any part cannot start; those that had started are ended.
     pub fn start(config: Config, telemetry: &Telemetry) -> Result<Self, StartError> {
         let (metrics, failure, started_at) = (telemetry.metrics(), Failure::default(), wall_clock());
+        let faults = http::faults(&config);
+        if !faults.is_empty() {
+            return Err(StartError::Http(faults));
+        }
         limits::settle(&config);
         settings::say_budgets(&config);
         // First: an address that cannot be had ends the start before anything else is done, and probes get an answer from now on.
@@ -147,7 +153,13 @@ impl Service {
             topics::create(&connection, &config)?;
         }
         let codec = Arc::new(Codec::new());
-        let (writers, [format, outcome_format, log_format]) = schema_registry(&config)?;
+        let schemas = SchemaRegistrySettings::of(&config);
+        let [format, outcome_format, log_format] = formats(&config, schemas.as_ref())?;
+        let schemas = schemas.map(SchemaRegistry::start).transpose()?.map(Arc::new);
+        let writers: Arc<dyn WriterSchemas> = match &schemas {
+            Some(registry) => Arc::clone(registry) as Arc<dyn WriterSchemas>,
+            None => Arc::new(NoSchemaRegistry),
+        };
         let observations = Observations::new(config.control.queue.get(), Arc::clone(&metrics));
         let delivery = Delivery::new(quotas(&config.tenants), Arc::clone(&metrics));
         let outbox = Outbox::start(
@@ -251,6 +263,7 @@ impl Service {
             asked: control.asked(),
             watch: connection.watch.clone(),
             definitions_passed: registry.passed(),
+            schemas,
         });
         answers.has_started(Arc::clone(&node));
         let teller = Teller::new(&control.asked(), started_at, is_there);
@@ -373,6 +386,7 @@ impl Service {
         let (unread, alike) = crate::telemetry::log_lines_left_out();
         metrics.log_lines_left_out.mirror(unread);
         metrics.log_lines_alike.mirror(alike);
+        metrics.schema_registry_failures.mirror(self.node.schemas.as_ref().map_or(0, |schemas| schemas.failures()));
         let conditions = self.node.conditions();
         for kind in ConditionKind::ALL {
             metrics.conditions_now(kind, conditions.iter().filter(|condition| condition.kind == kind).count() as u64);
@@ -417,31 +431,27 @@ impl Service {
     }
 }
 
-/// The schemas of other writers, and the form of the results, outcomes and lines of functions that this node writes.
-fn schema_registry(config: &Config) -> Result<(Arc<dyn WriterSchemas>, [WireFormat; 3]), RegistryError> {
-    let url = &config.kafka.schema_registry_url;
-    let settings = SchemaRegistrySettings {
-        urls: url.split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned).collect(),
-        timeout: SCHEMA_REGISTRY_TIMEOUT,
-    };
+/// The form of the results, outcomes and lines of functions that this node writes.
+fn formats(config: &Config, schemas: Option<&SchemaRegistrySettings>) -> Result<[WireFormat; 3], RegistryError> {
     let format = |topic: &str, kind| {
         Ok::<_, RegistryError>(match config.publish.format {
             ResultFormat::SingleObject => WireFormat::SingleObject,
             ResultFormat::Json => WireFormat::Json,
-            ResultFormat::Confluent => WireFormat::Confluent { schema_id: registry::register(&settings, topic, kind)? },
+            ResultFormat::Confluent => {
+                let schemas = schemas.ok_or(RegistryError::NoSchemaRegistryUrl)?;
+                let schema_id = registry::register(schemas, topic, kind, config.registry.catch_up_timeout)?;
+                WireFormat::Confluent { schema_id }
+            }
         })
     };
-    let formats = [
+    Ok([
         format(&config.topics.results, EventKind::InvocationResult)?,
         format(&config.topics.pre_trigger_outcomes, EventKind::PreTriggerOutcome)?,
         match config.topics.function_logs.as_str() {
             "" => WireFormat::SingleObject,
             topic => format(topic, EventKind::FunctionLog)?,
         },
-    ];
-    let writers: Arc<dyn WriterSchemas> =
-        if url.is_empty() { Arc::new(NoSchemaRegistry) } else { Arc::new(SchemaRegistry::start(settings)?) };
-    Ok((writers, formats))
+    ])
 }
 
 /// What is done with the registry's word: the executor loads, the control plane learns.

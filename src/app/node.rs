@@ -10,6 +10,7 @@ use crate::driver::{Asked, Failure, Outbox};
 use crate::ingest::Readiness;
 use crate::kafka::Watch;
 use crate::kafka::tail::Passed;
+use crate::registry::SchemaRegistry;
 use crate::types::{ChainExplanation, Condition, FunctionExplanation, FunctionName, FunctionSummary};
 
 /// The parts that know.
@@ -21,6 +22,8 @@ pub(super) struct Answers {
     pub(super) watch: Watch,
     /// Of the topic of functions: what is not known here for as long as this process lives.
     pub(super) definitions_passed: Vec<Passed>,
+    /// Where one is configured.
+    pub(super) schemas: Option<Arc<SchemaRegistry>>,
 }
 
 /// A thread that has not gone on for so long makes the node not ready.
@@ -54,6 +57,7 @@ impl Node for Answers {
         // Each room bounds its own.
         let mut conditions = self.invocations.conditions();
         conditions.extend(self.definitions_passed.iter().flat_map(Passed::conditions));
+        conditions.extend(self.schemas.iter().flat_map(|schemas| schemas.conditions()));
         conditions.extend(self.asked.conditions());
         conditions
     }

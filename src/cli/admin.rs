@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use reqwest::StatusCode;
-use reqwest::blocking::Client;
 use serde::de::DeserializeOwned;
 
 use super::ConfigArgument;
+use crate::http;
 use crate::types::ShownJson;
 
 /// How long a node may take to answer.
@@ -40,7 +40,7 @@ impl Arguments {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let client = Client::builder().timeout(TIMEOUT).build()?;
+        let client = http::client(http::builder(std::iter::once(url.as_str()), None, TIMEOUT)?)?;
         let unanswered = || format!("no node answers at {address}: is it running, and is admin.listen its address?");
         let answer = client.get(url).send().with_context(unanswered)?;
         let status = answer.status();

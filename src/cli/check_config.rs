@@ -3,9 +3,15 @@
 use std::process::ExitCode;
 
 use super::ConfigArgument;
+use crate::config::ConfigError;
+use crate::http;
 
 pub(super) fn run(arguments: &ConfigArgument) -> anyhow::Result<ExitCode> {
     let config = arguments.load()?;
+    let faults = http::faults(&config);
+    if !faults.is_empty() {
+        return Err(ConfigError { faults }.into());
+    }
     // As comments: what is printed is TOML.
     println!("# This process may have {}.", config.budgets.machine);
     config.budgets.words().for_each(|words| println!("# {words}"));

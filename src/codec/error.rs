@@ -3,7 +3,7 @@
 //! Duty: the room's errors, their texts and the closed set of labels that counters use. Must not: decide what becomes of
 //! a refused event; `ingest` does.
 
-use super::EventKind;
+use super::{EventKind, SchemaKey};
 
 /// Why bytes are no event. Only [`DecodeError::SchemaUnavailable`] may pass when the same bytes are tried again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,8 +17,8 @@ pub enum DecodeError {
     /// None of the three wire formats.
     #[error(
         "not an event of kind {kind}: it begins with {begins} and its content-type is {content_type}; send Avro \
-         single-object (c3 01 and a fingerprint), Confluent framing (00 and a schema id), or JSON with the header \
-         content-type: application/json"
+         single-object (c3 01 and a fingerprint), Confluent framing (00 and a schema id, or the header \
+         __value_schema_id), or JSON with the header content-type: application/json"
     )]
     UnknownFormat {
         /// What was expected.
@@ -55,33 +55,47 @@ pub enum DecodeError {
         /// CRC-64-AVRO of the schema that this node writes.
         current: u64,
     },
-    /// The schema registry does not know the id.
+    /// The header that names the writer's schema has no form that is known.
     #[error(
-        "an event of kind {kind} names schema id {id}, which the schema registry does not know; or no registry is configured"
+        "the header __value_schema_id of an event of kind {kind} names no schema: it has {bytes} bytes and begins with {begins}; it \
+         should be 00 and an id of 4 bytes, or 01 and a GUID of 16 bytes"
     )]
-    UnknownSchemaId {
+    SchemaHeader {
         /// What was expected.
         kind: EventKind,
-        /// The id in the message.
-        id: u32,
+        /// Bytes of the header.
+        bytes: usize,
+        /// The first of them, at most 8, in hexadecimal.
+        begins: String,
+    },
+    /// The schema registry does not know the schema.
+    #[error(
+        "an event of kind {kind} names {schema}, which the schema registry does not know; or no registry is configured \
+         (kafka.schema-registry-url)"
+    )]
+    UnknownSchema {
+        /// What was expected.
+        kind: EventKind,
+        /// What the message names.
+        schema: SchemaKey,
     },
     /// The schema registry cannot be asked now.
-    #[error("schema id {id} of an event of kind {kind} cannot be looked up now: {cause}")]
+    #[error("{schema} of an event of kind {kind} cannot be looked up now: {cause}")]
     SchemaUnavailable {
         /// What was expected.
         kind: EventKind,
-        /// The id in the message.
-        id: u32,
+        /// What the message names.
+        schema: SchemaKey,
         /// What the registry's client says.
         cause: String,
     },
-    /// The schema registry's answer is no Avro schema.
-    #[error("schema id {id} of an event of kind {kind} is no usable Avro schema: {cause}")]
+    /// The schema registry's answer is no schema that is read here.
+    #[error("{schema} of an event of kind {kind} is not usable: {cause}")]
     InvalidSchema {
         /// What was expected.
         kind: EventKind,
-        /// The id in the message.
-        id: u32,
+        /// What the message names.
+        schema: SchemaKey,
         /// What is wrong with it.
         cause: String,
     },
@@ -188,9 +202,9 @@ impl DecodeError {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Empty { .. } => "empty",
-            Self::UnknownFormat { .. } => "unknown_format",
+            Self::UnknownFormat { .. } | Self::SchemaHeader { .. } => "unknown_format",
             Self::Truncated { .. } => "truncated",
-            Self::UnknownFingerprint { .. } | Self::UnknownSchemaId { .. } => "unknown_schema",
+            Self::UnknownFingerprint { .. } | Self::UnknownSchema { .. } => "unknown_schema",
             Self::SchemaUnavailable { .. } => "schema_unavailable",
             Self::InvalidSchema { .. } => "invalid_schema",
             Self::OtherEvent { .. } => "other_event",

@@ -26,8 +26,8 @@ mod wire;
 
 pub use bounds::{ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX, ID_BYTES_MAX, WINDOW_MS_MAX};
 pub use error::{DecodeError, EncodeError, InvalidSchema, OutOfBounds};
-pub use schema::{Event, EventKind, NoSchemaRegistry, SchemaLookup, WriterSchemas};
-pub use wire::WireFormat;
+pub use schema::{Event, EventKind, NoSchemaRegistry, SchemaKey, SchemaLookup, WriterSchema, WriterSchemas};
+pub use wire::{HEADER_CONTENT_TYPE, HEADER_SCHEMA_ID, ValueHeaders, WireFormat};
 
 use apache_avro::Schema;
 
@@ -104,37 +104,38 @@ impl Codec {
 
     /// The event in a message's value.
     ///
-    /// `content_type` is the message's content-type header; it matters only where the bytes are neither of the Avro
-    /// framings. `writers` is asked only for Confluent framing.
+    /// `headers` are those of the message that say something of its value; a content-type alone may stand for them. `writers` is
+    /// asked where a header or Confluent framing names a schema.
     ///
     /// # Errors
     /// Where the bytes are no event of this kind. Only a [`DecodeError::retryable`] error may pass with time.
-    pub fn decode<E: Event>(
+    pub fn decode<'h, E: Event>(
         &self,
         bytes: &[u8],
-        content_type: Option<&str>,
+        headers: impl Into<ValueHeaders<'h>>,
         writers: &dyn WriterSchemas,
     ) -> Result<E, DecodeError> {
         let kind = E::KIND;
-        let event: E = match Frame::of(kind, bytes, content_type)? {
+        let headers = headers.into();
+        let event: E = match Frame::of(kind, bytes, headers)? {
             Frame::SingleObject { fingerprint, datum } => {
                 let writer = self.writer(kind, fingerprint)?;
                 self.read(datum, writer)?
             }
-            Frame::Confluent { schema_id: id, datum } => {
-                let writer = writers.by_id(id).map_err(|lookup| match lookup {
-                    SchemaLookup::Unknown => DecodeError::UnknownSchemaId { kind, id },
-                    SchemaLookup::Unavailable(cause) => DecodeError::SchemaUnavailable { kind, id, cause: cut(cause) },
-                    SchemaLookup::Invalid(cause) => DecodeError::InvalidSchema { kind, id, cause: cut(cause) },
+            Frame::Registered { schema, left, datum } => {
+                let writer = writers.find(schema).map_err(|lookup| match lookup {
+                    SchemaLookup::Unknown => DecodeError::UnknownSchema { kind, schema },
+                    SchemaLookup::Unavailable(cause) => {
+                        DecodeError::SchemaUnavailable { kind, schema, cause: cut(cause) }
+                    }
+                    SchemaLookup::Invalid(cause) => DecodeError::InvalidSchema { kind, schema, cause: cut(cause) },
                 })?;
-                let found = schema::written(&writer, datum);
-                if found != kind.record_name() {
-                    return Err(DecodeError::OtherEvent { kind, found: cut(found.to_owned()) });
+                if left > 0 {
+                    return Err(wire::no_schema_id(kind, headers.schema_id.unwrap_or_default()));
                 }
-                self.read(datum, &writer)?
+                self.registered(datum, &writer)?
             }
-            Frame::Json(text) => json::read(text, kind.free_payload())
-                .map_err(|fault| DecodeError::MalformedJson { kind, fault: cut(fault.to_string()) })?,
+            Frame::Json(text) => Self::json(text)?,
         };
         event.check().map_err(|fault| DecodeError::OutOfBounds { kind, fault })?;
         Ok(event)
@@ -145,14 +146,14 @@ impl Codec {
     ///
     /// # Errors
     /// As of [`Codec::decode`].
-    pub fn decode_recorded<E: Event>(
+    pub fn decode_recorded<'h, E: Event>(
         &self,
         bytes: &[u8],
-        content_type: Option<&str>,
+        headers: impl Into<ValueHeaders<'h>>,
         writers: &dyn WriterSchemas,
         recorded_at: Timestamp,
     ) -> Result<E, DecodeError> {
-        let mut event: E = self.decode(bytes, content_type, writers)?;
+        let mut event: E = self.decode(bytes, headers, writers)?;
         event.recorded(recorded_at);
         Ok(event)
     }
@@ -197,6 +198,22 @@ impl Codec {
             Some(other) => DecodeError::OtherEvent { kind, found: other.kind.record_name().to_owned() },
             None => DecodeError::UnknownFingerprint { kind, fingerprint, current: mine.current.fingerprint },
         })
+    }
+
+    /// The event in what a registered schema of its writer describes.
+    fn registered<E: Event>(&self, datum: &[u8], writer: &WriterSchema) -> Result<E, DecodeError> {
+        let WriterSchema::Avro(writer) = writer else { return Self::json(datum) };
+        let (kind, found) = (E::KIND, schema::written(writer, datum));
+        if found != kind.record_name() {
+            return Err(DecodeError::OtherEvent { kind, found: cut(found.to_owned()) });
+        }
+        self.read(datum, writer)
+    }
+
+    fn json<E: Event>(text: &[u8]) -> Result<E, DecodeError> {
+        let kind = E::KIND;
+        json::read(text, kind.free_payload())
+            .map_err(|fault| DecodeError::MalformedJson { kind, fault: cut(fault.to_string()) })
     }
 
     fn read<E: Event>(&self, datum: &[u8], writer: &Schema) -> Result<E, DecodeError> {

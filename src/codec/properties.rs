@@ -18,8 +18,8 @@ use crate::types::*;
 struct Registry(Arc<Schema>);
 
 impl WriterSchemas for Registry {
-    fn by_id(&self, _id: u32) -> Result<Arc<Schema>, SchemaLookup> {
-        Ok(Arc::clone(&self.0))
+    fn find(&self, _: SchemaKey) -> Result<WriterSchema, SchemaLookup> {
+        Ok(WriterSchema::Avro(Arc::clone(&self.0)))
     }
 }
 

@@ -219,37 +219,64 @@ impl Event for FunctionLog {
     }
 }
 
-/// Schemas of writers, by the id that Confluent framing carries.
+/// How a message names its writer's schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SchemaKey {
+    /// The id that a registry has given it.
+    Id(u32),
+    /// The GUID that it has in every registry (Confluent 8), as its 16 bytes stand in the message.
+    Guid([u8; 16]),
+}
+
+impl fmt::Display for SchemaKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => write!(f, "schema id {id}"),
+            Self::Guid(guid) => write!(f, "schema GUID {}", uuid::Uuid::from_bytes(*guid)),
+        }
+    }
+}
+
+/// What a writer's schema says of the bytes that follow.
+#[derive(Debug, Clone, PartialEq)]
+pub enum WriterSchema {
+    /// A datum of this Avro schema, which is complete: every name that it uses is defined in it.
+    Avro(Arc<Schema>),
+    /// JSON: its schema is a JSON Schema, which is not looked at. Whether the text is an event shows when it is read.
+    Json,
+}
+
+/// Schemas of writers, by the id or the GUID that a message carries.
 ///
-/// It is asked once for every message with that framing, so an implementation answers from memory where it can.
+/// It is asked once for every message that names a schema, so an implementation answers from memory where it can.
 pub trait WriterSchemas: Send + Sync {
-    /// The writer's schema of `id`, complete: every name that it uses is defined in it.
+    /// The writer's schema.
     ///
     /// # Errors
     /// Where there is no such schema, or it cannot be had now.
-    fn by_id(&self, id: u32) -> Result<Arc<Schema>, SchemaLookup>;
+    fn find(&self, key: SchemaKey) -> Result<WriterSchema, SchemaLookup>;
 }
 
 /// Why there is no writer's schema.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaLookup {
-    /// The registry has no such id, now or ever.
-    #[error("unknown schema id")]
+    /// The registry has no such schema, now or ever.
+    #[error("unknown schema")]
     Unknown,
     /// The registry cannot be asked now; later it may.
     #[error("schema registry unavailable: {0}")]
     Unavailable(String),
-    /// The registry's answer is no Avro schema.
-    #[error("not an Avro schema: {0}")]
+    /// The registry's answer is no schema that is read here.
+    #[error("not usable: {0}")]
     Invalid(String),
 }
 
-/// Where no schema registry is configured: every id is unknown.
+/// Where no schema registry is configured: every schema is unknown.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoSchemaRegistry;
 
 impl WriterSchemas for NoSchemaRegistry {
-    fn by_id(&self, _id: u32) -> Result<Arc<Schema>, SchemaLookup> {
+    fn find(&self, _: SchemaKey) -> Result<WriterSchema, SchemaLookup> {
         Err(SchemaLookup::Unknown)
     }
 }

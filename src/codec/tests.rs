@@ -6,8 +6,9 @@ use super::*;
 use crate::types::{Attributes, FunctionDefinition, FunctionName, Invocation, InvocationResult, PreTrigger, Timestamp};
 
 const JSON: Option<&str> = Some("application/json");
+const JSON_GUID: [u8; 16] = [7; 16];
 
-/// A registry with one schema under id 7; id 8 cannot be asked for, id 9 is no schema.
+/// A registry with one schema under id 7; id 8 cannot be asked for, id 9 is no schema, and a GUID of sevens is that of a JSON Schema.
 struct Registry(Arc<Schema>);
 
 impl Registry {
@@ -17,12 +18,13 @@ impl Registry {
 }
 
 impl WriterSchemas for Registry {
-    fn by_id(&self, id: u32) -> Result<Arc<Schema>, SchemaLookup> {
-        match id {
-            7 => Ok(Arc::clone(&self.0)),
-            8 => Err(SchemaLookup::Unavailable("connection refused".to_owned())),
-            9 => Err(SchemaLookup::Invalid("expected value at line 1".to_owned())),
-            _ => Err(SchemaLookup::Unknown),
+    fn find(&self, key: SchemaKey) -> Result<WriterSchema, SchemaLookup> {
+        match key {
+            SchemaKey::Id(7) => Ok(WriterSchema::Avro(Arc::clone(&self.0))),
+            SchemaKey::Id(8) => Err(SchemaLookup::Unavailable("connection refused".to_owned())),
+            SchemaKey::Id(9) => Err(SchemaLookup::Invalid("expected value at line 1".to_owned())),
+            SchemaKey::Guid(JSON_GUID) => Ok(WriterSchema::Json),
+            SchemaKey::Id(_) | SchemaKey::Guid(_) => Err(SchemaLookup::Unknown),
         }
     }
 }
@@ -354,4 +356,28 @@ fn fingerprints_are_told_as_they_stand_in_the_message() {
     }
     let table = include_str!("../../schemas/README.md");
     assert!(table.contains(&format!("| `invocation.avsc` | `{current}` |")), "{current}");
+}
+
+#[test]
+fn a_value_is_read_by_the_schema_that_its_header_names() {
+    let codec = Codec::new();
+    let registry = Registry::with(EventKind::Invocation.schema_json());
+    let read = |value: &[u8], header: &[u8]| {
+        let headers = ValueHeaders { content_type: None, schema_id: Some(header) };
+        codec.decode::<Invocation>(value, headers, &registry)
+    };
+    let framed = codec.encode(&call(), WireFormat::Confluent { schema_id: 7 }).unwrap();
+    assert_eq!(read(&framed[5..], &[0, 0, 0, 0, 7]), Ok(call()));
+    let json = br#"{"id": "i", "function": "f", "invoked_at": 5}"#;
+    let guid = [&[1], JSON_GUID.as_slice()].concat();
+    assert_eq!(read(json, &guid), Ok(call()));
+    let refused = |value: &[u8], header: &[u8]| read(value, header).unwrap_err();
+    assert_eq!(refused(&framed[5..], &guid).reason(), "malformed");
+    assert_eq!(refused(&framed, &[0, 0, 0, 0, 7]).reason(), "malformed", "there is no framing beside the header");
+    let unknown = refused(json, &[&[1], [9; 16].as_slice()].concat());
+    assert_eq!(unknown.reason(), "unknown_schema");
+    assert!(unknown.to_string().contains("schema GUID 09090909-0909-0909-0909-090909090909"), "{unknown}");
+    assert!(refused(json, &[0, 0, 0, 0, 8]).retryable());
+    // An Avro or a JSON value has nothing behind its schema.
+    assert_eq!(refused(json, &[&guid[..], &[0]].concat()).reason(), "unknown_format");
 }

@@ -99,13 +99,10 @@ impl std::fmt::Debug for Kafka {
 
 /// URLs, separated by commas, without the users and passwords in them.
 pub(super) fn without_userinfo(urls: &str) -> String {
-    let hide = |url: &str| match url.split_once("://") {
+    let hide = |url: &str| {
+        let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (&url[..scheme.len() + 3], rest));
         // The last one: a password may hold an @ of its own.
-        Some((scheme, rest)) => match rest.rsplit_once('@') {
-            Some((_, host)) => format!("{scheme}://{REDACTED}@{host}"),
-            None => url.to_owned(),
-        },
-        None => url.to_owned(),
+        rest.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("{scheme}{REDACTED}@{host}"))
     };
     urls.split(',').map(hide).collect::<Vec<_>>().join(",")
 }

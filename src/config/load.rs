@@ -18,8 +18,13 @@ pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 /// What variables of the environment begin with.
 const PREFIX: &str = "FOREWARM__";
 
-/// The tables whose keys are not ours.
-const FREE_TABLES: [[&str; 2]; 2] = [["kafka", "properties"], ["kafka", "property-files"]];
+/// The tables whose keys are not ours, each with what an underscore in the name of a variable stands for.
+const FREE_TABLES: [([&str; 2], &str); 4] = [
+    (["kafka", "properties"], "."),
+    (["kafka", "property-files"], "."),
+    (["telemetry", "otlp-headers"], "-"),
+    (["telemetry", "otlp-header-files"], "-"),
+];
 
 /// One value that the user gave.
 struct Given {
@@ -52,7 +57,7 @@ impl Given {
 }
 
 fn is_free_table(path: &[String]) -> bool {
-    FREE_TABLES.iter().any(|table| path == table)
+    FREE_TABLES.iter().any(|(table, _)| path == table)
 }
 
 /// Loads the configuration: defaults, then `file`, then the variables of `environment` that begin with `FOREWARM__`.
@@ -174,8 +179,8 @@ fn from_variable(defaults: &Table, name: &str, text: String) -> Option<Result<Gi
     let rest = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
     let mut parts = rest.split("__");
     let mut path: Vec<String> = parts.by_ref().take(2).map(|part| part.replace('_', "-")).collect();
-    let free = is_free_table(&path);
-    path.extend(parts.map(|part| part.replace('_', if free { "." } else { "-" })));
+    let stands_for = FREE_TABLES.iter().find(|(table, _)| path == table).map_or("-", |(_, stands_for)| stands_for);
+    path.extend(parts.map(|part| part.replace('_', stands_for)));
     let given = |value| Given { source: format!("variable {name}"), path: path.clone(), value };
     if !is_list(defaults, &path) {
         return Some(Ok(given(Value::String(text))));

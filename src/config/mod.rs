@@ -14,6 +14,7 @@ mod limits;
 #[cfg(feature = "service")]
 mod load;
 mod machine;
+mod neighbours;
 mod service;
 mod target;
 mod tenants;
@@ -33,6 +34,7 @@ pub use limits::LimitsConfig;
 #[cfg(feature = "service")]
 pub use load::{DEFAULTS, load, nearest};
 pub use machine::{Budgets, Machine, MemorySource};
+pub use neighbours::{SchemaRegistry, Tls};
 pub use service::{Control, LogFormat, Node, Registry, Shutdown, Telemetry};
 pub use target::TargetConfig;
 pub use tenants::{NamedTenant, Tenants};
@@ -50,6 +52,8 @@ pub struct Config {
     pub node: Node,
     /// The brokers.
     pub kafka: Kafka,
+    /// The registry of schemas.
+    pub schema_registry: SchemaRegistry,
     /// The topics.
     pub topics: Topics,
     /// Consuming calls.
@@ -114,6 +118,8 @@ impl Config {
     /// Faults that show only when the settings are seen together; empty where there are none.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = self.topics.faults(self.tenants.topics());
+        faults.extend(self.schema_registry.faults(&self.kafka.schema_registry_url));
+        faults.extend(self.telemetry.faults());
         faults.extend(self.artifacts.faults());
         faults.extend(self.ingest.faults());
         faults.extend(self.execute.faults());
@@ -182,6 +188,8 @@ impl Config {
             }
         }
         shown.kafka.schema_registry_url = kafka::without_userinfo(&shown.kafka.schema_registry_url);
+        shown.schema_registry.redact();
+        shown.telemetry.redact();
         shown
     }
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::delivery::Delivery;
 use super::plane::Observations;
-use apache_avro::Schema;
 
 use crate::backlog::{Attempted, Ended, Terms};
 use crate::codec::{
-    self, CONTENT_TYPE_AVRO, CONTENT_TYPE_JSON, Codec, EventKind, SchemaLookup, WireFormat, WriterSchemas,
+    self, CONTENT_TYPE_AVRO, CONTENT_TYPE_JSON, Codec, EventKind, SchemaKey, SchemaLookup, WireFormat, WriterSchema,
+    WriterSchemas,
 };
 use crate::control::Event;
 use crate::execute::{Call, Outcomes, UNAVAILABLE, wall_clock};
@@ -465,8 +465,8 @@ fn content_type(record: &Record) -> Option<&str> {
 struct OurSchemas<'a>(&'a Codec);
 
 impl WriterSchemas for OurSchemas<'_> {
-    fn by_id(&self, _: u32) -> Result<Arc<Schema>, SchemaLookup> {
-        Ok(Arc::new(self.0.schema(EventKind::InvocationResult).clone()))
+    fn find(&self, _: SchemaKey) -> Result<WriterSchema, SchemaLookup> {
+        Ok(WriterSchema::Avro(Arc::new(self.0.schema(EventKind::InvocationResult).clone())))
     }
 }
 

@@ -352,14 +352,19 @@ impl<S: Sink> Intake<S> {
         self.control.doubts.show(self.doubt.lasts(now), unanswered);
     }
 
-    /// Shows which partitions stand: at each change, and every second while there are any.
+    /// Shows which partitions stand, as they cannot be read or wait for a schema: at each change, and every second while there are
+    /// any.
     fn show_standing(&mut self, now: Instant) {
         let (changes, shown_at) = self.conditions_shown;
-        let is_due = self.standing.len() > 0 && now.duration_since(shown_at) >= STANDING_SHOWN_EVERY;
-        if changes != self.standing.changes() || is_due {
+        let standing = &self.control.counters.standing;
+        let stand = self.standing.len() + self.held.standing(now, |partition| !self.standing.has(partition));
+        let is_due = stand > 0 && now.duration_since(shown_at) >= STANDING_SHOWN_EVERY;
+        if changes != self.standing.changes() || stand != standing.load(Ordering::Relaxed) || is_due {
             self.conditions_shown = (self.standing.changes(), now);
-            let conditions = self.standing.conditions(now, &self.topic, self.settings.pass_unreadable_after);
-            self.control.counters.standing.store(self.standing.len(), Ordering::Release);
+            let after = self.settings.pass_unreadable_after;
+            let mut conditions = self.standing.conditions(now, &self.topic, after);
+            conditions.extend(self.held.conditions(now, &self.topic, after));
+            standing.store(stand, Ordering::Release);
             *self.control.conditions.lock().unwrap_or_else(PoisonError::into_inner) = conditions;
         }
     }

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{KEY_BYTES_KEPT, MessageBounds, Poison, is_beyond};
-use crate::codec::{Codec, WriterSchemas};
+use crate::codec::{Codec, ValueHeaders, WriterSchemas};
 use crate::kafka::headers::{self, Headers};
 use crate::kafka::tail::{Follower, Message, Passed, Start, Step, Tail};
 use crate::kafka::{ClientError, Connection, Health};
@@ -174,10 +174,10 @@ impl<S: FnMut(PreTriggerEvent) -> bool + Send + 'static> Follower for Reader<S> 
         let read = self.bounds.headers((message.key, message.payload), |bounds| message.headers(bounds));
         let (headers, decoded) = match read {
             Ok((headers, _)) => {
-                let content_type = headers::text(&headers, "content-type");
+                let of_value = ValueHeaders::of(|name| headers::value(&headers, name));
                 let recorded_at = message.timestamp.unwrap_or(Timestamp::ZERO);
                 let payload = message.payload.unwrap_or_default();
-                let decoded = self.codec.decode_recorded(payload, content_type, &*self.writers, recorded_at);
+                let decoded = self.codec.decode_recorded(payload, of_value, &*self.writers, recorded_at);
                 (headers, decoded)
             }
             Err(error) => (Headers::new(), Err(error)),

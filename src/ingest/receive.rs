@@ -10,7 +10,7 @@ use super::held::Undecoded;
 use super::intake::Intake;
 use super::passing::MESSAGE_BYTES;
 use super::{KEY_BYTES_KEPT, Original, Poison, Received, Sink};
-use crate::codec::DecodeError;
+use crate::codec::{DecodeError, ValueHeaders};
 use crate::kafka::headers::{self, Headers};
 use crate::kafka::queue::Record;
 use crate::progress::{Admission, Verdict};
@@ -36,10 +36,12 @@ impl<S: Sink> Intake<S> {
         };
         let payload = record.payload();
         // What comes behind a message that was put aside waits behind it.
+        let mut why = String::new();
         let decoded = if self.held.has(partition) {
             None
         } else {
-            self.decode(payload, &headers, record.timestamp_ms().map(Timestamp::from_millis))
+            let decoded = self.decode(payload, &headers, record.timestamp_ms().map(Timestamp::from_millis));
+            decoded.map_err(|error| why = error.to_string()).ok()
         };
         let keeps = decoded.as_ref().is_some_and(|decoded| self.keeps(decoded, false));
         let payload_bytes = payload.map_or(0, <[u8]>::len);
@@ -62,7 +64,7 @@ impl<S: Sink> Intake<S> {
             let (payload, timestamp) = (owned(payload), timestamp());
             let message = Undecoded { position, key, headers, payload, timestamp, bytes, received_at };
             count(&self.control.counters.held);
-            return self.held.push(received_at, message);
+            return self.held.push(received_at, message, &why);
         };
         let Some(is_refused) = self.admit(position, bytes, &decoded) else { return };
         let keeps = keeps || (is_refused && self.keeps(&decoded, true));
@@ -125,18 +127,18 @@ impl<S: Sink> Intake<S> {
         self.hand_on(Received { position, key, headers, bytes, received_at, content, original, is_refused });
     }
 
-    /// None where it cannot be said yet.
+    /// An error where it cannot be said yet.
     fn decode(
         &self,
         payload: Option<&[u8]>,
         headers: &Headers,
         timestamp: Option<Timestamp>,
-    ) -> Option<Result<Invocation, DecodeError>> {
-        let content_type = headers::text(headers, "content-type");
+    ) -> Result<Result<Invocation, DecodeError>, DecodeError> {
+        let of_value = ValueHeaders::of(|name| headers::value(headers, name));
         let recorded_at = timestamp.unwrap_or(Timestamp::ZERO);
-        match self.codec.decode_recorded(payload.unwrap_or_default(), content_type, &*self.writers, recorded_at) {
-            Err(error) if error.retryable() => None,
-            decoded => Some(decoded),
+        match self.codec.decode_recorded(payload.unwrap_or_default(), of_value, &*self.writers, recorded_at) {
+            Err(error) if error.retryable() => Err(error),
+            decoded => Ok(decoded),
         }
     }
 
@@ -155,12 +157,20 @@ impl<S: Sink> Intake<S> {
             return;
         }
         let mut held = std::mem::take(&mut self.held);
-        held.retry(now, |message| {
-            let Some(decoded) = self.decode(message.payload.as_deref(), &message.headers, message.timestamp) else {
-                return Some(message);
+        let after = self.settings.pass_unreadable_after;
+        held.retry(now, |message, waited| {
+            let decoded = match self.decode(message.payload.as_deref(), &message.headers, message.timestamp) {
+                Ok(decoded) => decoded,
+                Err(error) if after.is_zero() || waited < after => return Some((message, error.to_string())),
+                Err(error) => {
+                    let Position { partition, offset, .. } = message.position;
+                    let (topic, offset, waited_s) = (&*self.topic, offset.0, waited.as_secs());
+                    tracing::warn!(topic, partition, offset, waited_s, %error, "a message is passed over (ingest.pass-unreadable-after)");
+                    Err(error)
+                }
             };
             let Undecoded { position, key, headers, payload, timestamp, bytes, received_at } = message;
-            let is_refused = self.admit(position, bytes, &decoded)?;
+            let Some(is_refused) = self.admit(position, bytes, &decoded) else { return None };
             let keeps = self.keeps(&decoded, is_refused);
             let (original, content) = match decoded {
                 Ok(call) => {

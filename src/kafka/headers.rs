@@ -158,10 +158,14 @@ pub fn write(headers: &[(String, Option<Vec<u8>>)]) -> Option<OwnedHeaders> {
     Some(headers.iter().fold(empty, |written, (key, value)| written.insert(Header { key, value: value.as_ref() })))
 }
 
-/// The value of the last header named `name`, whose letters may be upper or lower case, where it is UTF-8 and not null.
+/// The value of the last header named `name`, whose letters may be upper or lower case; None where that is null.
+pub fn value<'a>(headers: &'a [(String, Option<Vec<u8>>)], name: &str) -> Option<&'a [u8]> {
+    headers.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name))?.1.as_deref()
+}
+
+/// [`value`], where it is UTF-8.
 pub fn text<'a>(headers: &'a [(String, Option<Vec<u8>>)], name: &str) -> Option<&'a str> {
-    let (_, value) = headers.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
-    std::str::from_utf8(value.as_deref()?).ok()
+    std::str::from_utf8(value(headers, name)?).ok()
 }
 
 #[cfg(test)]

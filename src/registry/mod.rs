@@ -25,7 +25,7 @@ pub use register::register;
 pub use schemas::{PATIENCE, SchemaRegistry, SchemaRegistrySettings};
 pub use table::{FUNCTIONS_MAX, RegistryEvent};
 
-use crate::codec::{Codec, WriterSchemas};
+use crate::codec::{Codec, ValueHeaders, WriterSchemas};
 use crate::kafka::headers::Bounds;
 use crate::kafka::tail::{Follower, Message, Passed, Start, Step, Tail};
 use crate::kafka::{ClientError, Connection, Health, headers};
@@ -60,13 +60,16 @@ pub enum RegistryError {
     },
     /// The schema registry did not take a schema of ours.
     #[error(
-        "schema for subject {subject} not registered: {cause}; check kafka.schema-registry-url and its compatibility mode"
+        "schema for subject {subject} not registered: {cause}; {advice}, and at the registry's compatibility mode where it refuses \
+         the schema (publish.format = \"confluent\")"
     )]
     NotRegistered {
         /// The subject.
         subject: String,
         /// The registry's own words.
         cause: String,
+        /// What somebody can do.
+        advice: &'static str,
     },
     /// No thread for the schema registry.
     #[error("thread {name} not started: {source}")]
@@ -325,8 +328,8 @@ impl<S> Reader<S> {
             let fault = format!("it has more than {count_max} headers, or more than {bytes_max} bytes of them");
             return refused(fault, false);
         };
-        let content_type = headers::text(&headers, "content-type");
-        let mut definition: Box<FunctionDefinition> = match self.codec.decode(payload, content_type, &*self.writers) {
+        let of_value = ValueHeaders::of(|name| headers::value(&headers, name));
+        let mut definition: Box<FunctionDefinition> = match self.codec.decode(payload, of_value, &*self.writers) {
             Ok(definition) => Box::new(definition),
             Err(error) if error.retryable() => return Err(NotYet),
             Err(error) => return refused(error.to_string(), false),

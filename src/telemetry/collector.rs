@@ -1,17 +1,22 @@
 //! How the collector does: said once when it stops taking what is exported, at a rate while it does not, and when it does again.
 //!
-//! Must not: send anything itself; the exporters that it wraps do.
+//! Must not: send anything itself; the exporters and the client that it wraps do.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::Temporality;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use reqwest::blocking::Client;
+
+use crate::http;
 
 /// How often a collector that stays away is spoken of.
 const SAY_EVERY: Duration = Duration::from_secs(600);
@@ -54,11 +59,13 @@ fn judge(away: Option<Away>, is_taken: bool, now: Instant) -> (Option<Away>, Say
 pub(super) struct Collector {
     endpoint: String,
     away: Mutex<Option<Away>>,
+    /// Why the last request had no answer; empty where it had one. The exporter says "network error", and no more.
+    unheard: Mutex<String>,
 }
 
 impl Collector {
     pub(super) fn new(endpoint: &str) -> Self {
-        Self { endpoint: endpoint.to_owned(), away: Mutex::new(None) }
+        Self { endpoint: endpoint.to_owned(), away: Mutex::new(None), unheard: Mutex::default() }
     }
 
     fn answered(&self, result: OTelSdkResult) -> OTelSdkResult {
@@ -67,11 +74,13 @@ impl Collector {
         (*away, say) = judge(*away, result.is_ok(), Instant::now());
         drop(away);
         let endpoint = &self.endpoint;
+        let reason = self.unheard.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match (say, &result) {
             (Say::Away { requests }, Err(error)) => tracing::warn!(
                 endpoint,
                 requests,
                 %error,
+                reason,
                 "the collector (telemetry.otlp-endpoint) does not take what is exported; it is left out"
             ),
             (Say::Back { lasted, requests }, _) => {
@@ -80,6 +89,38 @@ impl Collector {
             (Say::Nothing | Say::Away { .. }, _) => {}
         }
         result
+    }
+}
+
+/// A client of a collector that keeps why there was no answer.
+#[derive(Debug)]
+pub(super) struct Listening {
+    client: Client,
+    collector: Arc<Collector>,
+}
+
+impl Listening {
+    pub(super) fn new(client: &Client, collector: &Arc<Collector>) -> Self {
+        Self { client: client.clone(), collector: Arc::clone(collector) }
+    }
+}
+
+impl HttpClient for Listening {
+    // As `async_trait` writes it.
+    fn send_bytes<'s, 'f>(
+        &'s self,
+        request: Request<Bytes>,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'f>>
+    where
+        's: 'f,
+        Self: 'f,
+    {
+        Box::pin(async move {
+            let answer = self.client.send_bytes(request).await;
+            let reason = answer.as_ref().err().map_or_else(String::new, |error| http::told(&**error));
+            *self.collector.unheard.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+            answer
+        })
     }
 }
 

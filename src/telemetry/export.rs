@@ -2,6 +2,7 @@
 //!
 //! Must not: be on a call's way; everything here runs on the SDK's own threads.
 
+use std::collections::HashMap;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,16 +10,16 @@ use std::time::{Duration, Instant};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Meter, MeterProvider};
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 
-use super::collector::{Collector, Told};
+use super::collector::{Collector, Listening, Told};
 use super::metrics::Durations;
 use super::{Metrics, TelemetryError, Tracing};
-use crate::config;
+use crate::{config, http};
 
 /// The instrumentation scope.
 const SCOPE: &str = "forewarm";
@@ -43,6 +44,11 @@ impl Export {
             endpoint: config.otlp_endpoint.clone(),
             cause: cause.to_string(),
         };
+        let http = http::builder(std::iter::once(base), Some(config.tls()), TIMEOUT).and_then(http::client);
+        let http = http.map_err(|cause| fault(&cause))?;
+        let collector = Arc::new(Collector::new(base));
+        let headers: HashMap<String, String> =
+            http::collector_headers(config).map_err(|cause| fault(&cause))?.into_iter().collect();
         let resource = Resource::builder()
             .with_service_name(config.service_name.clone())
             .with_attribute(KeyValue::new("service.instance.id", node.to_owned()))
@@ -50,17 +56,20 @@ impl Export {
             .build();
         let spans = SpanExporter::builder()
             .with_http()
+            .with_http_client(Listening::new(&http, &collector))
+            .with_headers(headers.clone())
             .with_endpoint(format!("{base}/v1/traces"))
             .with_timeout(TIMEOUT)
             .build()
             .map_err(|cause| fault(&cause))?;
         let numbers = MetricExporter::builder()
             .with_http()
+            .with_http_client(Listening::new(&http, &collector))
+            .with_headers(headers)
             .with_endpoint(format!("{base}/v1/metrics"))
             .with_timeout(TIMEOUT)
             .build()
             .map_err(|cause| fault(&cause))?;
-        let collector = Arc::new(Collector::new(base));
         let traces = SdkTracerProvider::builder()
             .with_batch_exporter(Told::new(spans, &collector))
             .with_resource(resource.clone())

@@ -112,6 +112,7 @@ table! {
     Counter publish_dropped "forewarm.publish_dropped" "{record}" "Dead letters of pre-triggers for which there was no room.";
     Counter pre_triggers_dropped "forewarm.pre_triggers_dropped" "{message}" "Pre-triggers for which there was no room.";
     Counter pre_triggers_unreadable "forewarm.pre_triggers_unreadable" "{message}" "Pre-triggers whose schema the registry did not give.";
+    Counter schema_registry_failures "forewarm.schema_registry.failures" "{request}" "Questions that the schema registry did not answer, or refused; each is asked again.";
     Counter control_events_dropped "forewarm.control_events_dropped" "{event}" "Observations that found the queue full.";
     Counter functions_defined "forewarm.functions_defined" "{definition}" "Definitions taken.";
     Counter functions_removed "forewarm.functions_removed" "{function}" "Functions removed.";

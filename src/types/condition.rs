@@ -9,7 +9,7 @@ use serde::Serialize;
 pub struct Condition {
     /// Which kind it is; the label of its metric.
     pub kind: ConditionKind,
-    /// What it is about: `TOPIC/PARTITION`, or the name of a function. Foreign text is escaped.
+    /// What it is about: `TOPIC/PARTITION`, an address, or the name of a function. Foreign text is escaped.
     pub subject: String,
     /// A sentence for people: since when, why, and what helps. Foreign text is escaped.
     pub detail: String,
@@ -23,6 +23,8 @@ pub enum ConditionKind {
     PartitionStands,
     /// Records of a topic that every node reads whole were passed over, because they cannot be read.
     RecordsPassed,
+    /// The schema registry does not answer, or refuses; messages that need a schema of it wait.
+    SchemaRegistry,
     /// A function or a tenant holds its share of what the node has in flight.
     ShareHeld,
     /// The newest version of a function cannot run here, and is not tried again.
@@ -35,9 +37,10 @@ pub enum ConditionKind {
 
 impl ConditionKind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::PartitionStands,
         Self::RecordsPassed,
+        Self::SchemaRegistry,
         Self::ShareHeld,
         Self::FunctionRefused,
         Self::FunctionUnavailable,
@@ -49,6 +52,7 @@ impl ConditionKind {
         match self {
             Self::PartitionStands => "partition-stands",
             Self::RecordsPassed => "records-passed",
+            Self::SchemaRegistry => "schema-registry",
             Self::ShareHeld => "share-held",
             Self::FunctionRefused => "function-refused",
             Self::FunctionUnavailable => "function-unavailable",

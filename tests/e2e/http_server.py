@@ -30,12 +30,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Server:
-    """Serves on a port of its own until it is closed."""
+    """Serves on a port of its own until it is closed; with TLS where there is a context for it."""
 
-    def __init__(self, handler):
+    def __init__(self, handler, context=None):
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        if context:
+            # A client that does not believe the certificate ends the handshake, and no more.
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        scheme = "https" if context else "http"
+        self.url = f"{scheme}://127.0.0.1:{self.server.server_address[1]}"
         self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
         self.thread.start()
 

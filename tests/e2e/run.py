@@ -28,6 +28,7 @@ import faults
 import kept
 import logs
 import membership
+import neighbours
 import operate
 import scale
 import security
@@ -41,7 +42,7 @@ from bench import ECHO, HOSTILE, Bench, Skipped
 from cluster import Broker
 
 # What takes the one broker away for long comes last.
-FAMILIES = [use, status, kept, artifacts, edges, faults, unreadable, operate, telemetry, logs, tenants, shares, ceilings, security, delivery, membership, scale, exactly_once, brokers]
+FAMILIES = [use, status, kept, artifacts, edges, faults, unreadable, operate, telemetry, neighbours, logs, tenants, shares, ceilings, security, delivery, membership, scale, exactly_once, brokers]
 SCENARIOS = {scenario.__name__: scenario for family in FAMILIES for scenario in family.SCENARIOS}
 
 

@@ -6,7 +6,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use forewarm::codec::{Codec, Event, NoSchemaRegistry, SchemaLookup, WireFormat, WriterSchemas};
+use forewarm::codec::{
+    Codec, Event, NoSchemaRegistry, SchemaKey, SchemaLookup, WireFormat, WriterSchema, WriterSchemas,
+};
 use forewarm::ingest::{Acknowledger, Invocations, Received, Settings, Sink};
 use forewarm::types::{Invocation, Offset, Position};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -333,10 +335,10 @@ fn partitions_that_go_wait_for_their_calls_and_those_that_take_too_long_run_agai
 struct Late(AtomicBool);
 
 impl WriterSchemas for Late {
-    fn by_id(&self, id: u32) -> Result<Arc<apache_avro::Schema>, SchemaLookup> {
-        assert_eq!(id, 7);
+    fn find(&self, key: SchemaKey) -> Result<WriterSchema, SchemaLookup> {
+        assert_eq!(key, SchemaKey::Id(7));
         if self.0.load(Ordering::SeqCst) {
-            Ok(Arc::new(Codec::new().schema(Invocation::KIND).clone()))
+            Ok(WriterSchema::Avro(Arc::new(Codec::new().schema(Invocation::KIND).clone())))
         } else {
             Err(SchemaLookup::Unavailable("not yet".to_owned()))
         }
