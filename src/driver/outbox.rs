@@ -422,17 +422,21 @@ impl Deliveries for Replies {
         let result: InvocationResult =
             codec.decode(record.payload.as_deref()?, content_type(record), &OurSchemas(codec)).ok()?;
         let Record { key, mut headers, .. } = record.clone();
+        let answer_bytes = result.payload.as_ref().map_or(0, |payload| payload.0.len());
         match (refusal, key) {
             // A compacted topic takes no record without a key.
             (Refusal::Invalid(_), None) => {
                 headers.retain(|(name, _)| name != HEADER_OF_THE_KEY);
                 outbox.result_record(&result, Some(result.invocation_id.clone().into_bytes()), headers)
             }
+            // Of the answer and the call's headers, what is larger goes first.
+            (Refusal::TooLarge, key) if answer_bytes < headers::bytes(&headers) && remove_passed_on(&mut headers) => {
+                outbox.result_record(&result, key, headers)
+            }
             (_, key) if result.payload.is_some() => {
                 outbox.result_record(&without_payload(result, &refusal.to_string()), key, headers)
             }
-            // Now it is what the caller chose that is too much: the call's headers, and then its key.
-            (Refusal::TooLarge, key) if remove_passed_on(&mut headers) => outbox.result_record(&result, key, headers),
+            // Now it is the key, which the caller chose, that is too much.
             (Refusal::TooLarge, Some(key)) => {
                 headers.retain(|(name, _)| name == "content-type" || name == HEADER_LEFT_OUT);
                 outbox.result_record(&without_key(result, key.len()), None, headers)

@@ -120,10 +120,12 @@ fn without_stars_in_lists(cron: &str) -> Cow<'_, str> {
     if !cron.contains(',') {
         return Cow::Borrowed(cron);
     }
-    let item = |item| if item == "*" || item == "?" { "*/1" } else { item };
-    let field = |field: &str| match field.contains(',') {
-        true => field.split(',').map(item).collect::<Vec<_>>().join(","),
-        false => field.to_owned(),
+    let field = |field: &str| {
+        if !field.contains(',') {
+            return field.to_owned();
+        }
+        let items = field.split(',').map(|item| if matches!(item, "*" | "?") { "*/1" } else { item });
+        items.collect::<Vec<_>>().join(",")
     };
     Cow::Owned(cron.split_whitespace().map(field).collect::<Vec<_>>().join(" "))
 }

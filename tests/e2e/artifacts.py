@@ -5,6 +5,7 @@ import json
 import shutil
 import time
 
+import confluent_kafka
 from confluent_kafka.admin import AclOperation, NewTopic, ResourceType
 
 from bench import ECHO, ORDER, definition
@@ -79,6 +80,54 @@ def by_topic(bench):
     return f"{component.stat().st_size} bytes as {uri}"
 
 
+def compacted(bench):
+    """Brokers compact the topic: a value that was replaced goes, and no chunk, also where the same bytes were put in twice."""
+    policy = {"cleanup.policy": "compact", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.001", "delete.retention.ms": "100"}
+    bench.make_topics(changes={"artifacts": {"num_partitions": 1, "config": policy}})
+    desk = bench.service(artifacts=BY_TOPIC)
+    topic = bench.topics["artifacts"]
+
+    def mark(value):
+        return bench.sender.send_and_locate(topic, value, b"a mark")[1]
+
+    first = mark(b"1")
+    component = own(bench.directory, ECHO, "compacted")
+    uris = {}
+    for name in ("f", "g"):
+        deployed = json.loads(desk.command("function", "deploy", name, component))
+        uris[name] = deployed["artifact"]["uri"]
+    assert uris["f"] != uris["g"], uris
+    mark(b"2")
+    # What is compacted is what the brokers do not write to any more: each mark closes the segment before it.
+    until = time.monotonic() + 120
+    while first in (offsets := offsets_of(bench, topic)):
+        assert time.monotonic() < until, f"nothing was compacted: {offsets}"
+        mark(b"3")
+        time.sleep(1)
+    node = bench.service(artifacts=BY_TOPIC, execute={"cache-directory": str(bench.directory / "code")}).start()
+    results = bench.results()
+    for name in uris:
+        assert results.one(bench.call(name, b"x")).status == "ok", name
+    assert node.stop() == 0
+    return f"{len(offsets)} records are left, {uris}"
+
+
+def offsets_of(bench, topic):
+    """The offsets of all records that are there, of a topic with one partition."""
+    consumer = confluent_kafka.Consumer({"bootstrap.servers": bench.bootstrap, "group.id": "none", "enable.auto.commit": False})
+    partition = confluent_kafka.TopicPartition(topic, 0, 0)
+    _, end = consumer.get_watermark_offsets(partition, timeout=BROKER_DEADLINE_S)
+    consumer.assign([partition])
+    found, until = [], time.monotonic() + BROKER_DEADLINE_S
+    while not found or found[-1] < end - 1:
+        assert time.monotonic() < until, f"{found} of {end} records"
+        message = consumer.poll(1)
+        if message is not None and not message.error():
+            found.append(message.offset())
+    consumer.close()
+    return found
+
+
 def of_a_tenant(bench):
     """A tenant's artifacts are in its own topic; nobody else's definitions name it, and it names nobody else's."""
     secure = bench.secure_broker().secure
@@ -120,4 +169,4 @@ def of_a_tenant(bench):
         future.result(BROKER_DEADLINE_S)
 
 
-SCENARIOS = [by_topic, of_a_tenant]
+SCENARIOS = [by_topic, compacted, of_a_tenant]

@@ -166,6 +166,15 @@ def message_too_large(bench):
     result = results.one(bench.call("echo", b"y", key=b"k" * 20_000))
     assert (result.status, result.key) == ("limit", None), result.event
     assert "key of 20000 bytes is left out" in result.error_message, result.event
+    # So are its headers: they go before an answer that is smaller, and after one that is larger.
+    note, flood = ("note", b"kept"), ("flood", b"h" * 12_000)
+    result = results.one(bench.call("echo", b"y", headers=[note, flood]))
+    assert (result.status, result.payload) == ("ok", b"y"), result.event
+    assert result.headers[1:] == [("forewarm.headers-left-out", b"2")], result.headers
+    result = results.one(bench.call("echo", b"x" * 50_000, headers=[note]))
+    assert (result.status, result.headers[1:]) == ("limit", [note]), (result.event, result.headers)
+    result = results.one(bench.call("echo", b"x" * 50_000, headers=[note, flood]))
+    assert (result.status, result.headers[1:]) == ("limit", [("forewarm.headers-left-out", b"2")]), result.headers
     # First a value that is too much, then headers as well.
     value, note, flood = b"no event " * 5_000, ("note", b"kept"), ("flood", b"h" * 20_000)
     topic = bench.topics["invocations"]
