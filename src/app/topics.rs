@@ -59,6 +59,7 @@ pub fn artifacts(connection: &Connection, config: &Config, topic: &str) -> Resul
         partitions: 1,
         replication: config.topics.replication_factor,
         compacted: true,
+        retention: None,
     };
     let found = ensure_topics(connection, &[spec], config.topics.create, config.registry.catch_up_timeout)?;
     Ok(found.into_iter().find_map(|finding| match finding {

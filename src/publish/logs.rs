@@ -263,7 +263,7 @@ impl Sender {
     fn send(&self, event: &FunctionLog, payload: &[u8]) {
         let is_json = self.settings.format == WireFormat::Json;
         let content_type = if is_json { CONTENT_TYPE_JSON } else { CONTENT_TYPE_AVRO };
-        let headers = [("content-type".to_owned(), content_type.as_bytes().to_vec())];
+        let headers = [("content-type".to_owned(), Some(content_type.as_bytes().to_vec()))];
         let mut record = BaseRecord::to(&self.settings.topic).key(event.function.as_str()).payload(payload);
         record.headers = headers::write(&headers);
         loop {
