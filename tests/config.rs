@@ -259,7 +259,7 @@ fn every_key_that_is_a_list_can_be_given_by_the_environment() {
                 loaded("", &[(&variable, "[]")]).unwrap();
             }
             // Tables whose keys are not ours take their values one by one.
-            assert!(!value.is_table() || section == "kafka", "{section}.{key}");
+            assert!(value.as_table().is_none_or(toml::Table::is_empty), "{section}.{key}");
         }
     }
     assert!(lists > 0);

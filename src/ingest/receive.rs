@@ -170,7 +170,8 @@ impl<S: Sink> Intake<S> {
                 }
             };
             let Undecoded { position, key, headers, payload, timestamp, bytes, received_at } = message;
-            let Some(is_refused) = self.admit(position, bytes, &decoded) else { return None };
+            // One that is put aside is not kept here either.
+            let is_refused = self.admit(position, bytes, &decoded)?;
             let keeps = self.keeps(&decoded, is_refused);
             let (original, content) = match decoded {
                 Ok(call) => {
