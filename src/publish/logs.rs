@@ -18,7 +18,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 
 use super::ending::{end_within, join_within};
 use crate::codec::{CONTENT_TYPE_AVRO, CONTENT_TYPE_JSON, Codec, WireFormat};
-use crate::kafka::{ClientError, Connection, headers};
+use crate::kafka::{ClientError, Connection, headers, partition_ids};
 use crate::telemetry::Metrics;
 use crate::types::{FunctionLog, LogBatch};
 
@@ -29,6 +29,8 @@ const LINE_OVERHEAD: usize = 96;
 const TURN: Duration = Duration::from_millis(100);
 /// From one line of the node's log about lines that were dropped to the next.
 const TELL_EVERY: Duration = Duration::from_secs(30);
+/// How long the brokers may take to say whether the topic is there.
+const LOOK: Duration = Duration::from_secs(2);
 /// A producer whose lines all failed for so long is made anew: librdkafka may not find its way back.
 const DEAF: Duration = Duration::from_secs(90);
 /// How long the thread may take to end beyond what it was given.
@@ -298,12 +300,14 @@ impl Sender {
         if dropped > turns.told && turns.told_at.is_none_or(|told_at| now - told_at >= TELL_EVERY) {
             let (topic, lines) = (&self.settings.topic, dropped - turns.told);
             let last_error = self.heard.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            tracing::warn!(
-                topic,
-                lines,
-                last_error,
-                "lines of functions were dropped: the brokers do not take them, or not as fast as they come"
-            );
+            // librdkafka says of a topic that is not there that its records took too long.
+            let is_missing = matches!(partition_ids(self.producer.client(), topic, LOOK), Ok(None));
+            let (what, hint) = if is_missing {
+                ("the topic is not there", "make the topic, or have a node make it (topics.create)")
+            } else {
+                ("the brokers do not take them, or not as fast as they come", last_error.as_str())
+            };
+            tracing::warn!(topic, lines, hint, "lines of functions were dropped: {what}");
             (turns.told, turns.told_at) = (dropped, Some(now));
         }
         if now - turns.stored_at >= DEAF {

@@ -220,6 +220,21 @@ def function_logs_made(bench):
     assert service.stop() == 0
 
 
+def function_logs_without_the_topic(bench):
+    """A node whose brokers have no such topic answers calls as ever, counts the lines, and says why they are lost."""
+    bench.make_topics()
+    service = bench.service(topics={"function-logs": f"{bench.name}.none"}).start()
+    service.wait_ready(True)
+    results = bench.results()
+    bench.define(definition("loud", assemble(bench, "loud", WRITER.replace("TIMES", "1")), kind="command"))
+    results.wait_all([bench.call("loud", b"x") for _ in range(200)], 60)
+    assert set(results.statuses) == {"ok"}, results.statuses
+    # Lines may take 30 s.
+    service.wait_log("lines of functions were dropped: the topic is not there")
+    assert service.stop() == 0
+    assert "function_logs.dropped=200" in service.log_lines("counted since the start")[0], service.log_tail()
+
+
 class JsonLines(Lines):
     """The same, of a node that writes JSON."""
 
@@ -228,4 +243,4 @@ class JsonLines(Lines):
         self.lines.append(json.loads(value))
 
 
-SCENARIOS = [function_logs, function_logs_flood, function_logs_made]
+SCENARIOS = [function_logs, function_logs_flood, function_logs_made, function_logs_without_the_topic]
