@@ -34,6 +34,8 @@ const ROLE: &str = "artifacts";
 const POLL: Duration = Duration::from_millis(100);
 /// How long a chunk may take to be acknowledged.
 const STORED: Duration = Duration::from_secs(60);
+/// More than a chunk's key, headers and frame have, in bytes.
+const KEY_BYTES: usize = 1_024;
 /// What librdkafka fetches ahead of one artifact, in KiB.
 const AHEAD_KIB: &str = "4096";
 
@@ -187,6 +189,10 @@ impl ProducerContext for Reports {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         let report = match result {
             Ok(message) => Ok(message.offset()),
+            Err((fault, _)) if fault.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                let bytes = CHUNK_BYTES + KEY_BYTES;
+                Err(format!("{fault}; let the topic's max.message.bytes be above {bytes}"))
+            }
             Err((fault, _)) => Err(fault.to_string()),
         };
         // Where nobody waits any more, it was too late.

@@ -237,6 +237,13 @@ fn put(
     match place {
         Place::File => Ok(artifact.clone()),
         Place::Directory(folder) => {
+            if config.artifacts.store == Store::Topic {
+                eprintln!(
+                    "tenant {} has no artifacts-topic: the artifact goes to {}, which the nodes have to share",
+                    Shown::of(folder),
+                    config.artifacts.directory.display()
+                );
+            }
             let store = DirectoryStore::open(&config.artifacts);
             let store = if folder.is_empty() { Some(store) } else { store.of(folder) };
             store.context("the tenant's name can be no folder's")?.put(wasm)?;

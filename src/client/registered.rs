@@ -40,23 +40,23 @@ pub(super) fn read(
         Err(RequestError::Client(ClientError::TopicMissing { .. })) => return Ok(Registered::No),
         opened => opened?,
     };
-    // The newest record counts, whichever partition it is in.
-    let mut newest = (None, Registered::No);
+    // Within a partition the later record counts, and across partitions, where some were added, the one of the later time.
+    let mut newest: Option<(i32, Option<i64>, Registered)> = None;
     while !reader.at_end() {
         if began.elapsed() > patience {
             return Err(RequestError::Unread { topic: topic.to_owned(), waited: patience });
         }
         let came = reader.next(topic, POLL, |message| {
             let is_it = message.key() == Some(function.as_str().as_bytes());
-            is_it.then(|| (message.timestamp().to_millis(), record(message, codec)))
+            is_it.then(|| (message.partition(), message.timestamp().to_millis(), record(message, codec)))
         })?;
-        if let Some(record) = came
-            && record.0 >= newest.0
-        {
-            newest = record;
+        let Some((partition, at_ms, record)) = came else { continue };
+        let is_older = newest.as_ref().is_some_and(|(place, newest_ms, _)| *place != partition && at_ms < *newest_ms);
+        if !is_older {
+            newest = Some((partition, at_ms, record));
         }
     }
-    Ok(newest.1)
+    Ok(newest.map_or(Registered::No, |(_, _, record)| record))
 }
 
 fn record(message: &BorrowedMessage<'_>, codec: &Codec) -> Registered {

@@ -95,7 +95,7 @@ class Step:
         self.name_of_run = f"cpu-{uuid.uuid4().hex[:8]}"
         settings = {"num_partitions": PARTITIONS, "replication_factor": arguments.replicas}
         compacted = settings | {"num_partitions": 1, "config": {"cleanup.policy": "compact"}}
-        of = {role: compacted if role in ("functions", "forecast-snapshots", "function-status") else settings for role in ROLES}
+        of = {role: compacted if role in ("functions", "artifacts", "forecast-snapshots", "function-status") else settings for role in ROLES}
         self.topics = Topics(arguments.bootstrap, self.name_of_run, changes=of)
         changes = {"delivery": arguments.delivery, "kafka.properties": {}}
         for table, key, value in arguments.set:

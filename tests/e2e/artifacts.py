@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import time
 
@@ -14,6 +15,8 @@ from service import GUESTS
 from status import FORECAST, own, wait_states
 from streams import BROKER_DEADLINE_S
 
+# Of one record, as the service cuts artifacts.
+CHUNK_BYTES = 768 << 10
 WORDCOUNT = GUESTS / "c-wordcount" / "c-wordcount.wasm"
 BY_TOPIC = {"store": "topic"}
 
@@ -27,7 +30,7 @@ def by_topic(bench):
     for node in nodes:
         node.wait_ready(True)
     desk = bench.service(artifacts=BY_TOPIC)
-    component = own(bench.directory, ECHO, "by-topic")
+    component = large(bench.directory, own(bench.directory, ECHO, "by-topic"))
     deployed = json.loads(desk.command("function", "deploy", "f", component, "--version", "1"))
     uri = deployed["artifact"]["uri"]
     topic, partition, span = uri.removeprefix("kafka:").split("/")
@@ -45,7 +48,8 @@ def by_topic(bench):
     assert results.one(bench.call("count", b"a b c")).status == "ok"
 
     # Addresses that do not hold what they should.
-    last = int(span.split("-")[1])
+    first, last = map(int, span.split("-"))
+    assert last - first == component.stat().st_size // CHUNK_BYTES >= 2, uri
     other = own(bench.directory, ECHO, "another")
     sha256 = hashlib.sha256(other.read_bytes()).hexdigest()
     wrong = {
@@ -78,6 +82,17 @@ def by_topic(bench):
     assert desk.command("artifacts", "prune", "--older-than", "1h") == ""
     assert nodes[0].stop() == 0
     return f"{component.stat().st_size} bytes as {uri}"
+
+
+def large(directory, wasm):
+    """The same with a section of two megabytes that no compiler cares for, so that there are several chunks."""
+    size, length = 2_000_000, b""
+    rest = size
+    while rest >= 0x80:
+        length, rest = length + bytes([rest & 0x7F | 0x80]), rest >> 7
+    path = directory / "large.wasm"
+    path.write_bytes(wasm.read_bytes() + b"\0" + length + bytes([rest]) + b"\x04fill" + os.urandom(size - 5))
+    return path
 
 
 def compacted(bench):
