@@ -133,9 +133,10 @@ mod tests {
     }
 
     #[test]
-    fn chains_need_chains() {
-        let made = Chains { occurrences: 60, unrelated: 10, ..Chains::default() };
-        let ablation = run(&made.make(), &Settings::default());
+    fn chains_that_history_does_not_hold_need_chains() {
+        let made = Chains { occurrences: 40, gap: Duration::from_secs(150), unrelated: 3, ..Chains::default() };
+        let settings = Settings { model: expects_nothing(), ..Settings::default() };
+        let ablation = run(&made.make(), &settings);
         assert!(ready(&ablation, "chains") < ready(&ablation, "all"), "{}", ablation.table());
         assert_eq!(ablation.rows[1].starts, ablation.rows[0].starts, "there are no notices");
     }

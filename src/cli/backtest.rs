@@ -19,7 +19,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     recorded: super::recorded::Arguments,
     /// A made workload with a known truth instead, through the whole control plane in virtual time.
-    #[arg(long, conflicts_with_all = ["trace", "topic", "policies", "prices", "single", "cross_validate", "html", "measure_from"])]
+    #[arg(long, conflicts_with_all = ["trace", "topic", "policies", "prices", "single", "cross_validate", "timelines", "html", "sets", "measure_from"])]
     made: Option<Made>,
     /// With single calls (a CSV, or --topic): replay them through the whole control plane, ticks and all.
     #[arg(long, conflicts_with_all = ["made", "policies", "prices", "single", "cross_validate", "timelines", "html", "sets", "measure_from"])]
