@@ -9,6 +9,7 @@ mod limits;
 mod manager;
 mod node;
 mod operator;
+mod preflight;
 mod settings;
 mod shutdown;
 mod signals;
@@ -26,6 +27,7 @@ pub use self::hung::EXIT_HUNG;
 pub use self::limits::forbid_core_dumps;
 use self::manager::Manager;
 pub use self::operator::Reload;
+pub use self::preflight::faults;
 pub use self::settings::model;
 use self::settings::{ingest_settings, membership, quotas, snapshot_settings, target, transactions};
 pub use self::shutdown::Ended;
@@ -406,13 +408,24 @@ impl Service {
     }
 }
 
+/// How the schema registry is asked.
+fn registry_settings(config: &Config) -> SchemaRegistrySettings {
+    let urls = config.kafka.schema_registry_url.split(',').map(str::trim).filter(|url| !url.is_empty());
+    SchemaRegistrySettings { urls: urls.map(str::to_owned).collect(), timeout: SCHEMA_REGISTRY_TIMEOUT }
+}
+
+/// The schemas of other writers: of the registry, where one is configured.
+///
+/// # Errors
+/// Where its client cannot be started.
+pub fn writer_schemas(config: &Config) -> Result<Arc<dyn WriterSchemas>, RegistryError> {
+    let settings = registry_settings(config);
+    Ok(if settings.urls.is_empty() { Arc::new(NoSchemaRegistry) } else { Arc::new(SchemaRegistry::start(settings)?) })
+}
+
 /// The schemas of other writers, and the form of the results and outcomes that this node writes.
 fn schema_registry(config: &Config) -> Result<(Arc<dyn WriterSchemas>, [WireFormat; 2]), RegistryError> {
-    let url = &config.kafka.schema_registry_url;
-    let settings = SchemaRegistrySettings {
-        urls: url.split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned).collect(),
-        timeout: SCHEMA_REGISTRY_TIMEOUT,
-    };
+    let settings = registry_settings(config);
     let format = |topic: &str, kind| {
         Ok::<_, RegistryError>(match config.publish.format {
             ResultFormat::SingleObject => WireFormat::SingleObject,
@@ -424,9 +437,7 @@ fn schema_registry(config: &Config) -> Result<(Arc<dyn WriterSchemas>, [WireForm
         format(&config.topics.results, EventKind::InvocationResult)?,
         format(&config.topics.pre_trigger_outcomes, EventKind::PreTriggerOutcome)?,
     ];
-    let writers: Arc<dyn WriterSchemas> =
-        if url.is_empty() { Arc::new(NoSchemaRegistry) } else { Arc::new(SchemaRegistry::start(settings)?) };
-    Ok((writers, formats))
+    Ok((writer_schemas(config)?, formats))
 }
 
 /// What is done with the registry's word: the executor loads, the control plane learns.

@@ -12,6 +12,8 @@ use serde::de::DeserializeOwned;
 use super::ConfigArgument;
 use crate::types::ShownJson;
 
+/// How long a connection to it may take, its name among it: where none is made, that is said within 5 s.
+const CONNECT: Duration = Duration::from_secs(4);
 /// How long a node may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -40,7 +42,7 @@ impl Arguments {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let client = Client::builder().timeout(TIMEOUT).build()?;
+        let client = Client::builder().connect_timeout(CONNECT).timeout(TIMEOUT).build()?;
         let unanswered = || format!("no node answers at {address}: is it running, and is admin.listen its address?");
         let answer = client.get(url).send().with_context(unanswered)?;
         let status = answer.status();

@@ -9,12 +9,14 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
+use super::tell::Tell;
 use super::topic::{Start, Topic};
 use super::{Client, RequestError};
 use crate::kafka::headers::{self, Headers};
@@ -151,15 +153,16 @@ struct Read {
 fn read(
     connection: &Connection,
     name: &str,
+    tell: &Tell,
     max: usize,
     wanted: impl Fn(&Letter) -> bool,
 ) -> Result<Read, RequestError> {
-    let mut topic = Topic::open(connection, name, "dead letters", Start::Beginning)?;
+    let mut topic = Topic::open(connection, name, "dead letters", Start::Beginning, Arc::clone(tell))?;
     let mut letters: Vec<Letter> = Vec::new();
     let mut marks = BTreeSet::new();
     let mut more = false;
     while !topic.at_end() {
-        let came = topic.next(name, Duration::from_millis(250), |message| {
+        let came = topic.next(Duration::from_millis(250), |message| {
             let (headers, _) = headers::read(message);
             let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
             Some(Letter {
@@ -211,7 +214,7 @@ impl Client {
         max: usize,
         wanted: impl Fn(&Letter) -> bool,
     ) -> Result<(Vec<Letter>, bool), RequestError> {
-        let Read { letters, more, .. } = read(&self.connection, &self.topics.dead_letters, max, wanted)?;
+        let Read { letters, more, .. } = read(&self.connection, &self.topics.dead_letters, &self.reading.tell, max, wanted)?;
         Ok((letters, more))
     }
 
@@ -231,7 +234,7 @@ impl Client {
         let id = format!("{}-redrive", self.connection.group_id);
         // Before reading: whoever else is at it is fenced by this, so that no mark can come that is not seen.
         let producer = if dry_run { None } else { Some(self.transactional(&id)?) };
-        let gone = RefCell::new(read(&self.connection, &self.topics.dead_letters, 0, |_| false)?.marks);
+        let gone = RefCell::new(read(&self.connection, &self.topics.dead_letters, &self.reading.tell, 0, |_| false)?.marks);
         let own = self.tenants.with_topics().map(|tenant| &tenant.pre_triggers_topic);
         let topics: Vec<_> = [&self.topics.invocations, &self.topics.pre_triggers].into_iter().chain(own).collect();
         let skipped = RefCell::new(Redriven::default());

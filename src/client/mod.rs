@@ -3,27 +3,39 @@
 //! Used by the commands, the load generator and the demo. Must not: know anything of the service but its topics.
 
 mod dead_letters;
-mod results;
+mod events;
 mod statuses;
+mod tell;
 mod topic;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
 pub use self::dead_letters::{HEADER_REDRIVEN, Letter, LetterId, Redriven};
-pub use self::results::{Came, Results};
+use self::events::Reading;
+pub use self::events::{Came, Events};
 pub use self::statuses::Statuses;
+pub use self::tell::{Tell, Told, Unreadable};
 pub use self::topic::Start;
-use crate::codec::{CONTENT_TYPE_AVRO, CONTENT_TYPE_JSON, Codec, EncodeError, Event, WireFormat};
+use crate::codec::{
+    CONTENT_TYPE_AVRO, CONTENT_TYPE_JSON, Codec, EncodeError, Event, NoSchemaRegistry, WireFormat, WriterSchemas,
+};
 use crate::config::{Tenants, Topics};
-use crate::kafka::{ClientError, Connection, headers};
-use crate::types::{FunctionDefinition, FunctionName, Invocation, PreTrigger};
+use crate::kafka::{ClientError, Connection, Listener, headers};
+use crate::types::{FunctionDefinition, FunctionName, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome};
+
+/// The results, as they come.
+pub type Results = Events<InvocationResult>;
+
+/// How long nothing is said of brokers that do not answer: with the reason at hand, it is said within 5 s.
+const WAITS: Duration = Duration::from_millis(4_500);
 
 /// Why a client's request failed.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +55,7 @@ pub enum RequestError {
         source: KafkaError,
     },
     /// Some records were not acknowledged.
-    #[error("{unacknowledged} records were not acknowledged within {waited:?}; last error: {last}")]
+    #[error("{unacknowledged} records were not acknowledged within {waited:?}: {last}")]
     Unacknowledged {
         /// How many.
         unacknowledged: u64,
@@ -60,6 +72,16 @@ pub enum RequestError {
         /// librdkafka's own words.
         source: KafkaError,
     },
+    /// A topic was not read to its end, as nothing of it came.
+    #[error("topic {topic} not read to its end: nothing came for {waited:?}: {reason}")]
+    Silent {
+        /// The topic.
+        topic: String,
+        /// For how long.
+        waited: Duration,
+        /// What was said of the connections.
+        reason: String,
+    },
     /// A transaction was not committed.
     #[error("the transaction of {id} was not committed: {source}; nothing of it was written, run the command again")]
     Transaction {
@@ -70,15 +92,27 @@ pub enum RequestError {
     },
 }
 
-/// Counts deliveries.
-#[derive(Default)]
+/// Counts deliveries, and listens to the connections.
 struct Deliveries {
     failed: AtomicU64,
+    /// Why the last one failed.
+    why: Mutex<Option<String>>,
+    listener: Listener,
+}
+
+impl Deliveries {
+    fn new() -> Self {
+        Self { failed: AtomicU64::new(0), why: Mutex::default(), listener: Listener::new("client") }
+    }
 }
 
 impl ClientContext for Deliveries {
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
-        crate::kafka::log("client", level, facility, message);
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.listener.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.listener.error(error, reason);
     }
 }
 
@@ -86,9 +120,13 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((fault, _)) = result {
-            tracing::debug!(%fault, "record not delivered");
-            self.failed.fetch_add(1, Ordering::Relaxed);
+        match result {
+            Ok(_) => self.listener.forget(),
+            Err((fault, _)) => {
+                tracing::debug!(%fault, "record not delivered");
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                *self.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault.to_string());
+            }
         }
     }
 }
@@ -99,8 +137,8 @@ pub struct Client {
     connection: Connection,
     topics: Topics,
     tenants: Tenants,
-    codec: Arc<Codec>,
     format: WireFormat,
+    reading: Reading,
 }
 
 impl Client {
@@ -117,9 +155,17 @@ impl Client {
     ) -> Result<Self, RequestError> {
         let producer = connection
             .producer()
-            .create_with_context(Deliveries::default())
+            .create_with_context(Deliveries::new())
             .map_err(|error| ClientError::create("client", &error))?;
-        Ok(Self { producer, connection, topics, tenants, codec, format })
+        let reading = Reading::new(codec, Arc::new(NoSchemaRegistry), tell::log());
+        Ok(Self { producer, connection, topics, tenants, format, reading })
+    }
+
+    /// The same, which also reads what is framed with ids of these schemas, and tells what it has to tell to `tell` in place of the
+    /// log.
+    #[must_use]
+    pub fn reading_with(self, writers: Arc<dyn WriterSchemas>, tell: Tell) -> Self {
+        Self { reading: Reading::new(self.reading.codec, writers, tell), ..self }
     }
 
     /// Publishes a definition.
@@ -174,14 +220,24 @@ impl Client {
     /// Where some of it was refused, or not acknowledged within `deadline`.
     pub fn flush(&self, deadline: Duration) -> Result<(), RequestError> {
         let started = Instant::now();
-        let flushed = self.producer.flush(deadline);
-        let failed = self.producer.context().failed.swap(0, Ordering::Relaxed);
-        let unacknowledged = failed + u64::try_from(self.producer.in_flight_count()).unwrap_or(0);
-        if unacknowledged == 0 && flushed.is_ok() {
+        let Deliveries { failed, why, listener } = &**self.producer.context();
+        // A record is refused, or it is on its way: what flushing itself says is that its time is over.
+        let mut flushed = self.producer.flush(deadline.min(WAITS)).is_ok();
+        if !flushed && deadline > WAITS {
+            if let Some(heard) = listener.heard() {
+                (self.reading.tell)(&Told::Waits(&format!("nothing is acknowledged yet: {heard}")));
+            }
+            flushed = self.producer.flush(deadline - WAITS).is_ok();
+        }
+        let refused = failed.swap(0, Ordering::Relaxed);
+        let unacknowledged = refused + u64::try_from(self.producer.in_flight_count()).unwrap_or(0);
+        if unacknowledged == 0 && flushed {
             return Ok(());
         }
-        let last = flushed.err().map_or_else(|| "refused by the broker".to_owned(), |fault| fault.to_string());
-        Err(RequestError::Unacknowledged { unacknowledged, waited: started.elapsed(), last })
+        let why = why.lock().unwrap_or_else(PoisonError::into_inner).take().filter(|_| refused > 0);
+        let last = why.or_else(|| listener.heard()).unwrap_or_else(|| "the brokers give no reason".to_owned());
+        let waited = Duration::from_millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
+        Err(RequestError::Unacknowledged { unacknowledged, waited, last })
     }
 
     /// Reads results from a place in the topic on. Everything that is published after this returns is seen.
@@ -189,7 +245,29 @@ impl Client {
     /// # Errors
     /// Where the topic cannot be read.
     pub fn results(&self, from: Start) -> Result<Results, RequestError> {
-        Results::open(&self.connection, &self.topics.results, from, Arc::clone(&self.codec))
+        self.events(&self.topics.results, "results", from)
+    }
+
+    /// The same for the outcomes of pre-triggers.
+    ///
+    /// # Errors
+    /// Where the topic cannot be read.
+    pub fn outcomes(&self, from: Start) -> Result<Events<PreTriggerOutcome>, RequestError> {
+        self.events(&self.topics.pre_trigger_outcomes, "pre-trigger outcomes", from)
+    }
+
+    /// The same for pre-triggers, topic by topic: those that all share, guests' notices, and those of tenants with their own.
+    ///
+    /// # Errors
+    /// Where a topic cannot be read.
+    pub fn pre_triggers(&self, from: Start) -> impl Iterator<Item = Result<Events<PreTrigger>, RequestError>> {
+        let own = self.tenants.with_topics().map(|tenant| &tenant.pre_triggers_topic);
+        let topics = [&self.topics.pre_triggers, &self.topics.guest_notices].into_iter().chain(own);
+        topics.map(move |topic| self.events(topic, "pre-triggers", from))
+    }
+
+    fn events<E: Event>(&self, topic: &str, role: &'static str, from: Start) -> Result<Events<E>, RequestError> {
+        Events::open(&self.connection, topic, role, from, self.reading.clone())
     }
 
     /// What the nodes of the group say of their functions; to be read to its end first.
@@ -197,7 +275,7 @@ impl Client {
     /// # Errors
     /// Where the topic is not there or cannot be read.
     pub fn statuses(&self) -> Result<Statuses, RequestError> {
-        Statuses::open(&self.connection, &self.topics.function_status, Arc::clone(&self.codec))
+        Statuses::open_with(&self.connection, &self.topics.function_status, self.reading.clone())
     }
 
     fn publish<E: Event>(
@@ -207,7 +285,7 @@ impl Client {
         event: &E,
         extra: &[(String, Vec<u8>)],
     ) -> Result<(), RequestError> {
-        let payload = self.codec.encode(event, self.format)?;
+        let payload = self.reading.codec.encode(event, self.format)?;
         let content_type = if self.format == WireFormat::Json { CONTENT_TYPE_JSON } else { CONTENT_TYPE_AVRO };
         let mut all = vec![("content-type".to_owned(), content_type.as_bytes().to_vec())];
         all.extend_from_slice(extra);

@@ -39,27 +39,12 @@ impl Export {
         metrics: &Arc<Metrics>,
     ) -> Result<Self, TelemetryError> {
         let base = config.otlp_endpoint.trim_end_matches('/');
-        let fault = |cause: &dyn std::fmt::Display| TelemetryError::Export {
-            endpoint: config.otlp_endpoint.clone(),
-            cause: cause.to_string(),
-        };
+        let (spans, numbers) = exporters(config)?;
         let resource = Resource::builder()
             .with_service_name(config.service_name.clone())
             .with_attribute(KeyValue::new("service.instance.id", node.to_owned()))
             .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
             .build();
-        let spans = SpanExporter::builder()
-            .with_http()
-            .with_endpoint(format!("{base}/v1/traces"))
-            .with_timeout(TIMEOUT)
-            .build()
-            .map_err(|cause| fault(&cause))?;
-        let numbers = MetricExporter::builder()
-            .with_http()
-            .with_endpoint(format!("{base}/v1/metrics"))
-            .with_timeout(TIMEOUT)
-            .build()
-            .map_err(|cause| fault(&cause))?;
         let collector = Arc::new(Collector::new(base));
         let traces = SdkTracerProvider::builder()
             .with_batch_exporter(Told::new(spans, &collector))
@@ -70,6 +55,11 @@ impl Export {
         let provider = SdkMeterProvider::builder().with_reader(reader).with_resource(resource).build();
         observe(&provider.meter(SCOPE), metrics);
         Ok(Self { traces, metrics: provider, endpoint: base.to_owned() })
+    }
+
+    /// Whether exporters can be made with these settings; nothing is sent.
+    pub(super) fn check(config: &config::Telemetry) -> Result<(), TelemetryError> {
+        exporters(config).map(drop)
     }
 
     pub(super) fn tracing(&self) -> Tracing {
@@ -101,6 +91,28 @@ impl Export {
             return;
         }
     }
+}
+
+/// What sends spans, and what sends numbers.
+fn exporters(config: &config::Telemetry) -> Result<(SpanExporter, MetricExporter), TelemetryError> {
+    let base = config.otlp_endpoint.trim_end_matches('/');
+    let fault = |cause: &dyn std::fmt::Display| TelemetryError::Export {
+        endpoint: config.otlp_endpoint.clone(),
+        cause: cause.to_string(),
+    };
+    let spans = SpanExporter::builder()
+        .with_http()
+        .with_endpoint(format!("{base}/v1/traces"))
+        .with_timeout(TIMEOUT)
+        .build()
+        .map_err(|cause| fault(&cause))?;
+    let numbers = MetricExporter::builder()
+        .with_http()
+        .with_endpoint(format!("{base}/v1/metrics"))
+        .with_timeout(TIMEOUT)
+        .build()
+        .map_err(|cause| fault(&cause))?;
+    Ok((spans, numbers))
 }
 
 /// Registers every number of the table, and those with labels.
