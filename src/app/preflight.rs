@@ -36,7 +36,8 @@ fn of_properties(config: &Config) -> Vec<String> {
 /// of a broker.
 fn of_clients(config: &Config) -> Option<String> {
     // Tokens would be asked for at once.
-    if config.kafka.properties.get("sasl.oauthbearer.method").is_some_and(|method| method.eq_ignore_ascii_case("oidc")) {
+    if config.kafka.properties.get("sasl.oauthbearer.method").is_some_and(|method| method.eq_ignore_ascii_case("oidc"))
+    {
         return None;
     }
     let connection = Connection { bootstrap_servers: String::new(), ..super::connection(config) };
@@ -60,4 +61,49 @@ fn of_clients(config: &Config) -> Option<String> {
         let made = producer.create::<BaseProducer>();
         made.err().map(|error| ClientError::create(publish, &error).to_string())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Vec<String> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("forewarm.toml");
+        std::fs::write(&file, text).expect("written");
+        faults(&crate::config::load(Some(&file), []).expect("sound by itself"))
+    }
+
+    #[test]
+    fn what_a_start_would_refuse_is_found_without_a_broker_and_all_at_once() {
+        assert_eq!(of(""), Vec::<String>::new());
+        assert_eq!(
+            of("delivery = \"exactly-once\"\n[kafka.properties]\n\"group.protocol\" = \"consumer\""),
+            Vec::<String>::new()
+        );
+        let said = of("[kafka.properties]\n\"security.protcol\" = \"ssl\"\n\"linger.ms\" = \"soon\"\n\
+             [telemetry]\notlp-endpoint = \"no address\"\nlog-filter = \"info=info=info\"\n\
+             [forecast]\nmodel = \"/nonexistent/model\"");
+        for key in ["security.protcol", "linger.ms", "telemetry.log-filter", "forecast.model"] {
+            assert_eq!(said.iter().filter(|fault| fault.contains(key)).count(), 1, "{key}: {said:#?}");
+        }
+        assert!(!format!("{said:?}").contains("soon"), "a value may be a secret: {said:#?}");
+    }
+
+    #[test]
+    fn properties_that_do_not_go_together_are_found() {
+        // The two settings stand against each other in librdkafka's own rules.
+        let said =
+            of("[kafka.properties]\n\"group.protocol\" = \"consumer\"\n\"partition.assignment.strategy\" = \"range\"");
+        assert!(said.len() == 1 && said[0].contains("partition.assignment.strategy"), "{said:#?}");
+        #[cfg(feature = "tls")]
+        {
+            let sasl = "[kafka.properties]\n\"security.protocol\" = \"sasl_plaintext\"\n\"sasl.mechanism\" = \"SCRAM-SHA-512\"";
+            let said = of(sasl);
+            assert!(said.len() == 1 && said[0].contains("sasl.username"), "{said:#?}");
+            let said =
+                of("[kafka.properties]\n\"security.protocol\" = \"ssl\"\n\"ssl.ca.location\" = \"/nonexistent/ca\"");
+            assert!(said.len() == 1 && said[0].contains("ssl.ca.location"), "{said:#?}");
+        }
+    }
 }

@@ -9,12 +9,14 @@ use reqwest::StatusCode;
 use reqwest::blocking::Client;
 use serde::de::DeserializeOwned;
 
-use super::ConfigArgument;
+use super::{ConfigArgument, unread};
 use crate::types::ShownJson;
 
 /// How long a connection to it may take, its name among it: where none is made, that is said within 5 s.
 const CONNECT: Duration = Duration::from_secs(4);
-/// How long a node may take to answer.
+/// How long a node may take to answer before that is said.
+const SOON: Duration = Duration::from_millis(4_500);
+/// How long it may take when it is asked again: a busy one is no fault.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(clap::Args)]
@@ -42,11 +44,20 @@ impl Arguments {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let client = Client::builder().connect_timeout(CONNECT).timeout(TIMEOUT).build()?;
+        let client = Client::builder().connect_timeout(CONNECT).build()?;
         let unanswered = || format!("no node answers at {address}: is it running, and is admin.listen its address?");
-        let answer = client.get(url).send().with_context(unanswered)?;
-        let status = answer.status();
-        let body = answer.text().with_context(unanswered)?;
+        let ask = |timeout| {
+            let answer = client.get(url.clone()).timeout(timeout).send()?;
+            Ok::<_, reqwest::Error>((answer.status(), answer.text()?))
+        };
+        let answered = ask(SOON).or_else(|fault| {
+            if fault.is_connect() || !fault.is_timeout() {
+                return Err(fault);
+            }
+            unread::say(format_args!("{}: {fault}; still trying", unanswered()));
+            ask(TIMEOUT)
+        });
+        let (status, body) = answered.with_context(unanswered)?;
         if status == StatusCode::OK {
             return Ok(body);
         }

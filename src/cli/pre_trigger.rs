@@ -76,11 +76,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 /// Waits for what a node says of the notice. That it is held is not said by anybody before it ends: then silence is consent.
-fn verdict(
-    mut outcomes: Events<PreTriggerOutcome>,
-    sent: &PreTrigger,
-    wait: Duration,
-) -> anyhow::Result<ExitCode> {
+fn verdict(mut outcomes: Events<PreTriggerOutcome>, sent: &PreTrigger, wait: Duration) -> anyhow::Result<ExitCode> {
     let until = Instant::now() + wait;
     loop {
         let left = until.saturating_duration_since(Instant::now());

@@ -96,7 +96,8 @@ fn line(result: &InvocationResult) -> String {
     let InvocationResult { invocation_id, function, status, error, start_kind, completed_at, node, .. } = result;
     let took_ms = (result.queued_us + result.prepare_us + result.execute_us) as f64 / 1_000.0;
     let (status, start) = (status.as_str(), start_kind.map_or("-", StartKind::as_str));
-    let mut line = format!("{completed_at}  {function}  {invocation_id}  {status:<14}  {start:<9}  {took_ms:.1} ms  {node}");
+    let mut line =
+        format!("{completed_at}  {function}  {invocation_id}  {status:<14}  {start:<9}  {took_ms:.1} ms  {node}");
     if let Some(error) = error {
         line += &format!("  {}", Shown::of(&error.message).within(MESSAGE_MAX));
     }

@@ -214,7 +214,8 @@ impl Client {
         max: usize,
         wanted: impl Fn(&Letter) -> bool,
     ) -> Result<(Vec<Letter>, bool), RequestError> {
-        let Read { letters, more, .. } = read(&self.connection, &self.topics.dead_letters, &self.reading.tell, max, wanted)?;
+        let Read { letters, more, .. } =
+            read(&self.connection, &self.topics.dead_letters, &self.reading.tell, max, wanted)?;
         Ok((letters, more))
     }
 
@@ -234,7 +235,8 @@ impl Client {
         let id = format!("{}-redrive", self.connection.group_id);
         // Before reading: whoever else is at it is fenced by this, so that no mark can come that is not seen.
         let producer = if dry_run { None } else { Some(self.transactional(&id)?) };
-        let gone = RefCell::new(read(&self.connection, &self.topics.dead_letters, &self.reading.tell, 0, |_| false)?.marks);
+        let gone =
+            RefCell::new(read(&self.connection, &self.topics.dead_letters, &self.reading.tell, 0, |_| false)?.marks);
         let own = self.tenants.with_topics().map(|tenant| &tenant.pre_triggers_topic);
         let topics: Vec<_> = [&self.topics.invocations, &self.topics.pre_triggers].into_iter().chain(own).collect();
         let skipped = RefCell::new(Redriven::default());

@@ -54,7 +54,9 @@ pub enum ClientError {
         heard: String,
     },
     /// No broker answers at any of the addresses.
-    #[error("no broker answers at {servers}: {reason}; check kafka.bootstrap-servers, and whether they run and let this host in")]
+    #[error(
+        "no broker answers at {servers}: {reason}; check kafka.bootstrap-servers, and whether they run and let this host in"
+    )]
     Unreachable {
         /// The addresses, as they were given.
         servers: String,

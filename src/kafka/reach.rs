@@ -62,7 +62,11 @@ pub fn reach(connection: &Connection, topic: &str, mut say: impl FnMut(&str)) ->
             }
             continue;
         }
-        let silent = || format!("no connection, and no reason within {ANSWER:?}; a name that no server resolves, or a host that drops what comes ({fault})");
+        let silent = || {
+            format!(
+                "no connection, and no reason within {ANSWER:?}; a name that no server resolves, or a host that drops what comes ({fault})"
+            )
+        };
         return Err(unreachable(heard.unwrap_or_else(silent)));
     }
 }

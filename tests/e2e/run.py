@@ -20,6 +20,7 @@ import uuid
 
 import brokers
 import ceilings
+import commands
 import delivery
 import exactly_once
 import faults
@@ -38,7 +39,7 @@ from bench import ECHO, HOSTILE, Bench, Skipped
 from cluster import Broker
 
 # What takes the one broker away for long comes last.
-FAMILIES = [use, status, kept, faults, unreadable, operate, telemetry, tenants, shares, ceilings, security, delivery, membership, scale, exactly_once, brokers]
+FAMILIES = [use, commands, status, kept, faults, unreadable, operate, telemetry, tenants, shares, ceilings, security, delivery, membership, scale, exactly_once, brokers]
 SCENARIOS = {scenario.__name__: scenario for family in FAMILIES for scenario in family.SCENARIOS}
 
 
