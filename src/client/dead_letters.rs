@@ -16,16 +16,18 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
+use super::events::Reading;
 use super::tell::Tell;
 use super::topic::{Start, Topic};
 use super::{Client, RequestError};
+use crate::codec::Event;
 use crate::kafka::headers::{self, Headers};
 use crate::kafka::{ClientError, Connection};
 use crate::publish::{
     HEADER_ATTEMPTS, HEADER_BACKTRACE, HEADER_DETAIL, HEADER_FUNCTION, HEADER_INVOCATION_ID, HEADER_OFFSET,
     HEADER_OMITTED, HEADER_PARTITION, HEADER_PREFIX, HEADER_REASON, HEADER_STATUS, HEADER_TIMESTAMP, HEADER_TOPIC,
 };
-use crate::types::Timestamp;
+use crate::types::{Invocation, PreTrigger, Timestamp};
 
 /// On a mark: which message went back, as [`Letter::message`] says it.
 pub const HEADER_REDRIVEN: &str = "forewarm.dead-letter.redriven";
@@ -217,6 +219,21 @@ impl Client {
         let Read { letters, more, .. } =
             read(&self.connection, &self.topics.dead_letters, &self.reading.tell, max, wanted)?;
         Ok((letters, more))
+    }
+
+    /// The call or the notice in a letter, as JSON; None where its value is none that can be read.
+    pub fn event_in(&self, letter: &Letter) -> Option<String> {
+        fn json<E: Event>(reading: &mut Reading, letter: &Letter) -> Option<String> {
+            let content_type = headers::text(&letter.headers, "content-type");
+            let event: E = reading.decode(letter.payload.as_deref()?, content_type, Timestamp::ZERO).ok()?;
+            serde_json::to_string(&event).ok()
+        }
+        let mut reading = self.reading.clone();
+        if letter.topic() == self.topics.invocations {
+            json::<Invocation>(&mut reading, letter)
+        } else {
+            json::<PreTrigger>(&mut reading, letter)
+        }
     }
 
     /// Puts messages back to where they came from, each once: at most `max` of those for which `wanted` holds. The message is

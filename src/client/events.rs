@@ -11,7 +11,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use super::RequestError;
 use super::tell::{Tell, Told, Unreadable};
 use super::topic::{Start, Topic};
-use crate::codec::{Codec, Event, WriterSchemas};
+use crate::codec::{Codec, DecodeError, Event, WriterSchemas};
 use crate::kafka::{Connection, headers};
 use crate::types::Timestamp;
 
@@ -41,18 +41,25 @@ impl Reading {
         let (headers, _) = headers::read(message);
         let content_type = headers::text(&headers, "content-type");
         let recorded_at = message.timestamp().to_millis().map_or(Timestamp::ZERO, Timestamp::from_millis);
+        let read = self.decode(bytes, content_type, recorded_at);
+        read.inspect_err(|fault| self.unread(message, fault.to_string())).ok()
+    }
+
+    /// The event in a value. Waits for its schema, for as long as there is time left for schemas.
+    pub(super) fn decode<E: Event>(
+        &mut self,
+        bytes: &[u8],
+        content_type: Option<&str>,
+        recorded_at: Timestamp,
+    ) -> Result<E, DecodeError> {
         loop {
             match self.codec.decode_recorded(bytes, content_type, &*self.writers, recorded_at) {
-                Ok(event) => return Some(event),
                 Err(fault) if fault.retryable() && !self.patience.is_zero() => {
                     let asked = Instant::now();
                     std::thread::sleep(SCHEMA_AGAIN);
                     self.patience = self.patience.saturating_sub(asked.elapsed());
                 }
-                Err(fault) => {
-                    self.unread(message, fault.to_string());
-                    return None;
-                }
+                ended => return ended,
             }
         }
     }

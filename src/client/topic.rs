@@ -16,6 +16,8 @@ use crate::kafka::{ClientError, Connection, Listener, partition_ids};
 use crate::types::Timestamp;
 
 const METADATA_TIMEOUT: Duration = Duration::from_secs(15);
+/// From one question to the next.
+const AGAIN: Duration = Duration::from_millis(100);
 /// How long nothing may come of a topic whose end was not met.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -58,14 +60,16 @@ impl Topic {
         let mut assignment = TopicPartitionList::new();
         let mut unread = HashSet::new();
         let missing = || ClientError::TopicMissing { topic: topic.to_owned(), partitions: 1 };
-        for partition in partition_ids(consumer.client(), topic, METADATA_TIMEOUT)?.ok_or_else(missing)? {
+        let ids = patiently(|| partition_ids(consumer.client(), topic, METADATA_TIMEOUT))?.ok_or_else(missing)?;
+        for partition in ids {
             let start = match from {
                 Start::Beginning => Offset::Beginning,
                 Start::Since(at) => Offset::Offset(at.as_millis().max(0)),
                 // Asked for now, not when the first fetch happens: what comes in between must be seen.
                 Start::Now => {
                     let of = |source| ClientError::Partition { topic: topic.to_owned(), partition, source };
-                    let (_, end) = consumer.fetch_watermarks(topic, partition, METADATA_TIMEOUT).map_err(of)?;
+                    let ask = || consumer.fetch_watermarks(topic, partition, METADATA_TIMEOUT).map_err(of);
+                    let (_, end) = patiently(ask)?;
                     Offset::Offset(end)
                 }
             };
@@ -74,7 +78,17 @@ impl Topic {
         }
         if matches!(from, Start::Since(_)) {
             // Times in, offsets out; the end, where nothing is so young.
-            assignment = consumer.offsets_for_times(assignment, METADATA_TIMEOUT).map_err(read)?;
+            let ask = || {
+                let found = consumer.offsets_for_times(assignment.clone(), METADATA_TIMEOUT)?;
+                found.elements().iter().try_for_each(|partition| partition.error())?;
+                Ok(found)
+            };
+            let of = |source| ClientError::Metadata {
+                topic: topic.to_owned(),
+                source: Box::new(source),
+                heard: String::new(),
+            };
+            assignment = patiently(|| ask().map_err(of))?;
         }
         consumer.assign(&assignment).map_err(|source| ClientError::Subscribe { topic: topic.to_owned(), source })?;
         Ok(Self { name: topic.to_owned(), consumer, unread, came_at: Instant::now(), has_said: false, tell })
@@ -125,6 +139,18 @@ impl Topic {
             self.has_said = true;
         }
         Ok(())
+    }
+}
+
+/// Asks again for as long as what is wrong may pass, such as a partition whose leader moves, or which has none yet as its topic is
+/// new.
+fn patiently<T>(ask: impl Fn() -> Result<T, ClientError>) -> Result<T, ClientError> {
+    let began = Instant::now();
+    loop {
+        match ask() {
+            Err(fault) if fault.may_pass() && began.elapsed() < METADATA_TIMEOUT => std::thread::sleep(AGAIN),
+            ended => return ended,
+        }
     }
 }
 
