@@ -264,3 +264,37 @@ fn every_key_that_is_a_list_can_be_given_by_the_environment() {
     }
     assert!(lists > 0);
 }
+
+#[test]
+fn a_word_of_a_few_is_refused_with_the_words_that_may_stand_there() {
+    let fault = loaded("delivery = \"exactly-onc\"\n[publish]\nformat = \"avro\"", &[]).unwrap_err();
+    let said = fault.to_string();
+    for word in ["delivery", "exactly-onc", "at-least-once", "publish.format", "single-object", "confluent"] {
+        assert!(said.contains(word), "no {word} in {said}");
+    }
+    assert_eq!(fault.faults.len(), 2, "{said}");
+}
+
+#[test]
+fn a_variable_with_one_underscore_is_named_and_a_foreign_one_is_not() {
+    let said = |name: &str| loaded("", &[(name, "a:1")]).map_err(|fault| fault.to_string());
+    for name in ["FOREWARM_KAFKA_BOOTSTRAP_SERVERS", "FOREWARM_KAFKA__BOOTSTRAP_SERVERS"] {
+        assert!(said(name).unwrap_err().contains("FOREWARM__KAFKA__BOOTSTRAP_SERVERS"), "{name}");
+    }
+    // A cluster's own variables of a service of that name.
+    for name in ["FOREWARM_SERVICE_HOST", "FOREWARM_ADMIN_PORT", "FOREWARM_CACHE", "FOREWARM_TEST_KAFKA"] {
+        assert!(said(name).is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn brokers_have_addresses() {
+    let of = |servers: &str| loaded(&format!("kafka.bootstrap-servers = {servers:?}"), &[]);
+    for good in ["a:1", "a:1,b:2", " a:1 , b ", "[::1]:9092", "SASL_SSL://a.b:9093", "::1"] {
+        assert!(of(good).is_ok(), "{good}");
+    }
+    for bad in ["", "a:", "a:port", "a:99999", ":9092", "a:1,,b:2"] {
+        let said = of(bad).unwrap_err().to_string();
+        assert!(said.contains("kafka.bootstrap-servers"), "{bad}: {said}");
+    }
+}

@@ -10,6 +10,7 @@ mod logs;
 mod manager;
 mod node;
 mod operator;
+mod preflight;
 mod settings;
 mod shutdown;
 mod signals;
@@ -27,6 +28,7 @@ pub use self::hung::EXIT_HUNG;
 pub use self::limits::forbid_core_dumps;
 use self::manager::Manager;
 pub use self::operator::Reload;
+pub use self::preflight::faults;
 pub use self::settings::model;
 use self::settings::{ingest_settings, membership, quotas, snapshot_settings, target, transactions};
 pub use self::shutdown::Ended;
@@ -429,6 +431,17 @@ impl Service {
         ended.log();
         ended
     }
+}
+
+/// The schemas of other writers: of the registry, where one is configured.
+///
+/// # Errors
+/// Where its client cannot be started.
+pub fn writer_schemas(config: &Config) -> Result<Arc<dyn WriterSchemas>, RegistryError> {
+    Ok(match SchemaRegistrySettings::of(config) {
+        Some(settings) => Arc::new(SchemaRegistry::start(settings)?),
+        None => Arc::new(NoSchemaRegistry),
+    })
 }
 
 /// The form of the results, outcomes and lines of functions that this node writes.

@@ -8,11 +8,15 @@ use anyhow::Context;
 use reqwest::StatusCode;
 use serde::de::DeserializeOwned;
 
-use super::ConfigArgument;
+use super::{ConfigArgument, unread};
 use crate::http;
 use crate::types::ShownJson;
 
-/// How long a node may take to answer.
+/// How long a connection to it may take, its name among it: where none is made, that is said within 5 s.
+const CONNECT: Duration = Duration::from_secs(4);
+/// How long a node may take to answer before that is said.
+const SOON: Duration = Duration::from_millis(4_500);
+/// How long it may take when it is asked again: a busy one is no fault.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(clap::Args)]
@@ -40,11 +44,21 @@ impl Arguments {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let client = http::client(http::builder(std::iter::once(url.as_str()), None, TIMEOUT)?)?;
+        let client = http::builder(std::iter::once(url.as_str()), None, TIMEOUT)?.connect_timeout(CONNECT);
+        let client = http::client(client)?;
         let unanswered = || format!("no node answers at {address}: is it running, and is admin.listen its address?");
-        let answer = client.get(url).send().with_context(unanswered)?;
-        let status = answer.status();
-        let body = answer.text().with_context(unanswered)?;
+        let ask = |timeout| {
+            let answer = client.get(url.clone()).timeout(timeout).send()?;
+            Ok::<_, reqwest::Error>((answer.status(), answer.text()?))
+        };
+        let answered = ask(SOON).or_else(|fault| {
+            if fault.is_connect() || !fault.is_timeout() {
+                return Err(fault);
+            }
+            unread::say(format_args!("{}: {fault}; still trying", unanswered()));
+            ask(TIMEOUT)
+        });
+        let (status, body) = answered.with_context(unanswered)?;
         if status == StatusCode::OK {
             return Ok(body);
         }

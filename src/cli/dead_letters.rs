@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 
 use super::ClientArguments;
 use crate::client::{Letter, LetterId};
-use crate::types::{FunctionName, Shown, Timestamp};
+use crate::types::{FunctionName, Shown, ShownJson, Timestamp};
 
 /// The longest value, key or header that is printed, in bytes.
 const VALUE_MAX: usize = 1 << 20;
@@ -114,6 +114,9 @@ fn show(id: LetterId, client: &ClientArguments) -> anyhow::Result<ExitCode> {
     let (letters, _) = client.dead_letters(1, |letter| letter.id == id)?;
     let letter = letters.first().with_context(|| format!("there is no dead letter at {id}"))?;
     print!("{}", whole(letter));
+    if let Some(event) = client.event_in(letter) {
+        println!("event     {}", ShownJson(&event));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -18,7 +18,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let mut config = arguments.config.load()?;
+    let mut config = arguments.config.load_to_serve()?;
     let telemetry = telemetry::start(&config.telemetry, &config.node_id())?;
     let signals = Signals::listen()?;
     let broker = EmbeddedBroker::start(&config.topics)?;

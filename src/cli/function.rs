@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::status::Leaving;
-use super::{ClientArguments, print_json};
+use super::{ClientArguments, print_json, unread};
 use crate::artifacts::{DirectoryStore, PRUNE_AFTER_MIN, TopicStore};
 use crate::client::Registered;
 use crate::registry::{self, Judge};
@@ -94,16 +94,25 @@ pub(super) fn run(command: &Command) -> anyhow::Result<ExitCode> {
             for definition in definitions.functions.values() {
                 print_with_nodes(definition, group.as_ref())?;
             }
-            Ok(ExitCode::SUCCESS)
+            for (function, reason) in &definitions.refused {
+                unread::left_out(format_args!("the newest definition of {function}: {reason}"));
+            }
+            Ok(unread::settle(ExitCode::SUCCESS))
         }
         Command::Show { name, client } => {
             let definitions = definitions(client)?;
-            let definition =
-                definitions.functions.get(name).with_context(|| format!("function {name} is not registered"))?;
+            let refused = definitions.refused.get(name.as_str());
+            if let Some(reason) = refused {
+                unread::say(format_args!("the newest definition of {name} cannot be read: {reason}"));
+            }
+            let definition = definitions.functions.get(name).with_context(|| match refused {
+                Some(_) => format!("no definition of {name} can be read"),
+                None => format!("function {name} is not registered"),
+            })?;
             print_with_nodes(definition, super::status::read_if_there(client).as_ref())?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Status(arguments) => super::status::run(arguments),
+        Command::Status(arguments) => super::status::run(arguments).map(unread::settle),
         Command::Remove(arguments) => remove(arguments),
     }
 }
@@ -205,6 +214,7 @@ fn age(text: &str) -> Result<Duration, String> {
 
 fn definitions(client: &ClientArguments) -> anyhow::Result<registry::Definitions> {
     let config = client.load()?;
-    let (connection, judge) = (crate::app::connection(&config), Judge::lenient(&config));
-    Ok(registry::read_all(&connection, &config.topics.functions, judge, BROKER_TIMEOUT)?)
+    let (connection, judge) = (super::reached(&config)?, Judge::lenient(&config));
+    let writers = crate::app::writer_schemas(&config)?;
+    Ok(registry::read_all(&connection, &config.topics.functions, judge, writers, BROKER_TIMEOUT)?)
 }

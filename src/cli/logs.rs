@@ -7,9 +7,9 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use super::{ClientArguments, print_json};
+use super::{ClientArguments, print_json, unread};
 use crate::app::wall_clock;
-use crate::client::{RequestError, Start};
+use crate::client::{Came, RequestError, Start};
 use crate::kafka::ClientError;
 use crate::types::{FunctionLog, FunctionName, LogStream, Shown, Timestamp};
 
@@ -45,7 +45,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut logs = client.function_logs(Start::Beginning).map_err(explain)?;
     let mut printed = 0_u64;
     while arguments.follow || !logs.at_end() {
-        let Some(line) = logs.next(Duration::from_millis(250))? else { continue };
+        let Some(Came { event: line, .. }) = logs.next(Duration::from_millis(250))? else { continue };
         if !arguments.wants(&line, since) {
             continue;
         }
@@ -56,13 +56,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             writeln!(io::stdout(), "{}", shown(&line))?;
         }
     }
-    if logs.unreadable > 0 {
-        eprintln!("forewarm: {} records of the topic could not be read; the log names each", logs.unreadable);
-    }
     if printed == 0 {
         eprintln!("forewarm: no line of function {} is kept{}", arguments.function, arguments.which());
     }
-    Ok(if printed == 0 || logs.unreadable > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(unread::settle(if printed == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }))
 }
 
 impl Arguments {

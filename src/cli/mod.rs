@@ -18,12 +18,16 @@ mod function;
 mod health;
 mod invoke;
 mod logs;
+mod newest;
 mod pre_trigger;
+mod pre_triggers;
 mod recorded;
 mod results;
 mod schema;
 mod serve;
 mod status;
+mod unread;
+mod version;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,17 +38,22 @@ use clap::{Parser, Subcommand};
 use crate::client::Client;
 use crate::codec::{Codec, WireFormat};
 use crate::config::{self, Config, ConfigError};
-use crate::telemetry;
-use crate::types::{Shown, ShownJson};
+use crate::kafka::Connection;
+use crate::types::{Shown, ShownJson, Status};
+use crate::{app, kafka, telemetry};
 
 /// The exit code for a bad configuration or command line (`EX_USAGE` of BSD's sysexits).
 const EX_USAGE: u8 = 64;
+/// What `--help` says of exit codes.
+const EXIT_CODES: &str = "Exit status: 0 where what was asked for was done; 1 where it was not, with the reason on stderr; \
+    3 where it was done but for records that could not be read, which stderr names and counts; 64 for a bad command line or \
+    configuration. `serve` besides: 75 where something in it hangs, 130 after a second signal.";
 /// The longest line that is printed of a text with lines of its own, in bytes.
 const LINE_MAX: usize = 16 << 10;
 
 /// Runs WebAssembly functions for events on Kafka, and has them warm before the event comes.
 #[derive(Parser)]
-#[command(name = "forewarm", version, about)]
+#[command(name = "forewarm", version = version::words(), about, after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -68,9 +77,12 @@ enum Command {
     Artifacts(function::Artifacts),
     /// Announce calls of a function.
     PreTrigger(pre_trigger::Arguments),
+    /// List pre-triggers, and how they ended.
+    #[command(subcommand)]
+    PreTriggers(pre_triggers::Command),
     /// Call a function and wait for its result.
     Invoke(invoke::Arguments),
-    /// Print results as JSON, one a line.
+    /// Print results, one a line, as JSON or for people.
     Results(results::Arguments),
     /// Print what a function wrote to stdout and stderr, and how its calls ended badly.
     Logs(logs::Arguments),
@@ -83,7 +95,7 @@ enum Command {
     Chains(chains::Arguments),
     /// Ask a node whether it takes calls: exit status 0 or 1, for health checks.
     Health(health::Arguments),
-    /// Print the Avro schema of an event.
+    /// Name the schemas of the events, and print the Avro schema of one.
     Schema(schema::Arguments),
     /// Replay recorded calls against warm policies, and say what each would have cost.
     Backtest(backtest::Arguments),
@@ -106,6 +118,13 @@ impl ConfigArgument {
     fn load(&self) -> Result<Config, ConfigError> {
         config::load(self.config.as_deref(), std::env::vars())
     }
+
+    /// The configuration of a node, judged by everything for which its start would be refused before a broker is asked.
+    fn load_to_serve(&self) -> Result<Config, ConfigError> {
+        let config = self.load()?;
+        let faults = app::faults(&config);
+        if faults.is_empty() { Ok(config) } else { Err(ConfigError { faults }) }
+    }
 }
 
 /// Where the brokers are, for the commands that are clients.
@@ -127,11 +146,32 @@ impl ClientArguments {
         Ok(config)
     }
 
+    /// A client whose brokers answer. It reads every wire format, and says on stderr what it cannot read.
     fn connect(&self) -> anyhow::Result<Client> {
         let config = self.load()?;
-        let connection = crate::app::connection(&config);
-        Ok(Client::new(connection, config.topics, config.tenants, Arc::new(Codec::new()), WireFormat::SingleObject)?)
+        let connection = reached(&config)?;
+        let (writers, codec) = (app::writer_schemas(&config)?, Arc::new(Codec::new()));
+        let client = Client::new(connection, config.topics, config.tenants, codec, WireFormat::SingleObject)?;
+        Ok(client.reading_with(writers, unread::tell()))
     }
+}
+
+/// What clients need, once a broker answers; where none does, the addresses and the reason within 5 s.
+fn reached(config: &Config) -> anyhow::Result<Connection> {
+    let connection = app::connection(config);
+    kafka::reach(&connection, &config.topics.results, |reason| unread::say(reason))?;
+    Ok(connection)
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn parse_status(text: &str) -> Result<Status, String> {
+    let names = || Status::ALL.map(Status::as_str).join(", ");
+    let found = Status::ALL.into_iter().find(|status| status.as_str() == text);
+    found.ok_or_else(|| format!("there are {}", names()))
 }
 
 /// Runs the command that the process's arguments name.
@@ -152,6 +192,7 @@ pub fn run() -> ExitCode {
         Command::Function(command) => function::run(&command),
         Command::Artifacts(command) => function::run_artifacts(&command),
         Command::PreTrigger(arguments) => pre_trigger::run(&arguments),
+        Command::PreTriggers(command) => pre_triggers::run(&command),
         Command::Invoke(arguments) => invoke::run(&arguments),
         Command::Results(arguments) => results::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),
@@ -160,8 +201,8 @@ pub fn run() -> ExitCode {
         Command::Chains(arguments) => chains::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
-        Command::Backtest(arguments) => backtest::run(&arguments),
-        Command::Fit(arguments) => fit::run(&arguments),
+        Command::Backtest(arguments) => backtest::run(&arguments).map(unread::settle),
+        Command::Fit(arguments) => fit::run(&arguments).map(unread::settle),
         Command::CompileWorker(worker) => Ok(worker.run()),
     };
     match ended {

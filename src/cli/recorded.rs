@@ -65,7 +65,7 @@ fn from_topic(client: &Client) -> anyhow::Result<Vec<Call>> {
     let mut kept = Kept::default();
     while !results.at_end() {
         if let Some(came) = results.next(Duration::from_millis(250))? {
-            kept.take(&came.result);
+            kept.take(&came.event);
         }
         anyhow::ensure!(
             kept.calls.len() <= CALLS_MAX,

@@ -1,20 +1,25 @@
-//! `schema NAME`: prints the Avro schema of an event, as it is published.
+//! `schema [NAME]`: names the schemas of the events, and prints the Avro schema of each as it is published.
 
 use std::process::ExitCode;
+
+use clap::builder::PossibleValuesParser;
 
 use crate::codec::EventKind;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// pre-trigger, invocation, invocation-result or function-definition.
-    name: String,
+    /// The event; without it, the names are printed, one a line.
+    #[arg(value_parser = PossibleValuesParser::new(EventKind::ALL.map(EventKind::name)))]
+    name: Option<String>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let Some(kind) = EventKind::ALL.into_iter().find(|kind| kind.name() == arguments.name) else {
-        let names: Vec<_> = EventKind::ALL.iter().map(|kind| kind.name()).collect();
-        anyhow::bail!("no event is called {:?}; there are {}", arguments.name, names.join(", "));
-    };
-    print!("{}", kind.schema_json());
+    for kind in EventKind::ALL {
+        match &arguments.name {
+            None => println!("{}", kind.name()),
+            Some(name) if name == kind.name() => print!("{}", kind.schema_json()),
+            Some(_) => {}
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }

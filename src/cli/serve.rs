@@ -9,7 +9,7 @@ use crate::{app, telemetry};
 pub(super) fn run(arguments: &ConfigArgument) -> anyhow::Result<ExitCode> {
     // First: a signal that nobody listens for ends the process without a word, or is lost where it is process 1.
     let signals = app::Signals::listen()?;
-    let config = arguments.load()?;
+    let config = arguments.load_to_serve()?;
     let deadline = config.shutdown.deadline;
     let telemetry = telemetry::start(&config.telemetry, &config.node_id())?;
     telemetry::take_panics();

@@ -9,21 +9,25 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
+use super::events::Reading;
+use super::tell::Tell;
 use super::topic::{Start, Topic};
 use super::{Client, RequestError};
+use crate::codec::Event;
 use crate::kafka::headers::{self, Headers};
 use crate::kafka::{ClientError, Connection};
 use crate::publish::{
     HEADER_ATTEMPTS, HEADER_BACKTRACE, HEADER_DETAIL, HEADER_FUNCTION, HEADER_INVOCATION_ID, HEADER_OFFSET,
     HEADER_OMITTED, HEADER_PARTITION, HEADER_PREFIX, HEADER_REASON, HEADER_STATUS, HEADER_TIMESTAMP, HEADER_TOPIC,
 };
-use crate::types::Timestamp;
+use crate::types::{Invocation, PreTrigger, Timestamp};
 
 /// On a mark: which message went back, as [`Letter::message`] says it.
 pub const HEADER_REDRIVEN: &str = "forewarm.dead-letter.redriven";
@@ -151,15 +155,16 @@ struct Read {
 fn read(
     connection: &Connection,
     name: &str,
+    tell: &Tell,
     max: usize,
     wanted: impl Fn(&Letter) -> bool,
 ) -> Result<Read, RequestError> {
-    let mut topic = Topic::open(connection, name, "dead letters", Start::Beginning)?;
+    let mut topic = Topic::open(connection, name, "dead letters", Start::Beginning, Arc::clone(tell))?;
     let mut letters: Vec<Letter> = Vec::new();
     let mut marks = BTreeSet::new();
     let mut more = false;
     while !topic.at_end() {
-        let came = topic.next(name, Duration::from_millis(250), |message| {
+        let came = topic.next(Duration::from_millis(250), |message| {
             let (headers, _) = headers::read(message);
             let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
             Some(Letter {
@@ -211,8 +216,23 @@ impl Client {
         max: usize,
         wanted: impl Fn(&Letter) -> bool,
     ) -> Result<(Vec<Letter>, bool), RequestError> {
-        let Read { letters, more, .. } = read(&self.connection, &self.topics.dead_letters, max, wanted)?;
+        let Read { letters, more, .. } =
+            read(&self.connection, &self.topics.dead_letters, &self.reading.tell, max, wanted)?;
         Ok((letters, more))
+    }
+
+    /// The call or the notice in a letter, as JSON; None where its value is none that can be read.
+    pub fn event_in(&self, letter: &Letter) -> Option<String> {
+        fn json<E: Event>(reading: &mut Reading, letter: &Letter) -> Option<String> {
+            let event: E = reading.decode_value(letter.payload.as_deref()?, &letter.headers, Timestamp::ZERO).ok()?;
+            serde_json::to_string(&event).ok()
+        }
+        let mut reading = self.reading.clone();
+        if letter.topic() == self.topics.invocations {
+            json::<Invocation>(&mut reading, letter)
+        } else {
+            json::<PreTrigger>(&mut reading, letter)
+        }
     }
 
     /// Puts messages back to where they came from, each once: at most `max` of those for which `wanted` holds. The message is
@@ -231,7 +251,8 @@ impl Client {
         let id = format!("{}-redrive", self.connection.group_id);
         // Before reading: whoever else is at it is fenced by this, so that no mark can come that is not seen.
         let producer = if dry_run { None } else { Some(self.transactional(&id)?) };
-        let gone = RefCell::new(read(&self.connection, &self.topics.dead_letters, 0, |_| false)?.marks);
+        let gone =
+            RefCell::new(read(&self.connection, &self.topics.dead_letters, &self.reading.tell, 0, |_| false)?.marks);
         let own = self.tenants.with_topics().map(|tenant| &tenant.pre_triggers_topic);
         let topics: Vec<_> = [&self.topics.invocations, &self.topics.pre_triggers].into_iter().chain(own).collect();
         let skipped = RefCell::new(Redriven::default());

@@ -3,31 +3,43 @@
 //! Used by the commands, the load generator and the demo. Must not: know anything of the service but its topics.
 
 mod dead_letters;
-mod logs;
+mod events;
 mod registered;
-mod results;
 mod statuses;
+mod tell;
 mod topic;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
 pub use self::dead_letters::{HEADER_REDRIVEN, Letter, LetterId, Redriven};
-pub use self::logs::Logs;
+use self::events::Reading;
+pub use self::events::{Came, Events};
 pub use self::registered::Registered;
-pub use self::results::{Came, Results};
 pub use self::statuses::Statuses;
+pub use self::tell::{Tell, Told, Unreadable};
 pub use self::topic::Start;
-use crate::codec::{CONTENT_TYPE_AVRO, CONTENT_TYPE_JSON, Codec, EncodeError, Event, WireFormat};
+use crate::codec::{
+    CONTENT_TYPE_AVRO, CONTENT_TYPE_JSON, Codec, EncodeError, Event, NoSchemaRegistry, WireFormat, WriterSchemas,
+};
 use crate::config::{Tenants, Topics};
-use crate::kafka::{ClientError, Connection, headers};
-use crate::types::{FunctionDefinition, FunctionName, Invocation, PreTrigger};
+use crate::kafka::{ClientError, Connection, Listener, headers};
+use crate::types::{
+    FunctionDefinition, FunctionLog, FunctionName, Invocation, InvocationResult, PreTrigger, PreTriggerOutcome,
+};
+
+/// The results, as they come.
+pub type Results = Events<InvocationResult>;
+
+/// How long nothing is said of brokers that do not answer: with the reason at hand, it is said within 5 s.
+const WAITS: Duration = Duration::from_millis(4_500);
 
 /// Why a client's request failed.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +59,7 @@ pub enum RequestError {
         source: KafkaError,
     },
     /// Some records were not acknowledged.
-    #[error("{unacknowledged} records were not acknowledged within {waited:?}; last error: {last}")]
+    #[error("{unacknowledged} records were not acknowledged within {waited:?}: {last}")]
     Unacknowledged {
         /// How many.
         unacknowledged: u64,
@@ -72,6 +84,16 @@ pub enum RequestError {
         /// For how long it was read.
         waited: Duration,
     },
+    /// A topic was not read to its end, as nothing of it came.
+    #[error("topic {topic} not read to its end: nothing came for {waited:?}: {reason}")]
+    Silent {
+        /// The topic.
+        topic: String,
+        /// For how long.
+        waited: Duration,
+        /// What was said of the connections.
+        reason: String,
+    },
     /// A transaction was not committed.
     #[error("the transaction of {id} was not committed: {source}; nothing of it was written, run the command again")]
     Transaction {
@@ -82,15 +104,27 @@ pub enum RequestError {
     },
 }
 
-/// Counts deliveries.
-#[derive(Default)]
+/// Counts deliveries, and listens to the connections.
 struct Deliveries {
     failed: AtomicU64,
+    /// Why the last one failed.
+    why: Mutex<Option<String>>,
+    listener: Listener,
+}
+
+impl Deliveries {
+    fn new() -> Self {
+        Self { failed: AtomicU64::new(0), why: Mutex::default(), listener: Listener::new("client") }
+    }
 }
 
 impl ClientContext for Deliveries {
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
-        crate::kafka::log("client", level, facility, message);
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.listener.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.listener.error(error, reason);
     }
 }
 
@@ -98,9 +132,13 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((fault, _)) = result {
-            tracing::debug!(%fault, "record not delivered");
-            self.failed.fetch_add(1, Ordering::Relaxed);
+        match result {
+            Ok(_) => self.listener.forget(),
+            Err((fault, _)) => {
+                tracing::debug!(%fault, "record not delivered");
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                *self.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault.to_string());
+            }
         }
     }
 }
@@ -111,8 +149,8 @@ pub struct Client {
     connection: Connection,
     topics: Topics,
     tenants: Tenants,
-    codec: Arc<Codec>,
     format: WireFormat,
+    reading: Reading,
 }
 
 impl Client {
@@ -129,9 +167,17 @@ impl Client {
     ) -> Result<Self, RequestError> {
         let producer = connection
             .producer()
-            .create_with_context(Deliveries::default())
+            .create_with_context(Deliveries::new())
             .map_err(|error| ClientError::create("client", &error))?;
-        Ok(Self { producer, connection, topics, tenants, codec, format })
+        let reading = Reading::new(codec, Arc::new(NoSchemaRegistry), tell::log());
+        Ok(Self { producer, connection, topics, tenants, format, reading })
+    }
+
+    /// The same, which also reads what is framed with ids of these schemas, and tells what it has to tell to `tell` in place of the
+    /// log.
+    #[must_use]
+    pub fn reading_with(self, writers: Arc<dyn WriterSchemas>, tell: Tell) -> Self {
+        Self { reading: Reading::new(self.reading.codec, writers, tell), ..self }
     }
 
     /// Publishes a definition.
@@ -161,7 +207,7 @@ impl Client {
     /// # Errors
     /// Where the topic cannot be read, or not to its end within `patience`.
     pub fn registered(&self, function: &FunctionName, patience: Duration) -> Result<Registered, RequestError> {
-        registered::read(&self.connection, self.functions_topic(function), function, &self.codec, patience)
+        registered::read(&self.connection, self.functions_topic(function), function, self.reading.clone(), patience)
     }
 
     /// Publishes a pre-trigger.
@@ -194,14 +240,24 @@ impl Client {
     /// Where some of it was refused, or not acknowledged within `deadline`.
     pub fn flush(&self, deadline: Duration) -> Result<(), RequestError> {
         let started = Instant::now();
-        let flushed = self.producer.flush(deadline);
-        let failed = self.producer.context().failed.swap(0, Ordering::Relaxed);
-        let unacknowledged = failed + u64::try_from(self.producer.in_flight_count()).unwrap_or(0);
-        if unacknowledged == 0 && flushed.is_ok() {
+        let Deliveries { failed, why, listener } = &**self.producer.context();
+        // A record is refused, or it is on its way: what flushing itself says is that its time is over.
+        let mut flushed = self.producer.flush(deadline.min(WAITS)).is_ok();
+        if !flushed && deadline > WAITS {
+            if let Some(heard) = listener.heard() {
+                (self.reading.tell)(&Told::Waits(&format!("nothing is acknowledged yet: {heard}")));
+            }
+            flushed = self.producer.flush(deadline - WAITS).is_ok();
+        }
+        let refused = failed.swap(0, Ordering::Relaxed);
+        let unacknowledged = refused + u64::try_from(self.producer.in_flight_count()).unwrap_or(0);
+        if unacknowledged == 0 && flushed {
             return Ok(());
         }
-        let last = flushed.err().map_or_else(|| "refused by the broker".to_owned(), |fault| fault.to_string());
-        Err(RequestError::Unacknowledged { unacknowledged, waited: started.elapsed(), last })
+        let why = why.lock().unwrap_or_else(PoisonError::into_inner).take().filter(|_| refused > 0);
+        let last = why.or_else(|| listener.heard()).unwrap_or_else(|| "the brokers give no reason".to_owned());
+        let waited = Duration::from_millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
+        Err(RequestError::Unacknowledged { unacknowledged, waited, last })
     }
 
     /// Reads results from a place in the topic on. Everything that is published after this returns is seen.
@@ -209,15 +265,37 @@ impl Client {
     /// # Errors
     /// Where the topic cannot be read.
     pub fn results(&self, from: Start) -> Result<Results, RequestError> {
-        Results::open(&self.connection, &self.topics.results, from, Arc::clone(&self.codec))
+        self.events(&self.topics.results, "results", from)
+    }
+
+    /// The same for the outcomes of pre-triggers.
+    ///
+    /// # Errors
+    /// Where the topic cannot be read.
+    pub fn outcomes(&self, from: Start) -> Result<Events<PreTriggerOutcome>, RequestError> {
+        self.events(&self.topics.pre_trigger_outcomes, "pre-trigger outcomes", from)
+    }
+
+    /// The same for pre-triggers, topic by topic: those that all share, guests' notices, and those of tenants with their own.
+    ///
+    /// # Errors
+    /// Where a topic cannot be read.
+    pub fn pre_triggers(&self, from: Start) -> impl Iterator<Item = Result<Events<PreTrigger>, RequestError>> {
+        let own = self.tenants.with_topics().map(|tenant| &tenant.pre_triggers_topic);
+        let topics = [&self.topics.pre_triggers, &self.topics.guest_notices].into_iter().chain(own);
+        topics.map(move |topic| self.events(topic, "pre-triggers", from))
+    }
+
+    fn events<E: Event>(&self, topic: &str, role: &'static str, from: Start) -> Result<Events<E>, RequestError> {
+        Events::open(&self.connection, topic, role, from, self.reading.clone())
     }
 
     /// Lines that functions wrote, from a place in the topic on.
     ///
     /// # Errors
     /// Where the topic is not there or cannot be read.
-    pub fn function_logs(&self, from: Start) -> Result<Logs, RequestError> {
-        Logs::open(&self.connection, self.topics.function_logs_or_usual(), from, Arc::clone(&self.codec))
+    pub fn function_logs(&self, from: Start) -> Result<Events<FunctionLog>, RequestError> {
+        self.events(self.topics.function_logs_or_usual(), "function logs", from)
     }
 
     /// What the nodes of the group say of their functions; to be read to its end first.
@@ -225,7 +303,7 @@ impl Client {
     /// # Errors
     /// Where the topic is not there or cannot be read.
     pub fn statuses(&self) -> Result<Statuses, RequestError> {
-        Statuses::open(&self.connection, &self.topics.function_status, Arc::clone(&self.codec))
+        Statuses::open_with(&self.connection, &self.topics.function_status, self.reading.clone())
     }
 
     fn publish<E: Event>(
@@ -235,7 +313,7 @@ impl Client {
         event: &E,
         extra: &[(String, Vec<u8>)],
     ) -> Result<(), RequestError> {
-        let payload = self.codec.encode(event, self.format)?;
+        let payload = self.reading.codec.encode(event, self.format)?;
         let content_type = if self.format == WireFormat::Json { CONTENT_TYPE_JSON } else { CONTENT_TYPE_AVRO };
         let mut all = vec![("content-type".to_owned(), Some(content_type.as_bytes().to_vec()))];
         all.extend(extra.iter().map(|(name, value)| (name.clone(), Some(value.clone()))));

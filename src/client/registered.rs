@@ -3,14 +3,15 @@
 //! Other functions' records are passed over unread, so that whoever may read the topic need not understand them. Must not: judge a
 //! definition; the registry does.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::message::{BorrowedMessage, Message};
 
 use super::RequestError;
+use super::events::Reading;
 use super::topic::{Start, Topic};
-use crate::codec::{Codec, NoSchemaRegistry};
-use crate::kafka::{ClientError, Connection, headers};
+use crate::kafka::{ClientError, Connection};
 use crate::types::{FunctionDefinition, FunctionName};
 
 /// How long one look for records waits.
@@ -31,11 +32,11 @@ pub(super) fn read(
     connection: &Connection,
     topic: &str,
     function: &FunctionName,
-    codec: &Codec,
+    mut reading: Reading,
     patience: Duration,
 ) -> Result<Registered, RequestError> {
     let began = Instant::now();
-    let mut reader = match Topic::open(connection, topic, "functions", Start::Beginning) {
+    let mut reader = match Topic::open(connection, topic, "functions", Start::Beginning, Arc::clone(&reading.tell)) {
         // Nobody has defined anything yet.
         Err(RequestError::Client(ClientError::TopicMissing { .. })) => return Ok(Registered::No),
         opened => opened?,
@@ -46,9 +47,9 @@ pub(super) fn read(
         if began.elapsed() > patience {
             return Err(RequestError::Unread { topic: topic.to_owned(), waited: patience });
         }
-        let came = reader.next(topic, POLL, |message| {
+        let came = reader.next(POLL, |message| {
             let is_it = message.key() == Some(function.as_str().as_bytes());
-            is_it.then(|| (message.partition(), message.timestamp().to_millis(), record(message, codec)))
+            is_it.then(|| (message.partition(), message.timestamp().to_millis(), record(message, &mut reading)))
         })?;
         let Some((partition, at_ms, record)) = came else { continue };
         let is_older = newest.as_ref().is_some_and(|(place, newest_ms, _)| *place != partition && at_ms < *newest_ms);
@@ -59,10 +60,11 @@ pub(super) fn read(
     Ok(newest.map_or(Registered::No, |(_, _, record)| record))
 }
 
-fn record(message: &BorrowedMessage<'_>, codec: &Codec) -> Registered {
-    let Some(payload) = message.payload() else { return Registered::No };
-    let (headers, _) = headers::read(message);
-    match codec.decode(payload, headers::text(&headers, "content-type"), &NoSchemaRegistry) {
+fn record(message: &BorrowedMessage<'_>, reading: &mut Reading) -> Registered {
+    if message.payload().is_none() {
+        return Registered::No;
+    }
+    match reading.decode(message) {
         Ok(definition) => Registered::Yes(Box::new(definition)),
         Err(fault) => Registered::Unreadable(fault.to_string()),
     }

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use rdkafka::message::Message;
 
-use super::RequestError;
+use super::events::Reading;
 use super::topic::{Start, Topic};
+use super::{RequestError, tell};
 use crate::codec::{Codec, NoSchemaRegistry};
-use crate::kafka::{Connection, headers};
+use crate::kafka::Connection;
 use crate::types::{FunctionStatus, Group};
 
 /// How long one look for records waits.
@@ -18,9 +19,8 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// The topic, read from its beginning on, and what it comes to.
 pub struct Statuses {
-    name: String,
     topic: Topic,
-    codec: Arc<Codec>,
+    reading: Reading,
     /// What the group says, as far as it was read.
     pub group: Group,
 }
@@ -34,13 +34,18 @@ enum Record {
 }
 
 impl Statuses {
-    /// Begins to read.
+    /// Begins to read what this service writes.
     ///
     /// # Errors
     /// Where the topic is not there or cannot be read.
     pub fn open(connection: &Connection, topic: &str, codec: Arc<Codec>) -> Result<Self, RequestError> {
-        let reader = Topic::open(connection, topic, "function status", Start::Beginning)?;
-        Ok(Self { name: topic.to_owned(), topic: reader, codec, group: Group::default() })
+        Self::open_with(connection, topic, Reading::new(codec, Arc::new(NoSchemaRegistry), tell::log()))
+    }
+
+    pub(super) fn open_with(connection: &Connection, topic: &str, reading: Reading) -> Result<Self, RequestError> {
+        let tell = Arc::clone(&reading.tell);
+        let topic = Topic::open(connection, topic, "function status", Start::Beginning, tell)?;
+        Ok(Self { topic, reading, group: Group::default() })
     }
 
     /// Whether the end of the topic was met at least once.
@@ -65,20 +70,18 @@ impl Statuses {
     /// # Errors
     /// Where reading fails for good.
     pub fn next(&mut self, wait: Duration) -> Result<bool, RequestError> {
-        let codec = &self.codec;
-        let came = self.topic.next(&self.name, wait, |message| {
+        let reading = &mut self.reading;
+        let came = self.topic.next(wait, |message| {
             let key = message.key().unwrap_or_default();
-            let Some(payload) = message.payload() else { return Some(Record::Forgotten(key.to_vec())) };
-            let (headers, _) = headers::read(message);
-            let content_type = headers::text(&headers, "content-type");
-            Some(match codec.decode::<FunctionStatus>(payload, content_type, &NoSchemaRegistry) {
-                Ok(status) if status.key() == key => Record::Said(Box::new(status)),
-                Ok(_) => Record::Stranger,
-                Err(fault) => {
-                    tracing::debug!(partition = message.partition(), offset = message.offset(), %fault, "not a status");
-                    Record::Stranger
-                }
-            })
+            if message.payload().is_none() {
+                return Some(Record::Forgotten(key.to_vec()));
+            }
+            let Some(status) = reading.event::<FunctionStatus>(message) else { return Some(Record::Stranger) };
+            if status.key() != key {
+                reading.unread(message, "its key is not that of its node and function".to_owned());
+                return Some(Record::Stranger);
+            }
+            Some(Record::Said(Box::new(status)))
         })?;
         match came {
             Some(Record::Said(status)) => self.group.take(*status),

@@ -36,6 +36,26 @@ const CLASSIC_ONLY: [&str; 4] =
     ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy", "group.protocol.type"];
 
 impl Kafka {
+    /// What is wrong with the addresses of the brokers.
+    pub(super) fn faults(&self) -> Vec<String> {
+        let is_address = |server: &str| {
+            let address = server.trim().rsplit("://").next().unwrap_or_default();
+            // An address of IPv6 stands in brackets where a port follows; a port may be left out.
+            match address.rsplit_once(':') {
+                Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+                    !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+                }
+                _ => !address.is_empty(),
+            }
+        };
+        let servers = self.bootstrap_servers.trim();
+        if servers.is_empty() {
+            return vec!["kafka.bootstrap-servers must name a broker".to_owned()];
+        }
+        let bad = servers.split(',').filter(|server| !is_address(server));
+        bad.map(|server| format!("kafka.bootstrap-servers: {:?} is not host:port", server.trim())).collect()
+    }
+
     /// Whether the free properties say nothing of the group protocol.
     pub fn leaves_group_protocol_open(&self) -> bool {
         !self.properties.contains_key("group.protocol")

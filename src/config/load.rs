@@ -174,9 +174,23 @@ fn leaf(source: &str, path: &mut Vec<String>, value: Value, given: &mut Vec<Give
     }
 }
 
+/// A variable that is nobody's, and would be a key's with two underscores behind the program's name and the section's: it would be
+/// passed over without a word.
+fn misspelt(defaults: &Table, name: &str) -> Option<String> {
+    let word = |text: &str| text.to_ascii_uppercase().replace(['-', '.'], "_");
+    let given = name.replace("__", "_");
+    let mut meant = defaults.iter().flat_map(|(section, value)| match value {
+        Value::Table(keys) => keys.keys().map(|key| format!("{}__{}", word(section), word(key))).collect(),
+        _ => vec![word(section)],
+    });
+    let meant = meant.find(|meant| given == format!("FOREWARM_{}", meant.replace("__", "_")))?;
+    Some(format!("variable {name}: two underscores stand before a section and before a key: {PREFIX}{meant}"))
+}
+
 /// None where the variable is not ours.
 fn from_variable(defaults: &Table, name: &str, text: String) -> Option<Result<Given, String>> {
-    let rest = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
+    let Some(rest) = name.strip_prefix(PREFIX) else { return misspelt(defaults, name).map(Err) };
+    let rest = rest.to_ascii_lowercase();
     let mut parts = rest.split("__");
     let mut path: Vec<String> = parts.by_ref().take(2).map(|part| part.replace('_', "-")).collect();
     let stands_for = FREE_TABLES.iter().find(|(table, _)| path == table).map_or("-", |(_, stands_for)| stands_for);
@@ -241,7 +255,21 @@ fn bad_value(given: &Given) -> Option<String> {
     // The crate's text names the key in its own way after the fault; ours stands in front.
     let fault = fault.to_string();
     let fault = fault.split(" for key `").next().unwrap_or(&fault);
+    let fault = if fault.contains("variant constructor") { choices(given) } else { None }.unwrap_or(fault.to_owned());
     Some(format!("{}: {}: {fault}", given.source, given.key()))
+}
+
+/// What may stand there where one of a few words must, which TOML's own reader says and the layers' does not.
+fn choices(given: &Given) -> Option<String> {
+    let mut all = defaults();
+    let (last, sections) = given.path.split_last()?;
+    let mut table = &mut all;
+    for section in sections {
+        table = table.get_mut(section)?.as_table_mut()?;
+    }
+    table.insert(last.clone(), given.value.clone());
+    let fault = all.try_into::<Config>().err()?;
+    fault.message().lines().next().map(str::to_owned)
 }
 
 fn merge(given: &[Given]) -> Result<Config, Box<dyn fmt::Display>> {

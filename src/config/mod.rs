@@ -118,6 +118,7 @@ impl Config {
     /// Faults that show only when the settings are seen together; empty where there are none.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = self.topics.faults(self.tenants.topics());
+        faults.extend(self.kafka.faults());
         faults.extend(self.schema_registry.faults(&self.kafka.schema_registry_url));
         faults.extend(self.telemetry.faults());
         faults.extend(self.artifacts.faults());
@@ -135,7 +136,6 @@ impl Config {
                 faults.push(fault.to_owned());
             }
         };
-        check(!self.kafka.bootstrap_servers.trim().is_empty(), "kafka.bootstrap-servers must name a broker");
         check(!self.ingest.group_id.is_empty(), "ingest.group-id must not be empty");
         check(!self.control.tick.is_zero(), "control.tick must be above 0s");
         check(

@@ -248,7 +248,7 @@ impl<'a> Load<'a> {
     fn read(&mut self, wait: Duration) -> Result<(), RequestError> {
         let mut wait = wait;
         while let Some(came) = self.results.next(wait)? {
-            self.tally.came(&came.result, Instant::now());
+            self.tally.came(&came.event, Instant::now());
             wait = Duration::ZERO;
         }
         Ok(())

@@ -53,6 +53,16 @@ pub enum ClientError {
         /// What it said of the connections meanwhile, behind a colon; empty where nobody listened.
         heard: String,
     },
+    /// No broker answers at any of the addresses.
+    #[error(
+        "no broker answers at {servers}: {reason}; check kafka.bootstrap-servers, and whether they run and let this host in"
+    )]
+    Unreachable {
+        /// The addresses, as they were given.
+        servers: String,
+        /// What was said of the connections.
+        reason: String,
+    },
     /// The brokers did not say where a partition begins and ends.
     #[error("partition {partition} of topic {topic} not read: {source}{}", advice(source))]
     Partition {

@@ -5,17 +5,17 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{Client, ClientContext};
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, Producer};
 
+use super::listener::Listener;
 use super::{ClientError, Connection, Quiet};
 
 const ROLE: &str = "admin";
@@ -177,7 +177,7 @@ impl Asker {
         let create = |error: KafkaError| ClientError::create(ROLE, &error);
         Ok(Self {
             admin: config.create_with_context(Quiet { role: ROLE }).map_err(create)?,
-            asking: config.create_with_context(Listener::default()).map_err(create)?,
+            asking: config.create_with_context(Listener::new(ROLE)).map_err(create)?,
             bootstrap_servers: connection.bootstrap_servers.clone(),
             by: Instant::now() + patience,
         })
@@ -277,40 +277,6 @@ impl Asker {
             None => Err(failed("the brokers answered with nothing".to_owned(), None)),
         }
     }
-}
-
-/// Remembers what librdkafka said last of a connection that failed: why nobody answers.
-#[derive(Default)]
-struct Listener(Mutex<Option<String>>);
-
-impl Listener {
-    fn heard(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
-
-impl ClientContext for Listener {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        super::log(ROLE, level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(client = ROLE, %error, reason, "kafka client reports");
-        // That no broker is left says nothing of why.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
-        }
-    }
-}
-
-impl ProducerContext for Listener {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, _: &rdkafka::message::DeliveryResult<'_>, (): ()) {}
 }
 
 /// A topic's `cleanup.policy`; None where the brokers do not say, which access rights may cause and is no fault.

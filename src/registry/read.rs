@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Judge, Registry, RegistryError, RegistryEvent};
-use crate::codec::{Codec, NoSchemaRegistry};
+use crate::codec::{Codec, WriterSchemas};
 use crate::kafka::Connection;
 use crate::types::{FunctionDefinition, FunctionName};
 
@@ -18,8 +18,7 @@ pub struct Definitions {
     pub refused: BTreeMap<String, String>,
 }
 
-/// Reads `topic`, and those of tenants with their own, to their ends and answers with every function's definition. Definitions in
-/// Confluent framing are refused.
+/// Reads `topic`, and those of tenants with their own, to their ends and answers with every function's definition.
 ///
 /// # Errors
 /// Where nothing is read of a topic for `patience`, before its end.
@@ -27,6 +26,7 @@ pub fn read_all(
     connection: &Connection,
     topic: &str,
     judge: Judge,
+    writers: Arc<dyn WriterSchemas>,
     patience: Duration,
 ) -> Result<Definitions, RegistryError> {
     let found: Arc<Mutex<Definitions>> = Arc::default();
@@ -43,14 +43,12 @@ pub fn read_all(
                 found.functions.remove(&function);
             }
             RegistryEvent::Refused { function, reason } => {
-                tracing::warn!(function, reason, "not a definition");
                 found.refused.insert(function, reason);
             }
             RegistryEvent::CaughtUp => {}
         }
     };
-    let (codec, writers) = (Arc::new(Codec::new()), Arc::new(NoSchemaRegistry));
-    let registry = Registry::start(connection, topic, judge, codec, writers, say)?;
+    let registry = Registry::start(connection, topic, judge, Arc::new(Codec::new()), writers, say)?;
     registry.catch_up(patience)?;
     registry.stop();
     let found = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));

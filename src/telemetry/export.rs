@@ -40,36 +40,13 @@ impl Export {
         metrics: &Arc<Metrics>,
     ) -> Result<Self, TelemetryError> {
         let base = config.otlp_endpoint.trim_end_matches('/');
-        let fault = |cause: &dyn std::fmt::Display| TelemetryError::Export {
-            endpoint: config.otlp_endpoint.clone(),
-            cause: cause.to_string(),
-        };
-        let http = http::builder(std::iter::once(base), Some(config.tls()), TIMEOUT).and_then(http::client);
-        let http = http.map_err(|cause| fault(&cause))?;
         let collector = Arc::new(Collector::new(base));
-        let headers: HashMap<String, String> =
-            http::collector_headers(config).map_err(|cause| fault(&cause))?.into_iter().collect();
+        let (spans, numbers) = exporters(config, &collector)?;
         let resource = Resource::builder()
             .with_service_name(config.service_name.clone())
             .with_attribute(KeyValue::new("service.instance.id", node.to_owned()))
             .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
             .build();
-        let spans = SpanExporter::builder()
-            .with_http()
-            .with_http_client(Listening::new(&http, &collector))
-            .with_headers(headers.clone())
-            .with_endpoint(format!("{base}/v1/traces"))
-            .with_timeout(TIMEOUT)
-            .build()
-            .map_err(|cause| fault(&cause))?;
-        let numbers = MetricExporter::builder()
-            .with_http()
-            .with_http_client(Listening::new(&http, &collector))
-            .with_headers(headers)
-            .with_endpoint(format!("{base}/v1/metrics"))
-            .with_timeout(TIMEOUT)
-            .build()
-            .map_err(|cause| fault(&cause))?;
         let traces = SdkTracerProvider::builder()
             .with_batch_exporter(Told::new(spans, &collector))
             .with_resource(resource.clone())
@@ -79,6 +56,12 @@ impl Export {
         let provider = SdkMeterProvider::builder().with_reader(reader).with_resource(resource).build();
         observe(&provider.meter(SCOPE), metrics);
         Ok(Self { traces, metrics: provider, endpoint: base.to_owned() })
+    }
+
+    /// Whether exporters can be made with these settings; nothing is sent.
+    pub(super) fn check(config: &config::Telemetry) -> Result<(), TelemetryError> {
+        let collector = Arc::new(Collector::new(config.otlp_endpoint.trim_end_matches('/')));
+        exporters(config, &collector).map(drop)
     }
 
     pub(super) fn tracing(&self) -> Tracing {
@@ -110,6 +93,39 @@ impl Export {
             return;
         }
     }
+}
+
+/// What sends spans, and what sends numbers.
+fn exporters(
+    config: &config::Telemetry,
+    collector: &Arc<Collector>,
+) -> Result<(SpanExporter, MetricExporter), TelemetryError> {
+    let base = config.otlp_endpoint.trim_end_matches('/');
+    let fault = |cause: &dyn std::fmt::Display| TelemetryError::Export {
+        endpoint: config.otlp_endpoint.clone(),
+        cause: cause.to_string(),
+    };
+    let http = http::builder(std::iter::once(base), Some(config.tls()), TIMEOUT).and_then(http::client);
+    let http = http.map_err(|cause| fault(&cause))?;
+    let headers: HashMap<String, String> =
+        http::collector_headers(config).map_err(|cause| fault(&cause))?.into_iter().collect();
+    let spans = SpanExporter::builder()
+        .with_http()
+        .with_http_client(Listening::new(&http, collector))
+        .with_headers(headers.clone())
+        .with_endpoint(format!("{base}/v1/traces"))
+        .with_timeout(TIMEOUT)
+        .build()
+        .map_err(|cause| fault(&cause))?;
+    let numbers = MetricExporter::builder()
+        .with_http()
+        .with_http_client(Listening::new(&http, collector))
+        .with_headers(headers)
+        .with_endpoint(format!("{base}/v1/metrics"))
+        .with_timeout(TIMEOUT)
+        .build()
+        .map_err(|cause| fault(&cause))?;
+    Ok((spans, numbers))
 }
 
 /// Registers every number of the table, and those with labels.

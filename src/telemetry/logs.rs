@@ -56,6 +56,11 @@ fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {
     EnvFilter::try_new(text).map_err(|error| fault(error.to_string()))
 }
 
+/// Whether this is a filter.
+pub(super) fn check(text: &str) -> Result<(), TelemetryError> {
+    filter(text).map(drop)
+}
+
 /// Lines are filtered by this from now on.
 pub(super) fn set_filter(text: &str) -> Result<(), TelemetryError> {
     let filter = filter(text)?;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use metrics::{Counter, Gauge, Metrics};
-pub use trace::{CallSpan, Tracing};
+pub use trace::{CallSpan, Tracing, is_traceparent};
 
 use crate::config;
 use export::Export;
@@ -70,6 +70,15 @@ pub fn start(config: &config::Telemetry, node: &str) -> Result<Telemetry, Teleme
     let export = if config.otlp_endpoint.is_empty() { None } else { Some(Export::start(config, node, &metrics)?) };
     let tracing = export.as_ref().map_or_else(Tracing::default, Export::tracing);
     Ok(Telemetry { metrics, tracing, export, has_ended: false })
+}
+
+/// Whether [`start`] would take these settings; nothing is started.
+///
+/// # Errors
+/// Where a setting is not usable.
+pub fn check(config: &config::Telemetry) -> Result<(), TelemetryError> {
+    logs::check(&config.log_filter)?;
+    if config.otlp_endpoint.is_empty() { Ok(()) } else { Export::check(config) }
 }
 
 /// Log lines of this process are filtered by this from now on, in the syntax of `EnvFilter`.

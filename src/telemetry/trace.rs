@@ -47,6 +47,13 @@ impl Extractor for Read<'_> {
     }
 }
 
+/// Whether a text is a `traceparent` that calls are traced by.
+pub fn is_traceparent(text: &str) -> bool {
+    let headers = [(TRACEPARENT.to_owned(), Some(text.as_bytes().to_vec()))];
+    let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &Read(&headers));
+    context.span().span_context().is_valid()
+}
+
 impl Tracing {
     pub(super) fn exporting(tracer: SdkTracer) -> Self {
         Self { tracer: Some(tracer) }
@@ -182,7 +189,9 @@ mod tests {
         for bad in ["", "00-0-0-01", "zz-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", &"0".repeat(5_000)] {
             let span = start(&Tracing::default(), &[("traceparent", bad)]);
             assert_eq!(header(&span, "traceparent"), None, "{bad}");
+            assert!(!is_traceparent(bad), "{bad}");
         }
+        assert!(is_traceparent(PARENT));
         assert!(start(&Tracing::default(), &[]).0.is_none());
         let span = start(&Tracing::default(), &[("traceparent", PARENT), ("tracestate", "no state, at all=")]);
         assert_eq!(header(&span, "traceparent").as_deref(), Some(PARENT));

@@ -21,6 +21,7 @@ import uuid
 import artifacts
 import brokers
 import ceilings
+import commands
 import delivery
 import edges
 import exactly_once
@@ -42,7 +43,7 @@ from bench import ECHO, HOSTILE, Bench, Skipped
 from cluster import Broker
 
 # What takes the one broker away for long comes last.
-FAMILIES = [use, status, kept, artifacts, edges, faults, unreadable, operate, telemetry, neighbours, logs, tenants, shares, ceilings, security, delivery, membership, scale, exactly_once, brokers]
+FAMILIES = [use, commands, status, kept, artifacts, edges, faults, unreadable, operate, telemetry, neighbours, logs, tenants, shares, ceilings, security, delivery, membership, scale, exactly_once, brokers]
 SCENARIOS = {scenario.__name__: scenario for family in FAMILIES for scenario in family.SCENARIOS}
 
 
