@@ -83,13 +83,15 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         arguments.print(&result)?;
     }
     say_older(older);
-    while arguments.follow {
+    if !arguments.follow {
+        return Ok(unread::settle(ExitCode::SUCCESS));
+    }
+    loop {
         let Some(came) = results.next(Duration::from_millis(250))? else { continue };
         if arguments.wants(&came.event) {
             arguments.print(&came.event)?;
         }
     }
-    Ok(unread::settle(ExitCode::SUCCESS))
 }
 
 fn line(result: &InvocationResult) -> String {

@@ -61,8 +61,8 @@ def commands_read_all(bench):
     assert sorted(one["name"] for one in listed) == sorted(definers), listed
     for form in definers:
         assert json.loads(service.command("function", "show", form))["name"] == form
-    replayed = json.loads(service.command("backtest", "--topic", "--policy", "none", "--json"))
-    assert [row["calls"] for row in replayed["sets"][0]["groups"][0]["rows"]] == [len(called)], replayed
+    said = service.run_command(["backtest", "--topic", "--policy", "none"], 0).stderr
+    assert f"{len(called)} calls;" in said, said
     # Without the registry what is framed with its ids is named, and the rest is there.
     without = bench.service()
     done = without.run_command(["results"], IN_PART)
