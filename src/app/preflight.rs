@@ -87,7 +87,7 @@ mod tests {
             Vec::<String>::new()
         );
         let said = of("[kafka.properties]\n\"security.protcol\" = \"ssl\"\n\"linger.ms\" = \"soon\"\n\
-             [telemetry]\notlp-endpoint = \"no address\"\nlog-filter = \"info=info=info\"\n\
+             [telemetry]\nlog-filter = \"info=info=info\"\n\
              [forecast]\nmodel = \"/nonexistent/model\"");
         for key in ["security.protcol", "linger.ms", "telemetry.log-filter", "forecast.model"] {
             assert_eq!(said.iter().filter(|fault| fault.contains(key)).count(), 1, "{key}: {said:#?}");
