@@ -44,17 +44,6 @@ pub(super) enum NodeMemory {
         /// The instance with it.
         bytes: u64,
     },
-    /// Not now: the function's other instances hold its share.
-    #[error(
-        "{asked_bytes} more bytes could not be had: the function's instances hold its share of the node's memory \
-         (execute.function-instances-share-max)"
-    )]
-    Share {
-        /// What was asked for.
-        asked_bytes: u64,
-        /// The instance with it.
-        bytes: u64,
-    },
     /// The instance alone would pass the budget.
     #[error("the instance needs {bytes} bytes, and execute.memory-bytes-max of this node is {budget_bytes}")]
     Never {
@@ -69,15 +58,14 @@ impl NodeMemory {
     fn of(full: &Full, asked_bytes: u64, bytes: u64) -> Self {
         match *full {
             Full::Never { bytes, budget_bytes, .. } => Self::Never { bytes, budget_bytes },
-            Full::Share { .. } => Self::Share { asked_bytes, bytes },
-            Full::Instances { .. } | Full::Bytes { .. } => Self::UsedUp { asked_bytes, bytes },
+            Full::Instances { .. } | Full::Bytes { .. } | Full::Share { .. } => Self::UsedUp { asked_bytes, bytes },
         }
     }
 
     /// What the instance needs, where it may be had later.
     pub(super) fn needs_bytes(&self) -> Option<u64> {
         match *self {
-            Self::UsedUp { bytes, .. } | Self::Share { bytes, .. } => Some(bytes),
+            Self::UsedUp { bytes, .. } => Some(bytes),
             Self::Never { .. } => None,
         }
     }
@@ -85,8 +73,8 @@ impl NodeMemory {
 
 /// Something that can give up idle instances. The executor does; a guest that grows knows it by this alone.
 pub(super) trait Room: Send + Sync {
-    /// Gives up one idle instance where `full` kept `function` from having more memory; false where none may be given up.
-    fn make(&self, function: &FunctionName, purpose: Purpose, full: &Full) -> bool;
+    /// Gives up one idle instance, so that `function` has more memory; false where none may be given up.
+    fn make(&self, function: &FunctionName, purpose: Purpose) -> bool;
 
     /// Calls that run, and instances that are being prepared: whatever holds memory and will come to an end.
     fn running(&self) -> u32;
@@ -144,12 +132,12 @@ impl Account {
     /// Bounded: each round ends, or takes one of a bounded number of instances away.
     fn take(&self, bytes: u64) -> Result<(), Full> {
         loop {
-            let full = match self.slot.cover(bytes, self.purpose) {
+            let full = match self.slot.cover(bytes) {
                 Ok(()) => return Ok(()),
                 Err(full @ Full::Never { .. }) => return Err(full),
                 Err(full) => full,
             };
-            if !self.room.upgrade().is_some_and(|room| room.make(&self.function, self.purpose, &full)) {
+            if !self.room.upgrade().is_some_and(|room| room.make(&self.function, self.purpose)) {
                 return Err(full);
             }
         }
@@ -260,16 +248,11 @@ impl ResourceLimiterAsync for GuestMemory {
 }
 
 impl<O: Outcomes> Room for Node<O> {
-    fn make(&self, function: &FunctionName, purpose: Purpose, full: &Full) -> bool {
+    fn make(&self, function: &FunctionName, purpose: Purpose) -> bool {
         // Its own idle instances first: whoever needs the memory gives up its own warmth for it.
         let own = || self.find(function.as_str())?.state().shelf.retire();
-        let own = if purpose == Purpose::Call { own() } else { None };
-        let evicted = match full {
-            // Another function's instances are of no use to it.
-            Full::Share { .. } => own,
-            _ => own.or_else(|| self.evict_for(function, purpose)),
-        };
-        let Some(evicted) = evicted else { return false };
+        let evicted = if purpose == Purpose::Call { own() } else { None };
+        let Some(evicted) = evicted.or_else(|| self.evict_for(function, purpose)) else { return false };
         self.metrics.instances_evicted.add(1);
         drop(evicted);
         true
@@ -307,7 +290,7 @@ mod tests {
     }
 
     impl Room for Idle {
-        fn make(&self, _function: &FunctionName, _purpose: Purpose, _full: &Full) -> bool {
+        fn make(&self, _function: &FunctionName, _purpose: Purpose) -> bool {
             self.slots.lock().unwrap().pop().is_some()
         }
 
@@ -425,7 +408,7 @@ mod tests {
     async fn a_call_waits_for_others_and_gives_up_where_all_of_them_wait() {
         let (slots, idle) = slots(OVERHEAD_BYTES + 2 * PAGE as u64);
         let mut guest = guest(&slots, &idle, 0);
-        let other = slots.reserve(&FunctionName::new("other").unwrap(), PAGE as u64, Purpose::Call).unwrap();
+        let other = slots.reserve(&name(), PAGE as u64, Purpose::Call).unwrap();
         assert_eq!(grow(&mut guest, 0, 1).await, Ok(true));
         // A preparation does not wait.
         idle.running.store(2, Ordering::Relaxed);

@@ -113,14 +113,14 @@ impl Slot {
     /// Takes room until the slot holds `bytes`; nothing where it holds as many already.
     ///
     /// # Errors
-    /// Where the node's memory or the function's share of it is used up, `Full::Never` where it could never be enough.
-    pub(super) fn cover(&self, bytes: u64, purpose: Purpose) -> Result<(), Full> {
+    /// Where the node's memory is used up, `Full::Never` where it could never be enough.
+    pub(super) fn cover(&self, bytes: u64) -> Result<(), Full> {
         let Place { id, slots, bytes: held } = &*self.0;
         let more = bytes.saturating_sub(held.load(Ordering::Acquire));
         if more == 0 {
             return Ok(());
         }
-        match slots.with(|ledger| ledger.grow(*id, more, purpose)) {
+        match slots.with(|ledger| ledger.grow(*id, more)) {
             Ok(()) => {
                 held.fetch_add(more, Ordering::AcqRel);
                 Ok(())

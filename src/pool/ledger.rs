@@ -244,28 +244,22 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes room for `more_bytes` more of an instance that is about to grow. The function's share binds it where the function
-    /// holds other instances as well.
+    /// Takes room for `more_bytes` more of an instance that is about to grow.
     ///
     /// # Errors
-    /// Where a bound of bytes would be passed, or the slot was released before; nothing is taken then.
-    pub fn grow(&mut self, slot: SlotId, more_bytes: u64, purpose: Purpose) -> Result<(), NoGrowth> {
-        let held = Self::held(&mut self.places, slot)?.as_ref().ok_or(StaleSlot { slot })?;
-        let (function, bytes) = (held.function.clone(), held.bytes.saturating_add(more_bytes));
-        let Bounds { all, function: share, ahead } = self.bounds;
-        if bytes > all.bytes {
-            return Err(Full::Never { function, bytes, budget_bytes: all.bytes }.into());
+    /// Where the budget of the node would be passed, or the slot was released before; nothing is taken then. The share of its
+    /// function bounds which instances are made, and not how far one that runs grows.
+    pub fn grow(&mut self, slot: SlotId, more_bytes: u64) -> Result<(), NoGrowth> {
+        let budget_bytes = self.bounds.all.bytes;
+        let held = Self::held(&mut self.places, slot)?.as_mut().ok_or(StaleSlot { slot })?;
+        let bytes = held.bytes.saturating_add(more_bytes);
+        if bytes > budget_bytes {
+            return Err(Full::Never { function: held.function.clone(), bytes, budget_bytes }.into());
         }
-        let own = self.functions.get(&function).copied().unwrap_or_default();
-        if own.instances > 1 && own.bytes + u128::from(more_bytes) > u128::from(share.bytes) {
-            let Capacity { instances, bytes } = own.read();
-            return Err(Full::Share { function, instances, bytes }.into());
-        }
-        let room_bytes = if purpose == Purpose::Call { all.bytes } else { ahead.bytes };
-        let over = (self.sum.bytes + u128::from(more_bytes)).saturating_sub(u128::from(room_bytes));
+        let over = (self.sum.bytes + u128::from(more_bytes)).saturating_sub(u128::from(budget_bytes));
         if over > 0 {
             let short_bytes = u64::try_from(over).unwrap_or(u64::MAX);
-            return Err(Full::Bytes { function, bytes: more_bytes, short_bytes }.into());
+            return Err(Full::Bytes { function: held.function.clone(), bytes: more_bytes, short_bytes }.into());
         }
         self.resized(slot, bytes)?;
         Ok(())
@@ -420,26 +414,21 @@ mod tests {
     }
 
     #[test]
-    fn growth_that_is_asked_for_stays_within_the_bounds() {
+    fn growth_that_is_asked_for_stays_within_the_budget() {
         let mut ledger = Ledger::new(Bounds::whole(Capacity { instances: 2, bytes: 100 }));
         let a = name("a");
         let mut reserve = |bytes| ledger.reserve(&a, bytes, Purpose::Call).unwrap();
         let (first, second) = (reserve(30), reserve(20));
-        assert_eq!(ledger.grow(first, 50, Purpose::Call), Ok(()));
-        let share = Full::Share { function: a.clone(), instances: 2, bytes: 100 };
-        assert_eq!(ledger.grow(second, 1, Purpose::Call), Err(share.into()));
+        assert_eq!(ledger.grow(first, 50), Ok(()));
+        let short = Full::Bytes { function: a.clone(), bytes: 1, short_bytes: 1 };
+        assert_eq!(ledger.grow(second, 1), Err(short.into()));
         let never = Full::Never { function: a.clone(), bytes: 101, budget_bytes: 100 };
-        assert_eq!(ledger.grow(first, 21, Purpose::Call), Err(never.into()));
+        assert_eq!(ledger.grow(first, 21), Err(never.into()));
         assert_eq!(ledger.of(&a), Capacity { instances: 2, bytes: 100 });
         ledger.release(first).unwrap();
-        assert_eq!(ledger.grow(second, 80, Purpose::Call), Ok(()), "an only one may be as large as it needs to be");
-        assert_eq!(ledger.grow(first, 0, Purpose::Call), Err(StaleSlot { slot: first }.into()));
+        assert_eq!(ledger.grow(second, 80), Ok(()));
+        assert_eq!(ledger.grow(first, 0), Err(StaleSlot { slot: first }.into()));
         assert_eq!(ledger.in_use(), Capacity { instances: 1, bytes: 100 });
-        let mut ledger = Ledger::new(Bounds::of(Capacity { instances: 10, bytes: 100 }, 0.5));
-        let ahead = ledger.reserve(&a, 80, Purpose::Warmth).unwrap();
-        let full = Full::Bytes { function: a.clone(), bytes: 11, short_bytes: 1 };
-        assert_eq!(ledger.grow(ahead, 11, Purpose::Warmth), Err(full.into()), "a tenth is kept for calls");
-        assert_eq!(ledger.grow(ahead, 11, Purpose::Call), Ok(()));
     }
 
     #[test]

@@ -79,16 +79,13 @@ proptest! {
                 }
                 Step::Grow { pick, bytes } if !held.is_empty() => {
                     let nth = pick.index(held.len());
-                    let own = sum(&held, Some(held[nth].1));
                     let exact: u128 = held.iter().map(|(_, _, bytes)| u128::from(*bytes)).sum();
                     let fits = exact + u128::from(bytes) <= u128::from(capacity.bytes);
-                    let in_share = own.instances == 1 || own.bytes.saturating_add(bytes) <= bounds.function.bytes;
-                    match ledger.grow(held[nth].0, bytes, Purpose::Call) {
+                    match ledger.grow(held[nth].0, bytes) {
                         Ok(()) => {
-                            prop_assert!(fits && in_share);
+                            prop_assert!(fits);
                             held[nth].2 += bytes;
                         }
-                        Err(NoGrowth::Full(Full::Share { .. })) => prop_assert!(!in_share),
                         Err(NoGrowth::Full(_)) => prop_assert!(!fits),
                         Err(NoGrowth::Stale(_)) => prop_assert!(false, "the slot is held"),
                     }
