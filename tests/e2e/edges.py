@@ -47,7 +47,7 @@ def call_headers(bench):
         ("twice", b"2"),
         ("mine", b"of the header"),
     ]
-    ours = [("forewarm.headers-left-out", b"9"), ("Forewarm.anything", b"x"), ("__value_schema_id", b"\x01")]
+    ours = [("forewarm.headers-left-out", b"9"), ("Forewarm.anything", b"x"), ("__value_schema_id", b"")]
     attributes = [
         ["mine", "of the call"],
         ["Correlation-Id", "c-81"],
