@@ -29,8 +29,8 @@ import faults
 import kept
 import logs
 import membership
-import neighbours
 import operate
+import registry_and_collector
 import scale
 import security
 import shares
@@ -43,7 +43,7 @@ from bench import ECHO, HOSTILE, Bench, Skipped
 from cluster import Broker
 
 # What takes the one broker away for long comes last.
-FAMILIES = [use, commands, status, kept, artifacts, edges, faults, unreadable, operate, telemetry, neighbours, logs, tenants, shares, ceilings, security, delivery, membership, scale, exactly_once, brokers]
+FAMILIES = [use, commands, status, kept, artifacts, edges, faults, unreadable, operate, telemetry, registry_and_collector, logs, tenants, shares, ceilings, security, delivery, membership, scale, exactly_once, brokers]
 SCENARIOS = {scenario.__name__: scenario for family in FAMILIES for scenario in family.SCENARIOS}
 
 
