@@ -28,7 +28,7 @@ use crate::config::{ChainsConfig, ForecastConfig, TargetConfig};
 use crate::forecast::chains::{EdgeView, Evidence};
 use crate::forecast::history::Model;
 use crate::forecast::{self, Criterion, Forecaster, Restored, Share, Slot, Table, Verdict};
-use crate::target::{Amount, Budget, Hold, Rule, Timetable, Wish, decide, fit};
+use crate::target::{Amount, Budget, Hold, Rule, Timetable, Wish, asking, decide, fit};
 use crate::types::{
     Demand, ForecastSnapshot, FunctionDefinition, FunctionName, PoolUsage, PreTrigger, PreTriggerOutcome, StartKind,
     Status, Timestamp, WarmTarget,
@@ -401,7 +401,8 @@ impl Control {
             } else {
                 WarmTarget::default()
             };
-            if !self.forecaster.asked(now, function, &wanted) {
+            let asking = asking(&self.rule, now, definition, &demand).filter(|_| definition.enabled);
+            if !self.forecaster.asked(now, function, asking.map(|(index, _)| index)) {
                 break;
             }
         }

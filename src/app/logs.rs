@@ -1,6 +1,6 @@
-//! What functions write, on its way from the executor to its topic.
+//! The lines that functions write, on their way from the executor to the topic.
 //!
-//! Must not: bound it (`execute` does), or send it (`publish` does).
+//! Must not: bound the lines (`execute` does), or send them (`publish` does).
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::kafka::{ClientError, Connection};
 use crate::publish::{FunctionLogs, LogSettings};
 use crate::telemetry::Metrics;
 
-/// What sends lines of functions, where a topic is named for them; and what the executor is to do with them.
+/// The sender of functions' lines, where a topic is named for the lines; and the executor's settings for them.
 pub(super) fn start(
     connection: &Connection,
     config: &Config,

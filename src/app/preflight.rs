@@ -1,6 +1,6 @@
 //! Everything for which a start is refused before a broker is asked, found at once: by the start itself, and by `check-config`.
 //!
-//! What depends on the moment is left to the start: ports that are taken, brokers, the schema registry. Must not: connect to
+//! Faults that depend on the moment are left to the start: ports that are taken, brokers, the schema registry. Must not: connect to
 //! anything, or judge by rules of its own: each part of the service judges its settings with the code that it starts with.
 
 use rdkafka::ClientConfig;

@@ -17,7 +17,7 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// Those that the configuration names; see [`DirectoryStore::open`].
+    /// The stores that the configuration names; see [`DirectoryStore::open`].
     pub fn open(config: &Config, connection: Connection) -> Self {
         Self { files: DirectoryStore::open(&config.artifacts), topics: TopicStore::new(config, connection) }
     }

@@ -36,14 +36,14 @@ const POLL: Duration = Duration::from_millis(100);
 const STORED: Duration = Duration::from_secs(60);
 /// More than a chunk's key, headers and frame have, in bytes.
 const KEY_BYTES: usize = 1_024;
-/// What librdkafka fetches ahead of one artifact, in KiB.
+/// The bound of librdkafka's fetching ahead of one artifact, in KiB.
 const AHEAD_KIB: &str = "4096";
 
 /// See the head of this file.
 #[derive(Clone)]
 pub struct TopicStore {
     connection: Connection,
-    /// Those that may be read.
+    /// The topics that may be read.
     topics: Vec<String>,
     bytes_max: u64,
     read_timeout: Duration,

@@ -97,8 +97,7 @@ impl World {
             Step::Announce { function, source, id, calls, confidence, ahead_ms, window_ms, skew_ms } => {
                 let shifted = |ms: i64| Timestamp::from_micros(self.now.as_micros() + ms * 1_000);
                 Event::PreTriggerReceived(PreTrigger {
-                    // Two sources with one id are a known limit (docs/guarantees.md): a target's reasons name a notice by its id.
-                    id: format!("{source}-{id}"),
+                    id: id.to_string(),
                     source: source.to_string(),
                     function: name(function),
                     tenant: None,

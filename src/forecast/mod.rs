@@ -68,7 +68,7 @@ pub(crate) use self::table::Table;
 use crate::config::{ChainsConfig, ForecastConfig};
 use crate::types::{
     Demand, FunctionDefinition, FunctionName, Notice, OutcomeKind, PoolUsage, PreTrigger, PreTriggerOutcome, Timestamp,
-    WarmKind, WarmTarget,
+    WarmKind,
 };
 
 /// What the forecaster cannot do.
@@ -423,16 +423,17 @@ impl Forecaster {
         self.agenda.touch(slot);
     }
 
-    /// Notes for which notices the function's target has a part of its own. Without this, what brings no call counts as
-    /// `expired`, and not as `wasted`.
+    /// Notes for which notices the function's target has a part of its own: `asking` has their places, rising, in the notices of the
+    /// function's [`demand`](Self::demand) at the same `now`. A place says which notice is meant where an id does not: two sources may
+    /// use the same one. Without this, a notice that brings no call counts as `expired`, and not as `wasted`.
     /// Says whether the function's demand may be another one for that.
-    pub fn asked(&mut self, now: Timestamp, name: &FunctionName, target: &WarmTarget) -> bool {
+    pub fn asked(&mut self, now: Timestamp, name: &FunctionName, asking: impl Iterator<Item = usize>) -> bool {
         let Some((_, function)) = self.functions.find_mut(name).filter(|(_, function)| !function.notices.is_empty())
         else {
             return false;
         };
-        let parts = target.parts.iter().filter(|part| part.reason.kind == WarmKind::PreTrigger);
-        function.notices.ask(now, parts.filter_map(|part| part.reason.detail.as_deref()))
+        // Chains' shares come behind them.
+        function.notices.ask(now, asking)
     }
 
     /// Takes the outcomes that became known since the last time.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::tests::{at, definition, forecaster, forecaster_of, name, notice};
 use super::*;
-use crate::types::{Criteria, TargetPart, WarmReason};
+use crate::types::Criteria;
 
 fn said(forecaster: &mut Forecaster) -> Vec<(String, &'static str, u32, u32, Option<i64>)> {
     let say = |outcome: PreTriggerOutcome| {
@@ -39,9 +39,8 @@ fn each_outcome() {
     let withdrawal = PreTrigger { expected_invocations: 0, ..notice("withdrawn") };
     assert_eq!(forecaster.pre_trigger(at(101), &withdrawal), Verdict::Withdrawn);
     assert_eq!(said(&mut forecaster), [saying("withdrawn", "withdrawn", 0, None)]);
-    let part =
-        TargetPart { reason: WarmReason { kind: WarmKind::PreTrigger, detail: Some("wasted".into()) }, instances: 1 };
-    forecaster.asked(at(101), &f, &WarmTarget { ready: 1, parts: vec![part] });
+    let place = forecaster.demand(at(101), &f).notices.iter().position(|notice| notice.id == "wasted").unwrap();
+    forecaster.asked(at(101), &f, [place].into_iter());
     forecaster.take_changed(at(110));
     assert_eq!(said(&mut forecaster), [saying("hit", "hit", 1, Some(250_001))]);
     forecaster.take_changed(at(120));

@@ -52,19 +52,33 @@ pub fn decide(
         ask(WarmKind::Schedule, Some(cron), instances.saturating_sub(in_use));
     }
     ask(WarmKind::History, None, whole(demand.history).saturating_sub(in_use));
-    let (mut calls, mut covered) = (0.0, 0);
-    for notice in &demand.notices {
-        calls += notice.calls.max(0.0) * rule.share(now, notice);
-        let reaches = whole(calls).min(definition.pre_trigger.instances_max);
-        // A notice whose share fits into what earlier ones round up to prepares nothing more.
-        if reaches > covered {
-            ask(notice.kind, Some(&notice.id), reaches);
-            covered = reaches;
-        }
+    for (index, reaches) in asking(rule, now, definition, demand) {
+        let notice = &demand.notices[index];
+        ask(notice.kind, Some(&notice.id), reaches);
     }
     parts.sort_by_key(|part| part.instances);
     let asked = parts.last().map_or(0, |part| part.instances);
     WarmTarget { ready: asked.min(policy.ceiling.saturating_sub(demand.in_flight)), parts }
+}
+
+/// The notices for which [`decide`] asks: the place of each in `demand.notices`, and how many instances it and those before it
+/// ask for together. In the order of the line.
+pub fn asking(
+    rule: &Rule,
+    now: Timestamp,
+    definition: &FunctionDefinition,
+    demand: &Demand,
+) -> impl Iterator<Item = (usize, u32)> {
+    let (mut calls, mut covered) = (0.0, 0);
+    demand.notices.iter().enumerate().filter_map(move |(index, notice)| {
+        calls += notice.calls.max(0.0) * rule.share(now, notice);
+        let reaches = whole(calls).min(definition.pre_trigger.instances_max);
+        // A notice whose share fits into what earlier ones round up to prepares nothing more.
+        (reaches > covered).then(|| {
+            covered = reaches;
+            (index, reaches)
+        })
+    })
 }
 
 /// The least whole number of instances that covers `instances`; 0 for what is negative or no number.

@@ -282,6 +282,12 @@ impl Held {
         self.expires_at.since(self.starts_at)
     }
 
+    /// Whether it acts now and still announces something.
+    pub(super) fn acts(&self, now: Timestamp) -> bool {
+        let begins = now >= self.acts_from || self.came_alone > 0;
+        self.acting && begins && self.is_live(now) && self.left() > 0
+    }
+
     /// What it is in the forecast; `None` where it does not act now. `hidden`: whether what stands in front of it is
     /// believed, so that what it has learned to add to others counts.
     pub(super) fn notice(
@@ -292,8 +298,7 @@ impl Held {
         hidden: bool,
         sources: &Sources,
     ) -> Option<Notice> {
-        let begins = now >= self.acts_from || self.came_alone > 0;
-        if !(self.acting && begins && self.is_live(now) && self.left() > 0) {
+        if !self.acts(now) {
             return None;
         }
         let standing = Standing {

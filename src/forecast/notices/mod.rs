@@ -339,12 +339,14 @@ impl Notices {
         })
     }
 
-    /// Notes for which notices instances are asked; `ids` in the order of the line. Says whether that is other than before,
-    /// so that those behind them may look otherwise.
-    pub(super) fn ask<'a>(&mut self, now: Timestamp, ids: impl Iterator<Item = &'a str>) -> bool {
-        let (mut ids, mut changed) = (ids.peekable(), false);
+    /// Notes for which notices instances are asked; `asking` has their places, rising, in what [`acting`](Self::acting) says. Answers
+    /// whether that is other than before, so that those behind them may look otherwise.
+    pub(super) fn ask(&mut self, now: Timestamp, asking: impl Iterator<Item = usize>) -> bool {
+        let (mut asking, mut place, mut changed) = (asking.peekable(), 0, false);
         for held in self.lanes.iter_mut().flat_map(Lane::open).filter(|held| held.is_live(now)) {
-            let asks = ids.next_if(|id| *held.id == **id).is_some();
+            let acts = held.acts(now);
+            let asks = acts && asking.next_if_eq(&place).is_some();
+            place += usize::from(acts);
             held.asked |= asks;
             changed |= held.asks.replace(asks) != Some(asks);
         }

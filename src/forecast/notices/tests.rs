@@ -139,11 +139,21 @@ fn a_call_soon_after_the_window_makes_a_notice_late_and_one_call_makes_one_late(
     bench.arrive(12, 1);
     assert_eq!(bench.end(12), [said("a", "late", 0)]);
     assert_eq!(bench.end(15), []);
-    bench.notices.ask(at(5), ["b"].into_iter());
+    bench.notices.ask(at(5), [0].into_iter());
     assert_eq!(bench.end(16), [said("b", "expired", 0)], "it was over before it was asked");
     bench.announce(20, "s", "c", 3, 30);
-    bench.notices.ask(at(21), ["c"].into_iter());
+    bench.notices.ask(at(21), [0].into_iter());
     assert_eq!(bench.end(35), [said("c", "wasted", 0)]);
+}
+
+#[test]
+fn of_two_notices_with_one_id_the_one_that_is_meant_is_asked_for() {
+    let mut bench = Bench::new();
+    bench.announce(0, "s", "same", 3, 10);
+    bench.announce(0, "t", "same", 3, 10);
+    assert!(bench.notices.ask(at(1), [1].into_iter()));
+    assert!(!bench.notices.ask(at(2), [1].into_iter()), "it stays as it is");
+    assert_eq!(bench.end(15), [said("same", "expired", 0), said("same", "wasted", 0)]);
 }
 
 #[test]
